@@ -1,0 +1,15 @@
+//! What bounds an export: how often a call is repeated, how many run at once, how many bytes are held.
+//!
+//! The engine makes these and hands a destination its share of them as an [`Upload`]; sources and sinks know
+//! nothing of the engine.
+
+mod budget;
+mod limiter;
+mod retry;
+mod upload;
+
+pub(crate) use budget::{ByteBudget, ByteLease};
+pub(crate) use limiter::Limiter;
+pub(crate) use retry::Retrier;
+pub use retry::Retry;
+pub use upload::Upload;

@@ -1,0 +1,73 @@
+//! [`Upload`]: what the engine hands a sink with each instance.
+
+use std::sync::Arc;
+
+use tokio::time::sleep;
+
+use crate::error::Result;
+use crate::flow::retry::Failures;
+use crate::flow::{Limiter, Retrier, Retry};
+
+/// The terms on which a sink uploads one instance: how many bytes it may hold, and how its requests are limited
+/// and repeated.
+///
+/// A sink that talks to a network sends each **idempotent** request whose bytes are in hand (a whole small blob, a
+/// block of a large one) through [`Upload::request`]: it waits for its turn among all requests towards the
+/// destination, and is repeated within the operation's retry budget. So a large instance repeats a block and not
+/// itself. A sink that needs neither ignores it, and the engine repeats the instance.
+#[derive(Debug, Clone)]
+pub struct Upload {
+    window: u64,
+    retrier: Arc<Retrier>,
+    limiter: Arc<Limiter>,
+}
+
+impl Upload {
+    /// For using a sink by hand: this many bytes, this retrying, this many requests at once.
+    pub fn new(window: u64, retry: Retry, requests: usize) -> Self {
+        Self { window, retrier: Arc::new(Retrier::new(retry)), limiter: Arc::new(Limiter::new(requests)) }
+    }
+
+    pub(crate) fn shared(window: u64, retrier: Arc<Retrier>, limiter: Arc<Limiter>) -> Self {
+        Self { window, retrier, limiter }
+    }
+
+    /// How many bytes of the instance may be held at once. What [`BlobSink::window`](crate::BlobSink::window) asked
+    /// for, or less when the whole byte budget is smaller than that.
+    pub fn window(&self) -> u64 {
+        self.window
+    }
+
+    /// Sends a request, and sends it again while it fails for a passing reason and the budget lasts.
+    ///
+    /// # Errors
+    /// The last one, when it is not transient or the budget is used up.
+    ///
+    /// # Cancellation
+    /// Dropping the future drops the request under way.
+    pub async fn request<T, F, Fut>(&self, mut send: F) -> Result<T>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let mut failures = Failures::default();
+        loop {
+            let slot = self.limiter.acquire().await;
+            let outcome = send().await;
+            drop(slot);
+            let error = match outcome {
+                Ok(value) => {
+                    self.retrier.succeeded();
+                    return Ok(value);
+                }
+                Err(error) => error,
+            };
+            let Some(pause) = self.retrier.pause(&mut failures, &error) else { return Err(error) };
+            if let Some(wait) = error.retry_after() {
+                self.limiter.pause(wait);
+            }
+            tracing::debug!(kind = error.kind().as_str(), ?pause, "request repeated");
+            sleep(pause).await;
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! DICOM's names for things: [`Uid`], [`DicomIdentifier`] and [`InstanceIdentifier`].
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A DICOM unique identifier (PS3.5 9): 1 to 64 characters, digits and dots, ending in a digit.
+///
+/// Leading zeros in a component are accepted: they are against PS3.5 9.1 and exist in the field. Cloning shares
+/// the text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Uid(Arc<str>);
+
+impl Uid {
+    /// The longest UID (PS3.5 9.1), in characters.
+    pub const MAX_LEN: usize = 64;
+
+    /// Takes the text as it is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when it is not a UID; the message says why and does not repeat the text.
+    pub fn new(text: &str) -> Result<Self> {
+        match Self::fault(text) {
+            None => Ok(Self(Arc::from(text))),
+            Some(fault) => Err(Error::new(ErrorKind::Invalid, fault)),
+        }
+    }
+
+    /// Takes a value read from a data set, without its padding: UIDs are padded to even length with a NUL, and
+    /// files with trailing spaces exist (PS3.5 9.1).
+    ///
+    /// # Errors
+    /// As [`Uid::new`].
+    pub fn from_padded(value: &str) -> Result<Self> {
+        Self::new(value.trim_end_matches([' ', '\0']))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn fault(text: &str) -> Option<&'static str> {
+        if text.is_empty() {
+            Some("a UID is empty")
+        } else if text.len() > Self::MAX_LEN {
+            Some("a UID is longer than 64 characters")
+        } else if !text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+            Some("a UID has a character other than digits and dots")
+        } else if text.ends_with('.') {
+            Some("a UID ends in a dot")
+        } else {
+            None
+        }
+    }
+}
+
+/// A SOP instance by its three UIDs: study, series, SOP instance (PS3.3 A.1).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceIdentifier {
+    study: Uid,
+    series: Uid,
+    sop: Uid,
+}
+
+impl InstanceIdentifier {
+    /// From Study Instance UID (0020,000D), Series Instance UID (0020,000E) and SOP Instance UID (0008,0018).
+    pub fn new(study_instance_uid: Uid, series_instance_uid: Uid, sop_instance_uid: Uid) -> Self {
+        Self { study: study_instance_uid, series: series_instance_uid, sop: sop_instance_uid }
+    }
+
+    /// Study Instance UID (0020,000D).
+    pub fn study_instance_uid(&self) -> &Uid {
+        &self.study
+    }
+
+    /// Series Instance UID (0020,000E).
+    pub fn series_instance_uid(&self) -> &Uid {
+        &self.series
+    }
+
+    /// SOP Instance UID (0008,0018).
+    pub fn sop_instance_uid(&self) -> &Uid {
+        &self.sop
+    }
+}
+
+/// A study, a series or an instance: `<study>[/<series>[/<sop instance>]]`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DicomIdentifier {
+    study: Uid,
+    series: Option<Uid>,
+    sop: Option<Uid>,
+}
+
+impl DicomIdentifier {
+    /// A whole study.
+    pub fn study(study_instance_uid: Uid) -> Self {
+        Self { study: study_instance_uid, series: None, sop: None }
+    }
+
+    /// A whole series.
+    pub fn series(study_instance_uid: Uid, series_instance_uid: Uid) -> Self {
+        Self { study: study_instance_uid, series: Some(series_instance_uid), sop: None }
+    }
+
+    /// One SOP instance.
+    pub fn instance(study_instance_uid: Uid, series_instance_uid: Uid, sop_instance_uid: Uid) -> Self {
+        Self { study: study_instance_uid, series: Some(series_instance_uid), sop: Some(sop_instance_uid) }
+    }
+
+    /// Study Instance UID (0020,000D).
+    pub fn study_instance_uid(&self) -> &Uid {
+        &self.study
+    }
+
+    /// Series Instance UID (0020,000E), unless this is a study.
+    pub fn series_instance_uid(&self) -> Option<&Uid> {
+        self.series.as_ref()
+    }
+
+    /// SOP Instance UID (0008,0018), if this is an instance.
+    pub fn sop_instance_uid(&self) -> Option<&Uid> {
+        self.sop.as_ref()
+    }
+
+    /// What no instance under this identifier sorts before; those under it follow each other in order.
+    pub(crate) fn first_possible(&self) -> InstanceIdentifier {
+        let least = || Uid(Arc::from(""));
+        InstanceIdentifier {
+            study: self.study.clone(),
+            series: self.series.clone().unwrap_or_else(least),
+            sop: self.sop.clone().unwrap_or_else(least),
+        }
+    }
+
+    /// Whether the instance lies under this identifier.
+    pub fn covers(&self, instance: &InstanceIdentifier) -> bool {
+        self.study == instance.study
+            && self.series.as_ref().is_none_or(|series| *series == instance.series)
+            && self.sop.as_ref().is_none_or(|sop| *sop == instance.sop)
+    }
+}
+
+impl From<InstanceIdentifier> for DicomIdentifier {
+    fn from(instance: InstanceIdentifier) -> Self {
+        Self::instance(instance.study, instance.series, instance.sop)
+    }
+}
+
+impl FromStr for Uid {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::new(text)
+    }
+}
+
+impl FromStr for DicomIdentifier {
+    type Err = Error;
+
+    /// One to three UIDs joined by `/`; white space around each part is dropped.
+    fn from_str(text: &str) -> Result<Self> {
+        let mut parts = text.split('/').map(|part| Uid::new(part.trim()));
+        let study = parts.next().transpose()?;
+        let (series, sop) = (parts.next().transpose()?, parts.next().transpose()?);
+        match (study, parts.next()) {
+            (Some(study), None) => Ok(Self { study, series, sop }),
+            _ => Err(Error::new(
+                ErrorKind::Invalid,
+                "an identifier is one to three UIDs joined by '/': study, series, SOP instance",
+            )),
+        }
+    }
+}
+
+impl FromStr for InstanceIdentifier {
+    type Err = Error;
+
+    /// Three UIDs joined by `/`.
+    fn from_str(text: &str) -> Result<Self> {
+        match text.parse()? {
+            DicomIdentifier { study, series: Some(series), sop: Some(sop) } => {
+                Ok(Self { study, series, sop })
+            }
+            _ => Err(Error::new(ErrorKind::Invalid, "an instance is three UIDs joined by '/'")),
+        }
+    }
+}
+
+impl fmt::Display for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for InstanceIdentifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.study, self.series, self.sop)
+    }
+}
+
+impl fmt::Display for DicomIdentifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.study.0)?;
+        for part in [&self.series, &self.sop].into_iter().flatten() {
+            write!(f, "/{part}")?;
+        }
+        Ok(())
+    }
+}
+
+macro_rules! as_text {
+    ($($name:ident),*) => {$(
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                text.parse().map_err(de::Error::custom)
+            }
+        }
+    )*};
+}
+
+as_text!(Uid, InstanceIdentifier, DicomIdentifier);

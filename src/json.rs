@@ -1,0 +1,258 @@
+//! JSON objects as the published clients write them: names in any case, each at most once, none unknown.
+//!
+//! `serde_json::Value` keeps the last of two members of one name in silence; in a request that would let a second
+//! `"source": null` export the whole archive. [`Json`] keeps them all, and [`Object`] refuses the second.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use crate::error::{Error, Result};
+
+/// A JSON value whose objects keep every member, in order.
+pub(crate) enum Json {
+    Null,
+    Bool(bool),
+    Number(Number),
+    String(String),
+    Array(Vec<Json>),
+    Object(Vec<(String, Json)>),
+}
+
+impl Json {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "a boolean",
+            Self::Number(_) => "a number",
+            Self::String(_) => "a string",
+            Self::Array(_) => "an array",
+            Self::Object(_) => "an object",
+        }
+    }
+
+    pub(crate) fn is_null(&self) -> bool {
+        matches!(self, Self::Null)
+    }
+
+    /// The error for a value of the wrong type; it does not repeat the value.
+    pub(crate) fn mismatch(&self, pointer: &str, expected: &str) -> Error {
+        Error::invalid(pointer, format!("{} must be {expected}, not {}", property(pointer), self.name()))
+    }
+
+    pub(crate) fn into_string(self, pointer: &str) -> Result<String> {
+        match self {
+            Self::String(text) => Ok(text),
+            other => Err(other.mismatch(pointer, "a string")),
+        }
+    }
+
+    pub(crate) fn into_array(self, pointer: &str) -> Result<Vec<Json>> {
+        match self {
+            Self::Array(items) => Ok(items),
+            other => Err(other.mismatch(pointer, "an array")),
+        }
+    }
+
+    pub(crate) fn into_object(self, pointer: impl Into<String>) -> Result<Object> {
+        let pointer = pointer.into();
+        match self {
+            Self::Object(members) => Object::new(pointer, members),
+            other => Err(other.mismatch(&pointer, "an object")),
+        }
+    }
+
+    /// As `serde_json`'s type; a name that occurs twice is an error.
+    pub(crate) fn into_value(self, pointer: &str) -> Result<Value> {
+        Ok(match self {
+            Self::Null => Value::Null,
+            Self::Bool(flag) => Value::Bool(flag),
+            Self::Number(number) => Value::Number(number),
+            Self::String(text) => Value::String(text),
+            Self::Array(items) => Value::Array(
+                items
+                    .into_iter()
+                    .enumerate()
+                    .map(|(at, item)| item.into_value(&format!("{pointer}/{at}")))
+                    .collect::<Result<_>>()?,
+            ),
+            Self::Object(members) => {
+                let mut map = Map::with_capacity(members.len());
+                for (name, member) in members {
+                    let at = child(pointer, &name);
+                    let member = member.into_value(&at)?;
+                    if map.insert(name, member).is_some() {
+                        return Err(Error::invalid(at.as_str(), format!("{} occurs twice", property(&at))));
+                    }
+                }
+                Value::Object(map)
+            }
+        })
+    }
+}
+
+impl From<Value> for Json {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Bool(flag) => Self::Bool(flag),
+            Value::Number(number) => Self::Number(number),
+            Value::String(text) => Self::String(text),
+            Value::Array(items) => Self::Array(items.into_iter().map(Self::from).collect()),
+            Value::Object(members) => {
+                Self::Object(members.into_iter().map(|(name, member)| (name, member.into())).collect())
+            }
+        }
+    }
+}
+
+/// An object's members, taken one by one by their names without regard to case; what is left is unknown.
+pub(crate) struct Object {
+    pointer: String,
+    members: Vec<(String, Json)>,
+}
+
+impl Object {
+    fn new(pointer: String, members: Vec<(String, Json)>) -> Result<Self> {
+        // Quadratic, and bounded: an object with more members than this has unknown ones.
+        const MOST: usize = 64;
+        if members.len() > MOST {
+            return Err(Error::invalid(
+                pointer.as_str(),
+                format!("{} has too many members", property(&pointer)),
+            ));
+        }
+        for (at, (name, _)) in members.iter().enumerate() {
+            if members[..at].iter().any(|(earlier, _)| earlier.eq_ignore_ascii_case(name)) {
+                let at = child(&pointer, name);
+                return Err(Error::invalid(at.as_str(), format!("{} occurs twice", property(&at))));
+            }
+        }
+        Ok(Self { pointer, members })
+    }
+
+    /// The pointer of the member of this name.
+    pub(crate) fn pointer_to(&self, name: &str) -> String {
+        child(&self.pointer, name)
+    }
+
+    /// Whether the member is there, `null` or not.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.members.iter().any(|(given, _)| given.eq_ignore_ascii_case(name))
+    }
+
+    /// Takes the member out; `null` counts as absent.
+    pub(crate) fn take(&mut self, name: &str) -> Option<Json> {
+        let at = self.members.iter().position(|(given, _)| given.eq_ignore_ascii_case(name))?;
+        Some(self.members.swap_remove(at).1).filter(|member| !member.is_null())
+    }
+
+    /// Takes a string out; `null` and `""` count as absent.
+    pub(crate) fn take_string(&mut self, name: &str) -> Result<Option<String>> {
+        let pointer = self.pointer_to(name);
+        let text = self.take(name).map(|member| member.into_string(&pointer)).transpose()?;
+        Ok(text.filter(|text| !text.is_empty()))
+    }
+
+    /// Takes a boolean out; `null` and `""` count as absent.
+    pub(crate) fn take_bool(&mut self, name: &str) -> Result<Option<bool>> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Json::Bool(flag)) => Ok(Some(flag)),
+            Some(Json::String(text)) if text.is_empty() => Ok(None),
+            Some(other) => Err(other.mismatch(&self.pointer_to(name), "a boolean")),
+        }
+    }
+
+    /// The error for a member that has to be there.
+    pub(crate) fn missing(&self, name: &str) -> Error {
+        let pointer = self.pointer_to(name);
+        Error::invalid(pointer.as_str(), format!("{} is missing", property(&pointer)))
+    }
+
+    /// Refuses what nobody took.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        match self.members.pop() {
+            None => Ok(()),
+            Some((name, _)) => {
+                let pointer = child(&self.pointer, &name);
+                Err(Error::invalid(pointer.as_str(), format!("{} is unknown", property(&pointer))))
+            }
+        }
+    }
+}
+
+/// How a message names the property at a pointer. A name that a caller made up is cut: it goes into answers.
+fn property(pointer: &str) -> String {
+    const SHOWN: usize = 80;
+    match pointer.char_indices().nth(SHOWN) {
+        _ if pointer.is_empty() => "the document".to_owned(),
+        None => format!("'{pointer}'"),
+        Some((end, _)) => format!("'{}…'", &pointer[..end]),
+    }
+}
+
+fn child(pointer: &str, name: &str) -> String {
+    format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(JsonVisitor)
+    }
+}
+
+struct JsonVisitor;
+
+impl<'de> Visitor<'de> for JsonVisitor {
+    type Value = Json;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Json, E> {
+        Ok(Json::Null)
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Json, E> {
+        Ok(Json::Bool(flag))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Json, E> {
+        Ok(Json::Number(number.into()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Json, E> {
+        Ok(Json::Number(number.into()))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Json, E> {
+        Ok(Number::from_f64(number).map_or(Json::Null, Json::Number))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Json, E> {
+        Ok(Json::String(text.to_owned()))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Json, E> {
+        Ok(Json::String(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Json, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = access.next_element()? {
+            items.push(item);
+        }
+        Ok(Json::Array(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Json, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = access.next_entry()? {
+            members.push(member);
+        }
+        Ok(Json::Object(members))
+    }
+}

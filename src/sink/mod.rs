@@ -1,0 +1,155 @@
+//! Where instances go: [`BlobSink`], and [`SinkProvider`], which opens one from a request's settings.
+
+mod memory;
+mod provider;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+pub use self::memory::{MemorySink, MemorySinkProvider};
+pub use self::provider::{CheckedSettings, Secret, SinkProvider};
+use crate::error::Result;
+use crate::flow::Upload;
+use crate::layout::BlobPath;
+use crate::source::Content;
+
+/// What [`BlobSink::window`] asks for by default: a chunk or two on their way.
+const STREAMING_WINDOW: u64 = 4 << 20;
+
+/// A container that blobs are written to.
+///
+/// # Contract
+/// - [`put`](Self::put): the whole blob becomes visible at once, or nothing does. A content whose stream ends in an
+///   error leaves nothing, and the sink returns an error (any: the engine knows the source's own). Putting twice
+///   leaves one blob.
+/// - [`append`](Self::append) adds whole lines to the log; none is cut or mixed with another's. Once it has returned,
+///   they are durable.
+/// - [`prepare`](Self::prepare) proves that the sink can be written by leaving an empty log, and changes nothing if
+///   the log is there already: resuming calls it again.
+///
+/// # Errors
+/// [`Throttled`](crate::ErrorKind::Throttled) and [`Unavailable`](crate::ErrorKind::Unavailable) are repeated within the
+/// retry budget. Everything else, and those past it, fails the operation, which can be resumed: trouble at the
+/// destination never skips an instance.
+///
+/// # Cancellation
+/// Dropping a future commits nothing. What it had sent may linger, invisible.
+///
+/// # Retry and idempotence
+/// Every call may be repeated, also while an earlier one with the same arguments is still under way elsewhere.
+/// A repeated `append` may leave its lines twice, or once where the sink can tell by the key.
+///
+/// # Concurrency
+/// Many calls run at once, `append`s to one log among them.
+#[async_trait]
+pub trait BlobSink: Send + Sync + 'static {
+    /// Leaves an empty log where there is none, to prove that the sink can be written.
+    async fn prepare(&self, log: &BlobPath) -> Result<()>;
+
+    /// Writes a blob: `Content-Type: application/dicom` where there is such a thing.
+    async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored>;
+
+    /// Appends whole lines, each ended by `\n`, to the log.
+    async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()>;
+
+    /// The operation has ended, in whatever way; there may be more appends if it is resumed. Joins the log's parts,
+    /// say, or flushes.
+    async fn finish(&self, log: &BlobPath) -> Result<()>;
+
+    /// The blob's URL, without a credential.
+    fn url(&self, path: &BlobPath) -> String;
+
+    /// How many bytes one `put` of this length holds in memory at once. The engine takes them from its byte budget
+    /// before it opens the content, and tells the sink what it got as [`Upload::window`].
+    fn window(&self, length: Option<u64>) -> u64 {
+        length.map_or(STREAMING_WINDOW, |length| length.min(STREAMING_WINDOW))
+    }
+
+    /// What shares a limit on requests at the destination: an account's name, say. Operations whose sinks give the
+    /// same text share the engine's concurrency.
+    fn account(&self) -> String;
+}
+
+/// What a [`BlobSink::put`] left behind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Stored {
+    /// The blob's length in bytes.
+    pub size: u64,
+    /// The destination's tag of this version of the blob, if it has such a thing.
+    pub etag: Option<String>,
+}
+
+impl Stored {
+    /// So many bytes.
+    pub fn new(size: u64) -> Self {
+        Self { size, etag: None }
+    }
+
+    /// With the destination's tag.
+    pub fn with_etag(mut self, etag: impl Into<String>) -> Self {
+        self.etag = Some(etag.into());
+        self
+    }
+}
+
+/// Which part of a log lines belong to: appending the same key again replaces what it left, where the sink has no real
+/// append. Keys of one operation sort in the order of its batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LogKey(u64);
+
+impl LogKey {
+    /// The lines of the batch of this number, and of those before it that had none appended.
+    pub fn batch(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+impl fmt::Display for LogKey {
+    /// Twenty digits, so that keys sort as text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:020}", self.0)
+    }
+}
+
+macro_rules! delegate {
+    ($pointer:ident) => {
+        #[async_trait]
+        impl<S: BlobSink + ?Sized> BlobSink for $pointer<S> {
+            async fn prepare(&self, log: &BlobPath) -> Result<()> {
+                (**self).prepare(log).await
+            }
+
+            async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
+                (**self).put(path, content, upload).await
+            }
+
+            async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {
+                (**self).append(log, key, lines).await
+            }
+
+            async fn finish(&self, log: &BlobPath) -> Result<()> {
+                (**self).finish(log).await
+            }
+
+            fn url(&self, path: &BlobPath) -> String {
+                (**self).url(path)
+            }
+
+            fn window(&self, length: Option<u64>) -> u64 {
+                (**self).window(length)
+            }
+
+            fn account(&self) -> String {
+                (**self).account()
+            }
+        }
+    };
+}
+
+delegate!(Arc);
+delegate!(Box);

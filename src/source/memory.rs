@@ -1,0 +1,95 @@
+//! [`MemorySource`]: instances in memory, for tests and small servers.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{PoisonError, RwLock};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::identifier::InstanceIdentifier;
+use crate::request::ExportSource;
+use crate::source::{Content, Cursor, Instance, InstanceSource, ListRequest, Page, Scope};
+
+/// Instances in memory, listed in the order of their identifiers. Instances can be added and removed while an export
+/// runs.
+#[derive(Default)]
+pub struct MemorySource {
+    instances: RwLock<BTreeMap<InstanceIdentifier, Bytes>>,
+}
+
+impl MemorySource {
+    /// An empty source.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an instance, or replaces it.
+    pub fn insert(&self, identifier: InstanceIdentifier, bytes: impl Into<Bytes>) {
+        self.instances.write().unwrap_or_else(PoisonError::into_inner).insert(identifier, bytes.into());
+    }
+
+    /// Removes an instance; says whether it was there.
+    pub fn remove(&self, identifier: &InstanceIdentifier) -> bool {
+        self.instances.write().unwrap_or_else(PoisonError::into_inner).remove(identifier).is_some()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<InstanceIdentifier, Bytes>> {
+        self.instances.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for MemorySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemorySource").field("instances", &self.read().len()).finish()
+    }
+}
+
+impl FromIterator<(InstanceIdentifier, Bytes)> for MemorySource {
+    fn from_iter<T: IntoIterator<Item = (InstanceIdentifier, Bytes)>>(instances: T) -> Self {
+        Self { instances: RwLock::new(instances.into_iter().collect()) }
+    }
+}
+
+#[async_trait]
+impl InstanceSource for MemorySource {
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
+        let after: Option<InstanceIdentifier> = match request.after {
+            Some(cursor) => Some(cursor.decode()?),
+            None => None,
+        };
+        let from = match (after, request.scope) {
+            (Some(after), _) => Bound::Excluded(after),
+            (None, Scope::Everything) => Bound::Unbounded,
+            (None, Scope::Identifier(scope)) => Bound::Included(scope.first_possible()),
+        };
+        let instances = self.read();
+        let mut found = instances
+            .range((from, Bound::Unbounded))
+            .take_while(|(identifier, _)| match request.scope {
+                Scope::Everything => true,
+                Scope::Identifier(scope) => scope.covers(identifier),
+            })
+            .map(|(identifier, bytes)| Instance::new(identifier.clone()).with_size(bytes.len() as u64));
+        let page: Vec<_> = found.by_ref().take(request.limit).collect();
+        match page.last() {
+            Some(last) if found.next().is_some() => {
+                let next = Cursor::encode(last.identifier())?;
+                Ok(Page::more(page, next))
+            }
+            _ => Ok(Page::last(page)),
+        }
+    }
+
+    async fn open(&self, instance: &Instance) -> Result<Content> {
+        match self.read().get(instance.identifier()) {
+            Some(bytes) => Ok(Content::from_bytes(bytes.clone())),
+            None => Err(Error::new(ErrorKind::NotFound, "the instance is gone")),
+        }
+    }
+
+    async fn estimate(&self, source: &ExportSource) -> Result<Option<u64>> {
+        Ok(source.is_everything().then(|| self.read().len() as u64))
+    }
+}

@@ -1,0 +1,111 @@
+//! Where instances come from: [`InstanceSource`].
+
+mod content;
+mod memory;
+mod page;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use self::content::Content;
+pub use self::memory::MemorySource;
+pub use self::page::{Cursor, Instance, ListFailure, ListRequest, ListWarning, Locator, Page, Scope};
+use crate::error::Result;
+use crate::operation::OperationSpec;
+use crate::request::ExportSource;
+
+/// A server's instances, to be listed and opened.
+///
+/// # Contract
+/// - [`list`](Self::list) walks a scope in a **stable order** of the source's choice, by pages. A page's cursor means
+///   "after the last one returned": a keyset query, not an offset, so that instances added or deleted while an
+///   export runs shift nothing. Each (study, series, SOP instance) is listed once in a scope. The end is a page
+///   without a cursor; it may hold instances or none. A scope that holds nothing is such a page too, not an error:
+///   that an identifier matched nothing is the engine's finding.
+/// - A cursor stays good after a restart of the process, and in another process over the same data.
+/// - [`open`](Self::open) gives an instance as DICOM Part 10 bytes (PS3.10 7). The engine passes them on unread.
+///
+/// # Errors
+/// [`Throttled`](crate::ErrorKind::Throttled) and [`Unavailable`](crate::ErrorKind::Unavailable) are repeated within
+/// the retry budget; past it the operation fails and can be resumed. From `open`,
+/// [`NotFound`](crate::ErrorKind::NotFound) (it is gone), [`Unreadable`](crate::ErrorKind::Unreadable),
+/// [`Unsupported`](crate::ErrorKind::Unsupported), [`Invalid`](crate::ErrorKind::Invalid),
+/// [`Conflict`](crate::ErrorKind::Conflict) and [`Internal`](crate::ErrorKind::Internal) skip that instance, with the
+/// public message in `errors.log`; `Unauthorized` fails the operation. From `list`, everything that is not repeated
+/// fails the operation: an archive that cannot be listed is not an empty one. A *row* or file that cannot be listed
+/// is a [`ListFailure`] in its page.
+///
+/// # Cancellation
+/// Dropping a future cancels the call. Work handed to other threads ends by itself soon after.
+///
+/// # Retry and idempotence
+/// Both calls may be repeated at any time, with the same arguments, and after a restart.
+///
+/// # Concurrency
+/// Many calls run at once, over many scopes and instances.
+#[async_trait]
+pub trait InstanceSource: Send + Sync + 'static {
+    /// The next page of a scope.
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page>;
+
+    /// The bytes of an instance that this source listed, perhaps in another process.
+    async fn open(&self, instance: &Instance) -> Result<Content>;
+
+    /// How many instances an export covers, if that is cheap to say; it gives `percentComplete`. It runs beside the
+    /// export and never delays its start.
+    async fn estimate(&self, source: &ExportSource) -> Result<Option<u64>> {
+        let _ = source;
+        Ok(None)
+    }
+}
+
+/// Gives an operation its source: for hosts with tenants.
+#[async_trait]
+pub trait SourceProvider: Send + Sync + 'static {
+    /// The source that this operation exports from, by its [`context`](OperationSpec::context).
+    ///
+    /// # Errors
+    /// They fail the start, or the resumption, of the operation.
+    async fn open(&self, operation: &OperationSpec) -> Result<Arc<dyn InstanceSource>>;
+}
+
+#[async_trait]
+impl<S: InstanceSource + ?Sized> InstanceSource for Arc<S> {
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
+        (**self).list(request).await
+    }
+
+    async fn open(&self, instance: &Instance) -> Result<Content> {
+        (**self).open(instance).await
+    }
+
+    async fn estimate(&self, source: &ExportSource) -> Result<Option<u64>> {
+        (**self).estimate(source).await
+    }
+}
+
+#[async_trait]
+impl<S: InstanceSource + ?Sized> InstanceSource for Box<S> {
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
+        (**self).list(request).await
+    }
+
+    async fn open(&self, instance: &Instance) -> Result<Content> {
+        (**self).open(instance).await
+    }
+
+    async fn estimate(&self, source: &ExportSource) -> Result<Option<u64>> {
+        (**self).estimate(source).await
+    }
+}
+
+/// The provider of a server with one source for all.
+pub(crate) struct OneSource(pub(crate) Arc<dyn InstanceSource>);
+
+#[async_trait]
+impl SourceProvider for OneSource {
+    async fn open(&self, _: &OperationSpec) -> Result<Arc<dyn InstanceSource>> {
+        Ok(Arc::clone(&self.0))
+    }
+}

@@ -1,0 +1,91 @@
+//! What is kept of operations: [`OperationStore`] for their state, [`SecretStore`] for their credentials.
+
+mod checkpoint;
+mod memory;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use self::checkpoint::{Checkpoint, Lease, Position, Totals};
+pub use self::memory::{MemoryOperationStore, MemorySecretStore};
+use crate::error::Result;
+use crate::operation::{OperationId, OperationSpec};
+use crate::sink::Secret;
+use crate::timestamp::Timestamp;
+
+/// Operations and how far they have come.
+///
+/// # Contract
+/// - An operation is a spec, written once, and a checkpoint, saved often. The two appear together.
+/// - [`save`](Self::save) is a compare-and-swap: it succeeds only over the version that the checkpoint was loaded
+///   with. The loser of a race reloads, and obeys what it finds or stops. So several replicas over one store work.
+/// - What a call has returned from is durable, as durable as the store is.
+///
+/// # Errors
+/// [`Unavailable`](crate::ErrorKind::Unavailable) is repeated by the engine within its retry budget. A lost race is
+/// [`Conflict`](crate::ErrorKind::Conflict), an unknown operation [`NotFound`](crate::ErrorKind::NotFound).
+///
+/// # Cancellation
+/// Dropping a future leaves the call done or not done, never half done.
+///
+/// # Retry and idempotence
+/// A `save` whose answer was lost is found out by its repetition's conflict and a reload.
+///
+/// # Concurrency
+/// Many calls run at once, from many processes where the store has many.
+#[async_trait]
+pub trait OperationStore: Send + Sync + 'static {
+    /// Stores a new operation; its checkpoint gets version 1.
+    ///
+    /// # Errors
+    /// [`Conflict`](crate::ErrorKind::Conflict) when there is one of this id.
+    async fn create(&self, spec: &OperationSpec, checkpoint: &Checkpoint) -> Result<()>;
+
+    /// The operation's spec.
+    async fn spec(&self, id: OperationId) -> Result<Arc<OperationSpec>>;
+
+    /// The operation's checkpoint, with its version.
+    async fn load(&self, id: OperationId) -> Result<Checkpoint>;
+
+    /// Saves a checkpoint over the version it was loaded with, and gives the version it has now.
+    async fn save(&self, id: OperationId, checkpoint: &Checkpoint) -> Result<u64>;
+
+    /// Operations, newest first (by creation time, then by id, both falling), those after this one.
+    async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationKey>>;
+
+    /// Forgets an operation; nothing happens when there is none.
+    async fn delete(&self, id: OperationId) -> Result<()>;
+}
+
+/// Where an operation stands in a listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OperationKey {
+    /// When it was accepted.
+    pub created_time: Timestamp,
+    /// Its id.
+    pub id: OperationId,
+}
+
+impl From<&OperationSpec> for OperationKey {
+    fn from(spec: &OperationSpec) -> Self {
+        Self { created_time: spec.created_time, id: spec.id }
+    }
+}
+
+/// Credentials of operations that have not ended: a vault, say. They are never in the [`OperationStore`].
+///
+/// # Contract
+/// What [`put`](Self::put) stored is what [`get`](Self::get) gives, until [`delete`](Self::delete); `None` when it is
+/// gone. The engine deletes a secret when its operation ends in any way.
+#[async_trait]
+pub trait SecretStore: Send + Sync + 'static {
+    /// Stores an operation's secret, or replaces it.
+    async fn put(&self, id: OperationId, secret: &Secret) -> Result<()>;
+
+    /// The operation's secret, if it is there.
+    async fn get(&self, id: OperationId) -> Result<Option<Secret>>;
+
+    /// Forgets the operation's secret; nothing happens when there is none.
+    async fn delete(&self, id: OperationId) -> Result<()>;
+}
