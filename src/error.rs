@@ -24,6 +24,8 @@ pub enum ErrorKind {
     Unavailable,
     /// The credential is missing, refused or expired.
     Unauthorized,
+    /// An operation's credential is not kept any more: it goes on once it is resumed with a destination.
+    CredentialsNeeded,
     /// The input is wrong; [`Error::pointer`] names the property when there is one.
     Invalid,
     /// The state does not allow it: it exists already, it changed meanwhile, somebody else holds it.
@@ -43,6 +45,7 @@ impl ErrorKind {
             Self::Throttled => "throttled",
             Self::Unavailable => "unavailable",
             Self::Unauthorized => "unauthorized",
+            Self::CredentialsNeeded => "credentialsNeeded",
             Self::Invalid => "invalid",
             Self::Conflict => "conflict",
             Self::Unsupported => "unsupported",

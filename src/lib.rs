@@ -2,6 +2,7 @@
 //! embeds.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod engine;
 mod error;
 mod error_log;
 mod flow;
@@ -15,6 +16,10 @@ pub mod source;
 pub mod store;
 mod timestamp;
 
+pub use engine::{
+    BatchDone, Concurrency, ExportEngine, ExportEngineBuilder, ExportObserver, ExportService, NewOperation,
+    OperationRecord, Progress, Target,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use error_log::ErrorLogEntry;
 pub use flow::{Retry, Upload};

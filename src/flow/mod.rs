@@ -8,8 +8,8 @@ mod limiter;
 mod retry;
 mod upload;
 
-pub(crate) use budget::{ByteBudget, ByteLease};
+pub(crate) use budget::ByteBudget;
 pub(crate) use limiter::Limiter;
-pub(crate) use retry::Retrier;
 pub use retry::Retry;
+pub(crate) use retry::{Failures, Retrier};
 pub use upload::Upload;

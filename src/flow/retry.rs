@@ -93,6 +93,11 @@ impl Retrier {
         }
     }
 
+    /// The shortest pause, before any doubling.
+    pub(crate) fn first_pause(&self) -> Duration {
+        self.retry.first_pause.min(self.retry.budget)
+    }
+
     /// Notes that the side works.
     pub(crate) fn succeeded(&self) {
         self.lock().trouble_since = None;

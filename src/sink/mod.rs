@@ -103,7 +103,7 @@ impl Stored {
 pub struct LogKey(u64);
 
 impl LogKey {
-    /// The lines of the batch of this number, and of those before it that had none appended.
+    /// The lines of the batch of this number, and of those after it up to the next key.
     pub fn batch(number: u64) -> Self {
         Self(number)
     }

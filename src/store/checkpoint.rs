@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::operation::{OperationNote, OperationStatus};
-use crate::source::Cursor;
+use crate::operation::{OperationNote, OperationStatus, StoredDestination};
+use crate::source::{Cursor, ListWarning};
 use crate::timestamp::Timestamp;
 
 /// How far an operation has come: small, and saved at most every second.
@@ -37,6 +37,8 @@ pub struct Checkpoint {
     pub lease: Option<Lease>,
     /// Somebody wants it canceled.
     pub cancel_requested: bool,
+    /// The destination it was resumed with, instead of the spec's: the same container, other credentials.
+    pub destination: Option<StoredDestination>,
 }
 
 impl Checkpoint {
@@ -53,6 +55,7 @@ impl Checkpoint {
             warnings: Vec::new(),
             lease: None,
             cancel_requested: false,
+            destination: None,
         }
     }
 }
@@ -90,6 +93,12 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// Adds a listing's warning.
+    pub fn warn(&mut self, warning: &ListWarning) {
+        let message = || (warning.message.clone().into_owned(), 0);
+        self.warnings.entry(warning.code.clone().into_owned()).or_insert_with(message).1 += warning.count;
+    }
+
     /// Adds another's counts to these.
     pub fn add(&mut self, other: &Totals) {
         self.exported += other.exported;

@@ -1,0 +1,162 @@
+//! From a request to a stored operation: everything that is checked before it is accepted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::Inner;
+use crate::engine::service::{NewOperation, Target};
+use crate::error::{Error, ErrorKind, Result};
+use crate::flow::{Retrier, Retry};
+use crate::layout::BlobPath;
+use crate::operation::{OperationId, OperationSpec, StoredDestination};
+use crate::sink::{BlobSink, Secret};
+use crate::store::Checkpoint;
+use crate::timestamp::Timestamp;
+
+/// How long a destination's passing trouble may hold up a start.
+const PREPARE_FOR: Duration = Duration::from_secs(30);
+
+/// The destination type of an operation that was given an open sink.
+const OPEN_SINK: &str = "sink";
+
+/// A target that has been tried.
+struct Tried {
+    destination: StoredDestination,
+    secret: Option<Secret>,
+    sink: Arc<dyn BlobSink>,
+}
+
+impl Inner {
+    /// Checks a request, tries its source and its destination, and stores the operation.
+    pub(super) async fn admit(&self, new: NewOperation) -> Result<Arc<OperationSpec>> {
+        let NewOperation { id, source, target, context } = new;
+        let now = Timestamp::now();
+        let mut spec = OperationSpec {
+            id,
+            created_time: now,
+            source,
+            destination: StoredDestination::new("", "", serde_json::Value::Null, false),
+            error_href: String::new(),
+            context,
+        };
+        self.sources.open(&spec).await?;
+        let Tried { destination, secret, sink } = self.try_target(&spec, target).await?;
+        spec.destination = destination;
+        spec.error_href = sink.url(&BlobPath::error_log(id));
+        self.remember(&spec.destination, id, secret, sink).await?;
+        if let Err(error) = self.store.create(&spec, &Checkpoint::first(now)).await {
+            // An operation of this id that was there before keeps its secret only if it is the same caller's retry;
+            // it cannot be told here, so it is forgotten: resuming asks for it again.
+            self.forget(id).await;
+            return Err(error);
+        }
+        Ok(Arc::new(spec))
+    }
+
+    /// Tries a resumed operation's new target, and keeps it instead of the old one.
+    pub(super) async fn replace_target(
+        &self,
+        spec: &OperationSpec,
+        target: Target,
+    ) -> Result<StoredDestination> {
+        let Tried { destination, secret, sink } = self.try_target(spec, target).await?;
+        if destination.location != spec.destination.location {
+            return Err(Error::invalid(
+                "/destination",
+                "an operation is resumed in the container it began in",
+            ));
+        }
+        self.remember(&destination, spec.id, secret, sink).await?;
+        Ok(destination)
+    }
+
+    /// The sink of a stored operation.
+    pub(super) async fn open_sink(&self, spec: &OperationSpec) -> Result<Arc<dyn BlobSink>> {
+        if let Some(sink) = self.open_sinks().get(&spec.id) {
+            return Ok(Arc::clone(sink));
+        }
+        let secret = self.secret(spec).await?;
+        match self.destinations.get(&spec.destination.r#type) {
+            Some(provider) => provider.open(spec, secret.as_ref()).await,
+            None if spec.destination.r#type == OPEN_SINK => Err(credentials_needed()),
+            None => {
+                Err(Error::new(ErrorKind::Unsupported, "the operation's destination type is not served here"))
+            }
+        }
+    }
+
+    /// The secret of a stored operation, if it needs one.
+    pub(super) async fn secret(&self, spec: &OperationSpec) -> Result<Option<Secret>> {
+        match spec.destination.has_secret {
+            true => self.secrets.get(spec.id).await?.ok_or_else(credentials_needed).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// Drops what must not outlive the operation's end.
+    pub(super) async fn forget(&self, id: OperationId) {
+        self.open_sinks().remove(&id);
+        if let Err(error) = self.secrets.delete(id).await {
+            tracing::warn!(kind = error.kind().as_str(), "an ended operation's secret could not be deleted");
+        }
+    }
+
+    /// Checks a target and leaves an empty log there.
+    async fn try_target(&self, spec: &OperationSpec, target: Target) -> Result<Tried> {
+        let tried = match target {
+            Target::Sink(sink) => {
+                let destination =
+                    StoredDestination::new(OPEN_SINK, sink.account(), serde_json::Value::Null, false);
+                Tried { destination, secret: None, sink }
+            }
+            Target::Destination(wanted) => {
+                let provider = self.destinations.get(wanted.kind()).ok_or_else(|| {
+                    Error::invalid(
+                        "/destination/type",
+                        "'/destination/type' is not a destination type that is served here",
+                    )
+                })?;
+                let checked = provider
+                    .check(wanted.expose_settings())
+                    .map_err(|error| error.under("/destination/settings"))?;
+                let has_secret = checked.secret.is_some();
+                let destination =
+                    StoredDestination::new(wanted.kind(), checked.location, checked.public, has_secret);
+                let spec = OperationSpec { destination: destination.clone(), ..spec.clone() };
+                let sink = provider.open(&spec, checked.secret.as_ref()).await.map_err(unusable)?;
+                Tried { destination, secret: checked.secret, sink }
+            }
+        };
+        let budget = self.knobs.retry.budget.min(PREPARE_FOR);
+        let retrier = Retrier::new(Retry { budget, ..self.knobs.retry.clone() });
+        let log = BlobPath::error_log(spec.id);
+        retrier.run(|| tried.sink.prepare(&log)).await.map_err(unusable)?;
+        Ok(tried)
+    }
+
+    async fn remember(
+        &self,
+        destination: &StoredDestination,
+        id: OperationId,
+        secret: Option<Secret>,
+        sink: Arc<dyn BlobSink>,
+    ) -> Result<()> {
+        if destination.r#type == OPEN_SINK {
+            self.open_sinks().insert(id, sink);
+        }
+        match secret {
+            Some(secret) => self.secrets.put(id, &secret).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// A destination that cannot be used is the request's fault.
+fn unusable(error: Error) -> Error {
+    let message = format!("the destination cannot be used: {}", error.message());
+    Error::invalid("/destination", message).with_source(error)
+}
+
+fn credentials_needed() -> Error {
+    Error::new(ErrorKind::CredentialsNeeded, "the destination's credentials are needed again")
+}

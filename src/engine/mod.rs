@@ -1,0 +1,472 @@
+//! The export engine: [`ExportEngine`].
+
+mod admission;
+mod builder;
+mod guard;
+mod ledger;
+mod observer;
+mod place;
+mod plan;
+mod progress;
+mod run;
+mod service;
+mod status;
+mod transfer;
+mod verdict;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+pub use self::builder::{Concurrency, ExportEngineBuilder};
+pub use self::observer::{BatchDone, ExportObserver};
+pub use self::progress::Progress;
+pub use self::service::{ExportService, NewOperation, OperationRecord, Target};
+use crate::engine::builder::Knobs;
+use crate::engine::place::Place;
+use crate::engine::status::document;
+use crate::error::{Error, ErrorKind, Result};
+use crate::flow::{ByteBudget, Limiter};
+use crate::operation::{Operation, OperationId, OperationStatus};
+use crate::sink::{BlobSink, SinkProvider};
+use crate::source::{InstanceSource, SourceProvider};
+use crate::store::{Checkpoint, OperationKey, OperationStore, SecretStore};
+use crate::timestamp::Timestamp;
+
+/// How often a lost race for a checkpoint is run again.
+const RACES: usize = 20;
+
+/// Exports instances, as operations that are started, watched, canceled and resumed.
+///
+/// Cloning gives another handle on the same engine; its operations share one byte budget. It runs inside a Tokio
+/// runtime. Dropping every handle does not stop what runs: [`shutdown`](Self::shutdown) does.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> dicom_export::Result<()> {
+/// use std::sync::Arc;
+/// use dicom_export::{BlobSink, ExportEngine, ExportSource, MemorySink, MemorySource, NewOperation, OperationStatus};
+///
+/// let source = MemorySource::new();
+/// source.insert("1.2/3.4/5.6".parse()?, &b"the bytes of a DICOM file"[..]);
+/// let container = MemorySink::new();
+///
+/// let engine = ExportEngine::builder(source).build()?;
+/// let sink: Arc<dyn BlobSink> = Arc::new(container.clone());
+/// let started = engine.start(NewOperation::new(ExportSource::Everything, sink)).await?;
+/// let ended = engine.wait(started.operation_id).await?;
+///
+/// assert_eq!(ended.status, OperationStatus::Completed);
+/// assert_eq!((ended.results.exported, ended.results.skipped), (1, 0));
+/// let name = format!("{}/results/1.2/3.4/5.6.dcm", ended.operation_id);
+/// assert!(container.get(&name).is_some());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct ExportEngine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    sources: Arc<dyn SourceProvider>,
+    destinations: HashMap<String, Arc<dyn SinkProvider>>,
+    store: Arc<dyn OperationStore>,
+    secrets: Arc<dyn SecretStore>,
+    observer: Option<Arc<dyn ExportObserver>>,
+    knobs: Knobs,
+    budget: ByteBudget,
+    limiters: Mutex<HashMap<String, Weak<Limiter>>>,
+    /// What runs in this process.
+    running: Mutex<HashMap<OperationId, Running>>,
+    /// Sinks that operations were given open.
+    sinks: Mutex<HashMap<OperationId, Arc<dyn BlobSink>>>,
+    tasks: TaskTracker,
+    /// No operation is accepted any more.
+    drain: CancellationToken,
+    abandon: CancellationToken,
+}
+
+struct Running {
+    cancel: CancellationToken,
+    progress: watch::Receiver<Progress>,
+}
+
+impl ExportEngine {
+    /// An engine over a source, to be given destinations and knobs.
+    pub fn builder(source: impl InstanceSource) -> ExportEngineBuilder {
+        ExportEngineBuilder::over_one(source)
+    }
+
+    /// An engine whose operations each have their own source: for hosts with tenants.
+    pub fn builder_with_provider(sources: impl SourceProvider) -> ExportEngineBuilder {
+        ExportEngineBuilder::over(Arc::new(sources))
+    }
+
+    fn assemble(builder: ExportEngineBuilder) -> Self {
+        let ExportEngineBuilder { sources, destinations, store, secrets, observer, knobs } = builder;
+        let budget = ByteBudget::new(knobs.memory);
+        let inner = Inner {
+            sources,
+            destinations,
+            store,
+            secrets,
+            observer,
+            knobs,
+            budget,
+            limiters: Mutex::default(),
+            running: Mutex::default(),
+            sinks: Mutex::default(),
+            tasks: TaskTracker::new(),
+            drain: CancellationToken::new(),
+            abandon: CancellationToken::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Accepts an operation and leaves it to [`run`](Self::run). It returns once the destination has been tried: there
+    /// is an `errors.log`.
+    ///
+    /// # Errors
+    /// As [`ExportService::start`].
+    pub async fn create(&self, new: NewOperation) -> Result<Operation> {
+        self.inner.accepting()?;
+        let spec = self.inner.admit(new).await?;
+        self.inner.operation(spec.id).await
+    }
+
+    /// Runs an operation in the caller's task, from its checkpoint to its end: for a host's own job system, where a
+    /// retry is a resumption.
+    ///
+    /// It returns the status document at the end, [`Failed`](OperationStatus::Failed) included, or as it stood when the
+    /// engine was shut down.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is no such operation, [`ErrorKind::Conflict`] when it has ended or somebody else
+    /// runs it; otherwise the store's.
+    ///
+    /// # Cancellation
+    /// Dropping the future stops the run where it is and commits no partial blob. Another can take the operation over
+    /// once the lease has lapsed.
+    pub async fn run(&self, id: OperationId) -> Result<Operation> {
+        self.inner.accepting()?;
+        if self.inner.store.load(id).await?.status == OperationStatus::Failed {
+            self.inner.reopen(id, None).await?;
+        }
+        Place::take(&self.inner, id)?.run().await?;
+        self.inner.operation(id).await
+    }
+
+    /// Accepts an operation and runs it in a task of its own: [`create`](Self::create) and [`run`](Self::run).
+    ///
+    /// # Errors
+    /// As [`ExportService::start`].
+    ///
+    /// # Cancellation
+    /// Dropping the future leaves a whole operation or none, running.
+    pub async fn start(&self, new: NewOperation) -> Result<Operation> {
+        let engine = self.clone();
+        self.detached(async move {
+            let operation = engine.create(new).await?;
+            engine.spawn_run(operation.operation_id)?;
+            Ok(operation)
+        })
+        .await
+    }
+
+    /// Goes on with an operation that failed, or that nobody runs, from its checkpoint, in a task of its own.
+    ///
+    /// `target` gives other credentials for the same container.
+    ///
+    /// # Errors
+    /// As [`ExportService::resume`].
+    ///
+    /// # Cancellation
+    /// Dropping the future leaves the operation resumed or as it was.
+    pub async fn resume(&self, id: OperationId, target: Option<Target>) -> Result<Operation> {
+        self.inner.accepting()?;
+        let engine = self.clone();
+        self.detached(async move {
+            engine.inner.reopen(id, target).await?;
+            engine.spawn_run(id)?;
+            engine.inner.operation(id).await
+        })
+        .await
+    }
+
+    /// Resumes every operation that has not ended and that nobody runs: for a server's start. One whose credentials
+    /// did not survive the restart becomes `failed`, with the code `credentialsNeeded`.
+    ///
+    /// Gives the operations it found.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn resume_all(&self) -> Result<Vec<OperationId>> {
+        self.inner.accepting()?;
+        const PAGE: usize = 100;
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.inner.store.list(after, PAGE).await?;
+            for key in &page {
+                if self.inner.is_left(key.id).await? && self.spawn_run(key.id).is_ok() {
+                    found.push(key.id);
+                }
+            }
+            match page.last() {
+                Some(last) if page.len() == PAGE => after = Some(*last),
+                _ => return Ok(found),
+            }
+        }
+    }
+
+    /// The status document.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is no such operation; otherwise the store's.
+    pub async fn status(&self, id: OperationId) -> Result<Operation> {
+        self.inner.operation(id).await
+    }
+
+    /// How an operation that runs in this process is getting on; `None` when it does not.
+    pub fn progress(&self, id: OperationId) -> Option<watch::Receiver<Progress>> {
+        self.inner.running().get(&id).map(|running| running.progress.clone())
+    }
+
+    /// Waits until an operation has ended, or until the engine has been shut down and has left it.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub async fn wait(&self, id: OperationId) -> Result<Operation> {
+        const ELSEWHERE: Duration = Duration::from_millis(250);
+        loop {
+            if let Some(mut progress) = self.progress(id) {
+                // Ends when the run drops its sender.
+                while progress.changed().await.is_ok() {}
+            }
+            let operation = self.inner.operation(id).await?;
+            if operation.status.is_ended() || self.inner.tasks.is_closed() {
+                return Ok(operation);
+            }
+            sleep(ELSEWHERE).await;
+        }
+    }
+
+    /// Asks for an operation to be canceled, wherever it runs; it winds down within seconds.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is no such operation, [`ErrorKind::Conflict`] when it has ended.
+    pub async fn cancel(&self, id: OperationId) -> Result<()> {
+        self.inner.cancel(id).await
+    }
+
+    /// Accepts nothing more, lets batches under way finish for so long, drops the rest, and returns when nothing runs.
+    /// Operations that have not ended are left to be resumed.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.inner.drain.cancel();
+        self.inner.tasks.close();
+        if timeout(grace, self.inner.tasks.wait()).await.is_err() {
+            self.inner.abandon.cancel();
+            self.inner.tasks.wait().await;
+        }
+    }
+
+    /// Runs something to its end although the caller may go away.
+    async fn detached<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let (sender, receiver) = oneshot::channel();
+        self.inner.tasks.spawn(
+            async move {
+                _ = sender.send(work.await);
+            }
+            .in_current_span(),
+        );
+        receiver
+            .await
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "the operation could not be started")))
+    }
+
+    fn spawn_run(&self, id: OperationId) -> Result<()> {
+        let span = tracing::info_span!("export", operation = %id);
+        span.follows_from(tracing::Span::current());
+        let place = Place::take(&self.inner, id)?;
+        let run = async move {
+            if let Err(error) = place.run().await {
+                tracing::warn!(kind = error.kind().as_str(), %error, "the run ended");
+            }
+        };
+        self.inner.tasks.spawn(run.instrument(span));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ExportService for ExportEngine {
+    async fn start(&self, new: NewOperation) -> Result<Operation> {
+        self.start(new).await
+    }
+
+    async fn operation(&self, id: OperationId) -> Result<OperationRecord> {
+        self.inner.record(id).await
+    }
+
+    async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationRecord>> {
+        let mut records = Vec::new();
+        for key in self.inner.store.list(after, limit).await? {
+            match self.inner.record(key.id).await {
+                Ok(record) => records.push(record),
+                // Deleted since it was listed.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(records)
+    }
+
+    async fn cancel(&self, id: OperationId) -> Result<()> {
+        self.cancel(id).await
+    }
+
+    async fn resume(&self, id: OperationId, target: Option<Target>) -> Result<Operation> {
+        self.resume(id, target).await
+    }
+}
+
+impl Inner {
+    fn accepting(&self) -> Result<()> {
+        match self.drain.is_cancelled() {
+            true => Err(Error::new(ErrorKind::Unavailable, "the engine is shutting down")),
+            false => Ok(()),
+        }
+    }
+
+    async fn record(&self, id: OperationId) -> Result<OperationRecord> {
+        let (spec, checkpoint) = (self.store.spec(id).await?, self.store.load(id).await?);
+        Ok(OperationRecord { operation: document(&spec, &checkpoint), context: spec.context.clone() })
+    }
+
+    async fn operation(&self, id: OperationId) -> Result<Operation> {
+        self.record(id).await.map(|record| record.operation)
+    }
+
+    /// Whether an operation waits for somebody to run it.
+    async fn is_left(&self, id: OperationId) -> Result<bool> {
+        let checkpoint = self.store.load(id).await?;
+        let held = checkpoint.lease.as_ref().is_some_and(|lease| lease.is_held_against("", Timestamp::now()));
+        Ok(!checkpoint.status.is_ended() && !held)
+    }
+
+    /// Makes a failed operation run again, or checks that one may be.
+    async fn reopen(&self, id: OperationId, target: Option<Target>) -> Result<()> {
+        let spec = self.store.spec(id).await?;
+        self.resumable(&self.store.load(id).await?)?;
+        let destination = match target {
+            Some(target) => Some(self.replace_target(&spec, target).await?),
+            None => {
+                self.secret(&spec).await?;
+                None
+            }
+        };
+        self.change(id, |checkpoint| {
+            self.resumable(checkpoint)?;
+            checkpoint.status = OperationStatus::Running;
+            checkpoint.error = None;
+            if destination.is_some() {
+                checkpoint.destination.clone_from(&destination);
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(())
+    }
+
+    fn resumable(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let held = checkpoint.lease.as_ref().is_some_and(|lease| lease.is_held_against("", Timestamp::now()));
+        match checkpoint.status {
+            OperationStatus::Completed | OperationStatus::Canceled => {
+                Err(Error::new(ErrorKind::Conflict, "the operation has ended: there is nothing to resume"))
+            }
+            _ if held => Err(Error::new(ErrorKind::Conflict, "the operation is running")),
+            _ => Ok(()),
+        }
+    }
+
+    async fn cancel(&self, id: OperationId) -> Result<()> {
+        let checkpoint = self
+            .change(id, |checkpoint| {
+                if checkpoint.status.is_ended() {
+                    return Err(Error::new(ErrorKind::Conflict, "the operation has ended"));
+                }
+                checkpoint.cancel_requested = true;
+                let lapsed = |lease: &crate::store::Lease| !lease.is_held_against("", Timestamp::now());
+                if checkpoint.lease.as_ref().is_none_or(lapsed) {
+                    // Nobody is there to wind down.
+                    checkpoint.status = OperationStatus::Canceled;
+                    checkpoint.lease = None;
+                }
+                Ok(())
+            })
+            .await?;
+        if checkpoint.status.is_ended() {
+            self.forget(id).await;
+        }
+        if let Some(running) = self.running().get(&id) {
+            running.cancel.cancel();
+        }
+        Ok(())
+    }
+
+    /// Changes a checkpoint, over whatever others do to it meanwhile.
+    async fn change(
+        &self,
+        id: OperationId,
+        change: impl Fn(&mut Checkpoint) -> Result<()> + Send + Sync,
+    ) -> Result<Checkpoint> {
+        for _ in 0..RACES {
+            let mut checkpoint = self.store.load(id).await?;
+            change(&mut checkpoint)?;
+            checkpoint.last_updated_time = Timestamp::now();
+            match self.store.save(id, &checkpoint).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                saved => return saved.map(|_| checkpoint),
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, "the operation changes too often"))
+    }
+
+    /// The limiter that operations towards one account share.
+    fn limiter(&self, account: &str) -> Arc<Limiter> {
+        let mut limiters = self.limiters.lock().unwrap_or_else(PoisonError::into_inner);
+        limiters.retain(|_, limiter| limiter.strong_count() > 0);
+        if let Some(limiter) = limiters.get(account).and_then(Weak::upgrade) {
+            return limiter;
+        }
+        let limiter = Arc::new(Limiter::new(self.knobs.concurrency.requests()));
+        limiters.insert(account.to_owned(), Arc::downgrade(&limiter));
+        limiter
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<OperationId, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_sinks(&self) -> MutexGuard<'_, HashMap<OperationId, Arc<dyn BlobSink>>> {
+        self.sinks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for ExportEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExportEngine")
+            .field("knobs", &self.inner.knobs)
+            .field("running", &self.inner.running().len())
+            .finish_non_exhaustive()
+    }
+}

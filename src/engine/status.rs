@@ -1,0 +1,41 @@
+//! From what is stored to the status document.
+
+use crate::operation::{
+    ExportResults, Operation, OperationNote, OperationSpec, OperationStatus, OperationType,
+};
+use crate::store::Checkpoint;
+
+/// The status document of an operation.
+pub(super) fn document(spec: &OperationSpec, checkpoint: &Checkpoint) -> Operation {
+    let totals = &checkpoint.totals;
+    let listed = totals
+        .warnings
+        .iter()
+        .map(|(code, (message, count))| OperationNote::new(code, format!("{message}: {count}")));
+    Operation {
+        operation_id: spec.id,
+        r#type: OperationType::Export,
+        created_time: spec.created_time,
+        last_updated_time: checkpoint.last_updated_time,
+        status: checkpoint.status,
+        results: ExportResults {
+            error_href: spec.error_href.clone(),
+            exported: totals.exported,
+            skipped: totals.skipped,
+        },
+        percent_complete: percent_complete(checkpoint),
+        error: checkpoint.error.clone(),
+        warnings: checkpoint.warnings.iter().cloned().chain(listed).collect(),
+    }
+}
+
+/// An estimate can be too low: 100 is kept for the end.
+fn percent_complete(checkpoint: &Checkpoint) -> Option<u8> {
+    let estimate = checkpoint.estimate?;
+    if checkpoint.status == OperationStatus::Completed {
+        return Some(100);
+    }
+    let done = checkpoint.totals.exported + checkpoint.totals.skipped;
+    let percent = u128::from(done) * 100 / u128::from(estimate.max(1));
+    Some(percent.min(99) as u8)
+}

@@ -1,0 +1,201 @@
+//! From batches to blobs: the `export_batch` step.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::sleep;
+
+use crate::engine::guard::guard;
+use crate::engine::observer::{BatchDone, ExportObserver};
+use crate::engine::plan::Batch;
+use crate::engine::progress::Counters;
+use crate::engine::verdict::{Trials, Verdict};
+use crate::error::{Error, ErrorKind, Result};
+use crate::error_log::ErrorLogEntry;
+use crate::flow::{ByteBudget, Limiter, Retrier, Upload};
+use crate::layout::BlobPath;
+use crate::operation::OperationSpec;
+use crate::sink::{BlobSink, Stored};
+use crate::source::{Instance, InstanceSource};
+use crate::store::Totals;
+use crate::timestamp::Timestamp;
+
+/// Everything an operation's transfers share.
+pub(crate) struct Transfers {
+    pub(crate) operation: Arc<OperationSpec>,
+    pub(crate) source: Arc<dyn InstanceSource>,
+    pub(crate) sink: Arc<dyn BlobSink>,
+    pub(crate) observer: Option<Arc<dyn ExportObserver>>,
+    /// Retries towards the source.
+    pub(crate) reading: Arc<Retrier>,
+    /// Retries towards the destination.
+    pub(crate) writing: Arc<Retrier>,
+    /// Requests at once towards the destination's account.
+    pub(crate) limiter: Arc<Limiter>,
+    /// Instances at once in this operation.
+    pub(crate) slots: Semaphore,
+    pub(crate) concurrency: usize,
+    pub(crate) budget: ByteBudget,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) backlog: Backlog,
+}
+
+/// What became of a batch: small, whatever the batch holds, but for the lines of what failed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct BatchOutcome {
+    pub(crate) totals: Totals,
+    /// Lines for `errors.log`.
+    pub(crate) lines: String,
+}
+
+enum Transferred {
+    Exported(Stored),
+    Skipped(Error),
+}
+
+impl Transfers {
+    /// Exports a batch: every instance of it is in the container afterwards, or named in the outcome's lines.
+    ///
+    /// # Errors
+    /// Those that fail the operation.
+    ///
+    /// # Retry and idempotence
+    /// May be repeated, and overlap with itself: each blob is written whole or not at all.
+    pub(crate) async fn export_batch(&self, batch: &Batch) -> Result<BatchOutcome> {
+        let mut totals = Totals::default();
+        for warning in &batch.warnings {
+            totals.warn(warning);
+        }
+        let mut skipped = Vec::new();
+        for failure in &batch.failures {
+            skipped.push(ErrorLogEntry::new(Timestamp::now(), &failure.identifier, &failure.error));
+        }
+        for identifier in &batch.unmatched {
+            let message = "no instance was found under this identifier";
+            skipped.push(ErrorLogEntry::new(Timestamp::now(), identifier.to_string(), message));
+        }
+        self.counters.skipped(skipped.len() as u64);
+
+        let mut exported = Vec::new();
+        let mut waiting = batch.instances.iter();
+        let mut transfers = FuturesUnordered::new();
+        loop {
+            let room = self.concurrency.saturating_sub(transfers.len());
+            transfers.extend(waiting.by_ref().take(room).map(|instance| self.transfer(instance)));
+            let Some((instance, outcome)) = transfers.next().await else { break };
+            self.backlog.shrink();
+            match outcome? {
+                Transferred::Exported(stored) => {
+                    totals.exported += 1;
+                    totals.bytes += stored.size;
+                    self.counters.exported(stored.size);
+                    if self.observer.is_some() {
+                        exported.push((instance.identifier().clone(), stored));
+                    }
+                }
+                Transferred::Skipped(error) => {
+                    self.counters.skipped(1);
+                    let identifier = instance.identifier().to_string();
+                    skipped.push(ErrorLogEntry::new(Timestamp::now(), identifier, error.message()));
+                }
+            }
+        }
+        totals.skipped = skipped.len() as u64;
+        if let Some(observer) = &self.observer {
+            let (operation, number) = (&*self.operation, batch.number);
+            let done = BatchDone { operation, number, exported: &exported, skipped: &skipped };
+            self.reading.run(|| observer.batch_done(done)).await?;
+        }
+        let lines = skipped.iter().map(ErrorLogEntry::to_line).collect();
+        Ok(BatchOutcome { totals, lines })
+    }
+
+    async fn transfer<'a>(&self, instance: &'a Instance) -> (&'a Instance, Result<Transferred>) {
+        // Neither semaphore is ever closed.
+        let _slot = self.slots.acquire().await.ok();
+        (instance, self.transfer_now(instance).await)
+    }
+
+    /// Opens and puts an instance until it is there, is skipped, or fails the operation.
+    async fn transfer_now(&self, instance: &Instance) -> Result<Transferred> {
+        let path = BlobPath::instance(self.operation.id, instance.identifier());
+        let window = self.budget.acquire(self.sink.window(instance.size())).await;
+        let upload = Upload::shared(window.bytes(), Arc::clone(&self.writing), Arc::clone(&self.limiter));
+        let mut trials = Trials::default();
+        loop {
+            let (verdict, error) = match self.source.open(instance).await {
+                Err(error) => (trials.source(&self.reading, &error), error),
+                Ok(content) => {
+                    self.reading.succeeded();
+                    let (content, trouble) = guard(content, instance.size());
+                    let length = content.length();
+                    let outcome = self.sink.put(&path, content, &upload).await;
+                    match (trouble.take(), outcome) {
+                        (Some(error), _) => (trials.source(&self.reading, &error), error),
+                        (None, Ok(stored)) => {
+                            self.writing.succeeded();
+                            check_length(&stored, length)?;
+                            return Ok(Transferred::Exported(stored));
+                        }
+                        (None, Err(error)) => (trials.destination(&self.writing, &error), error),
+                    }
+                }
+            };
+            match verdict {
+                Verdict::Again(pause) => {
+                    tracing::debug!(kind = error.kind().as_str(), ?pause, "instance repeated");
+                    sleep(pause).await;
+                }
+                Verdict::Skip => return Ok(Transferred::Skipped(error)),
+                Verdict::Fatal => return Err(error),
+            }
+        }
+    }
+}
+
+fn check_length(stored: &Stored, length: Option<u64>) -> Result<()> {
+    match length {
+        Some(length) if length != stored.size => {
+            let message = format!("the destination stored {} of {length} bytes", stored.size);
+            Err(Error::new(ErrorKind::Internal, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How many instances the batches under way have still to transfer: the next batch starts when they are few, so that
+/// neither a batch's end nor one large instance leaves transfers idle.
+#[derive(Debug)]
+pub(crate) struct Backlog {
+    count: AtomicUsize,
+    few: usize,
+    changed: Notify,
+}
+
+impl Backlog {
+    pub(crate) fn new(few: usize) -> Self {
+        Self { count: AtomicUsize::new(0), few, changed: Notify::new() }
+    }
+
+    pub(crate) fn grow(&self, by: usize) {
+        self.count.fetch_add(by, Relaxed);
+    }
+
+    fn shrink(&self) {
+        if self.count.fetch_sub(1, Relaxed) == self.few {
+            self.changed.notify_one();
+        }
+    }
+
+    pub(crate) fn is_low(&self) -> bool {
+        self.count.load(Relaxed) < self.few
+    }
+
+    /// Waits until it may have become low.
+    pub(crate) async fn low(&self) {
+        self.changed.notified().await;
+    }
+}

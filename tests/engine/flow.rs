@@ -1,0 +1,195 @@
+//! Guarantee 5 and what stops an operation: memory, concurrency, cancel, shutdown.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dicom_export::sink::{LogKey, Stored};
+use dicom_export::store::MemoryOperationStore;
+use dicom_export::{
+    BlobPath, BlobSink, Concurrency, Content, ErrorKind, ExportEngine, ExportSource, MemorySink,
+    NewOperation, OperationStatus, Result, Upload,
+};
+use futures::StreamExt;
+
+use crate::support::{FaultySink, Generated, archive, assert_exported};
+
+/// Reads up to its window, waits, and drops it.
+#[derive(Clone, Default)]
+struct Slow {
+    now: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl BlobSink for Slow {
+    async fn prepare(&self, _: &BlobPath) -> Result<()> {
+        Ok(())
+    }
+
+    async fn put(&self, _: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
+        self.most.fetch_max(self.now.fetch_add(1, SeqCst) + 1, SeqCst);
+        let (mut held, mut size, mut chunks) = (Vec::new(), 0, content.into_stream());
+        while let Some(chunk) = chunks.next().await {
+            let chunk: Bytes = chunk?;
+            size += chunk.len() as u64;
+            held.push(chunk);
+            if held.iter().map(|chunk| chunk.len() as u64).sum::<u64>() + 1024 > upload.window() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                held.clear();
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        self.now.fetch_sub(1, SeqCst);
+        Ok(Stored::new(size))
+    }
+
+    async fn append(&self, _: &BlobPath, _: LogKey, _: Bytes) -> Result<()> {
+        Ok(())
+    }
+
+    async fn finish(&self, _: &BlobPath) -> Result<()> {
+        Ok(())
+    }
+
+    fn url(&self, path: &BlobPath) -> String {
+        path.to_string()
+    }
+
+    fn window(&self, length: Option<u64>) -> u64 {
+        length.unwrap_or(64 << 10).min(64 << 10)
+    }
+
+    fn account(&self) -> String {
+        "slow".to_owned()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn guarantee_5_the_byte_budget_bounds_what_is_held() {
+    for (size, states_size) in [(100 << 10, true), (100 << 10, false), (5 << 10, true), (1 << 20, true)] {
+        let source = Generated { count: 200, size, chunk: 1 << 10, states_size, alive: Arc::default() };
+        let alive = Arc::clone(&source.alive);
+        let sink: Arc<dyn BlobSink> = Arc::new(Slow::default());
+        let engine = ExportEngine::builder(source).memory(256 << 10).build().unwrap();
+        let id = engine.start(NewOperation::new(ExportSource::Everything, sink)).await.unwrap().operation_id;
+        let ended = engine.wait(id).await.unwrap();
+        assert_eq!(ended.results.exported, 200);
+        let most = alive.most.load(SeqCst);
+        assert!(most <= 256 << 10, "{most} bytes at once of instances of {size}");
+        assert!(most >= 64 << 10, "the budget is used: {most}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_concurrency_is_what_was_asked_for() {
+    let sink = Slow::default();
+    let source = Generated { count: 500, size: 10, chunk: 10, states_size: true, alive: Arc::default() };
+    let engine =
+        ExportEngine::builder(source).batch_size(10).concurrency(Concurrency::Fixed(24)).build().unwrap();
+    let target: Arc<dyn BlobSink> = Arc::new(sink.clone());
+    let id = engine.start(NewOperation::new(ExportSource::Everything, target)).await.unwrap().operation_id;
+    engine.wait(id).await.unwrap();
+    // More than a batch: a batch's end is no barrier.
+    assert_eq!(sink.most.load(SeqCst), 24);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canceled_operation_stops_and_stays_canceled() {
+    let source = Arc::new(archive(5_000));
+    let sink = FaultySink { latency: Duration::from_millis(100), ..FaultySink::new() };
+    let engine = ExportEngine::builder(Arc::clone(&source)).batch_size(20).build().unwrap();
+    let target: Arc<dyn BlobSink> = Arc::new(sink.clone());
+    let id = engine.start(NewOperation::new(ExportSource::Everything, target)).await.unwrap().operation_id;
+    let mut progress = engine.progress(id).unwrap();
+    progress.wait_for(|progress| progress.exported > 200).await.unwrap();
+    engine.cancel(id).await.unwrap();
+    let ended = engine.wait(id).await.unwrap();
+
+    assert_eq!(ended.status, OperationStatus::Canceled);
+    assert_eq!(ended.error, None);
+    let there = assert_exported(&source, &sink.inner, &ended).await;
+    assert!(ended.results.exported as usize <= there && there < 5_000);
+    assert_eq!(engine.cancel(id).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(engine.resume(id, None).await.unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancel_does_not_wait_for_a_destination_that_is_down() {
+    let sink = FaultySink::new();
+    sink.plan.fail_all(ErrorKind::Unavailable, 0);
+    let engine = ExportEngine::builder(archive(50)).build().unwrap();
+    let target: Arc<dyn BlobSink> = Arc::new(sink.clone());
+    let id = engine.start(NewOperation::new(ExportSource::Everything, target)).await.unwrap().operation_id;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(engine.status(id).await.unwrap().status, OperationStatus::Running);
+    let begin = tokio::time::Instant::now();
+    engine.cancel(id).await.unwrap();
+    assert_eq!(engine.wait(id).await.unwrap().status, OperationStatus::Canceled);
+    assert!(begin.elapsed() < Duration::from_secs(15));
+}
+
+#[tokio::test(start_paused = true)]
+async fn guarantee_8_a_shutdown_leaves_whole_batches_and_another_engine_goes_on() {
+    let source = Arc::new(archive(2_000));
+    let sink = FaultySink { latency: Duration::from_millis(50), ..FaultySink::new() };
+    let store = Arc::new(MemoryOperationStore::new());
+    let provider = sink.inner.provider();
+    let first = ExportEngine::builder(Arc::clone(&source))
+        .destination("azureblob", provider.clone())
+        .store(store.clone())
+        .batch_size(32)
+        .build()
+        .unwrap();
+    let destination = dicom_export::ExportDestination::azure_blob("https://a.blob.core.windows.net/b");
+    let id =
+        first.create(NewOperation::new(ExportSource::Everything, destination)).await.unwrap().operation_id;
+    // Shut down before and while it runs.
+    let runner = first.clone();
+    let run = tokio::spawn(async move { runner.run(id).await });
+    let mut ran = false;
+    while !ran {
+        tokio::task::yield_now().await;
+        ran = first.progress(id).is_some();
+    }
+    first.shutdown(Duration::ZERO).await;
+    let left = run.await.unwrap().unwrap();
+    assert_eq!(left.status, OperationStatus::Running);
+    let refused = first.run(id).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+
+    let second = ExportEngine::builder(Arc::clone(&source))
+        .destination("azureblob", provider)
+        .store(store)
+        .build()
+        .unwrap();
+    assert_eq!(second.resume_all().await.unwrap(), [id]);
+    let ended = second.wait(id).await.unwrap();
+    assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 2_000));
+    assert_eq!(assert_exported(&source, &sink.inner, &ended).await, 2_000);
+    assert_eq!(second.resume_all().await.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_one_engine_runs_an_operation_and_any_cancels_it() {
+    let sink = FaultySink { latency: Duration::from_millis(200), ..FaultySink::new() };
+    let store = Arc::new(MemoryOperationStore::new());
+    let build = || {
+        ExportEngine::builder(archive(3_000))
+            .destination("azureblob", MemorySink::new().provider())
+            .store(store.clone())
+            .build()
+            .unwrap()
+    };
+    let (first, second) = (build(), build());
+    let target: Arc<dyn BlobSink> = Arc::new(sink.clone());
+    let id = first.start(NewOperation::new(ExportSource::Everything, target)).await.unwrap().operation_id;
+    first.progress(id).unwrap().wait_for(|progress| progress.exported > 0).await.unwrap();
+    assert_eq!(second.run(id).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(second.resume_all().await.unwrap(), []);
+    assert_eq!(second.status(id).await.unwrap().status, OperationStatus::Running);
+    second.cancel(id).await.unwrap();
+    assert_eq!(second.wait(id).await.unwrap().status, OperationStatus::Canceled);
+}

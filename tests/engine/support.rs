@@ -1,0 +1,221 @@
+//! Sources and sinks that misbehave on demand.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dicom_export::sink::{LogKey, Stored};
+use dicom_export::source::{Instance, ListRequest, Page};
+use dicom_export::{
+    BlobPath, BlobSink, Content, Error, ErrorKind, ErrorLogEntry, InstanceIdentifier, InstanceSource,
+    MemorySink, MemorySource, Operation, Result, Upload,
+};
+
+pub(crate) fn instance(study: usize, series: usize, sop: usize) -> InstanceIdentifier {
+    format!("1.2.{study}/1.2.{study}.{series}/1.2.{study}.{series}.{sop}").parse().unwrap()
+}
+
+/// Instances of one series each ten, four series a study.
+pub(crate) fn archive(count: usize) -> MemorySource {
+    (0..count)
+        .map(|n| {
+            let id = instance(n / 40, n / 10 % 4, n % 10);
+            let bytes = format!("DICM {id}").repeat(1 + n % 7).into();
+            (id, bytes)
+        })
+        .collect()
+}
+
+pub(crate) fn log_of(sink: &MemorySink, operation: &Operation) -> Vec<ErrorLogEntry> {
+    let log = sink.get(&format!("{}/errors.log", operation.operation_id)).expect("errors.log is there");
+    let text = std::str::from_utf8(&log).unwrap();
+    assert!(text.is_empty() || text.ends_with('\n'), "whole lines");
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Holds the results to the source, byte for byte.
+pub(crate) async fn assert_exported(
+    source: &dyn InstanceSource,
+    sink: &MemorySink,
+    operation: &Operation,
+) -> usize {
+    let results = format!("{}/results/", operation.operation_id);
+    let names: Vec<_> = sink.names().into_iter().filter(|name| name.starts_with(&results)).collect();
+    for name in &names {
+        let id: InstanceIdentifier =
+            name.strip_prefix(&results).unwrap().strip_suffix(".dcm").unwrap().parse().unwrap();
+        let content = source.open(&Instance::new(id)).await.expect("only what the source holds");
+        assert_eq!(sink.get(name).unwrap(), *content.as_bytes().unwrap(), "{name}");
+    }
+    names.len()
+}
+
+type Faults = Arc<Mutex<HashMap<String, Vec<ErrorKind>>>>;
+
+/// Fails the next calls for an instance with these errors, in turn.
+#[derive(Clone, Default)]
+pub(crate) struct Plan {
+    faults: Faults,
+    always: Arc<Mutex<Option<(ErrorKind, usize)>>>,
+    pub(crate) calls: Arc<AtomicUsize>,
+}
+
+impl Plan {
+    pub(crate) fn fail(&self, id: &InstanceIdentifier, kinds: &[ErrorKind]) {
+        let mut kinds = kinds.to_vec();
+        kinds.reverse();
+        self.faults.lock().unwrap().insert(id.to_string(), kinds);
+    }
+
+    /// Every call fails so from call number `after` on, until [`heal`](Self::heal).
+    pub(crate) fn fail_all(&self, kind: ErrorKind, after: usize) {
+        *self.always.lock().unwrap() = Some((kind, after));
+    }
+
+    pub(crate) fn heal(&self) {
+        *self.always.lock().unwrap() = None;
+    }
+
+    fn strike(&self, name: &str) -> Result<()> {
+        let call = self.calls.fetch_add(1, SeqCst);
+        let planned = match *self.always.lock().unwrap() {
+            Some((kind, after)) if call >= after => Some(kind),
+            _ => self
+                .faults
+                .lock()
+                .unwrap()
+                .iter_mut()
+                .find(|(id, _)| name.contains(id.as_str()))
+                .and_then(|(_, kinds)| kinds.pop()),
+        };
+        planned.map_or(Ok(()), |kind| Err(Error::new(kind, "planned trouble")))
+    }
+}
+
+pub(crate) struct FaultySource<S> {
+    pub(crate) inner: S,
+    pub(crate) plan: Plan,
+}
+
+#[async_trait]
+impl<S: InstanceSource> InstanceSource for FaultySource<S> {
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
+        self.inner.list(request).await
+    }
+
+    async fn open(&self, instance: &Instance) -> Result<Content> {
+        self.plan.strike(&instance.identifier().to_string())?;
+        self.inner.open(instance).await
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct FaultySink {
+    pub(crate) inner: MemorySink,
+    pub(crate) plan: Plan,
+    /// How long each put takes.
+    pub(crate) latency: std::time::Duration,
+}
+
+impl FaultySink {
+    pub(crate) fn new() -> Self {
+        Self { inner: MemorySink::new(), plan: Plan::default(), latency: std::time::Duration::ZERO }
+    }
+}
+
+#[async_trait]
+impl BlobSink for FaultySink {
+    async fn prepare(&self, log: &BlobPath) -> Result<()> {
+        self.inner.prepare(log).await
+    }
+
+    async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
+        tokio::time::sleep(self.latency).await;
+        self.plan.strike(path.as_str())?;
+        self.inner.put(path, content, upload).await
+    }
+
+    async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {
+        self.plan.strike("append")?;
+        self.inner.append(log, key, lines).await
+    }
+
+    async fn finish(&self, log: &BlobPath) -> Result<()> {
+        self.inner.finish(log).await
+    }
+
+    fn url(&self, path: &BlobPath) -> String {
+        self.inner.url(path)
+    }
+
+    fn account(&self) -> String {
+        self.inner.account()
+    }
+}
+
+/// Instances that are made up as they are listed: `count` of them, `size` bytes each, in chunks; it knows how many
+/// bytes of them exist at once.
+pub(crate) struct Generated {
+    pub(crate) count: u64,
+    pub(crate) size: usize,
+    pub(crate) chunk: usize,
+    pub(crate) states_size: bool,
+    pub(crate) alive: Arc<Alive>,
+}
+
+#[derive(Default)]
+pub(crate) struct Alive {
+    now: AtomicU64,
+    pub(crate) most: AtomicU64,
+}
+
+struct Tracked(Vec<u8>, Arc<Alive>);
+
+impl AsRef<[u8]> for Tracked {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        self.1.now.fetch_sub(self.0.len() as u64, SeqCst);
+    }
+}
+
+impl Alive {
+    fn bytes(self: &Arc<Self>, length: usize) -> Bytes {
+        let now = self.now.fetch_add(length as u64, SeqCst) + length as u64;
+        self.most.fetch_max(now, SeqCst);
+        Bytes::from_owner(Tracked(vec![7; length], Arc::clone(self)))
+    }
+}
+
+#[async_trait]
+impl InstanceSource for Generated {
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
+        let from: u64 = request.after.map(|cursor| cursor.decode()).transpose()?.unwrap_or(0);
+        let to = (from + request.limit as u64).min(self.count);
+        let page = (from..to).map(|n| {
+            let instance = Instance::new(instance(1, 1, n as usize));
+            if self.states_size { instance.with_size(self.size as u64) } else { instance }
+        });
+        let page: Vec<_> = page.collect();
+        if to == self.count {
+            return Ok(Page::last(page));
+        }
+        Ok(Page::more(page, dicom_export::source::Cursor::encode(&to)?))
+    }
+
+    async fn open(&self, _: &Instance) -> Result<Content> {
+        let (alive, chunk, mut left) = (Arc::clone(&self.alive), self.chunk, self.size);
+        let chunks = futures::stream::iter(std::iter::from_fn(move || {
+            let next = left.min(chunk);
+            left -= next;
+            (next > 0).then(|| Ok(alive.bytes(next)))
+        }));
+        Ok(Content::from_stream(self.states_size.then_some(self.size as u64), chunks))
+    }
+}
