@@ -1,5 +1,6 @@
 //! What the settings of `azureblob` may say, and what becomes of them: every row of the wire contract's table, the
 //! forms that clients write, and the hosts that only look right.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use dicom_export::sink::azure::{Addressing, AzureBlobPolicy, AzureBlobProvider};
 use dicom_export::sink::{CheckedSettings, Secret, SinkProvider};

@@ -37,8 +37,7 @@ const OTHER_SERVICES: [&str; 10] = [
     "DfsSecondaryEndpoint",
 ];
 
-/// What a connection string says of the blob service.
-#[derive(Debug)]
+/// What a connection string says of the blob service. No `Debug`: people put secrets into the wrong values.
 pub(crate) struct ConnectionString {
     /// The account it names, if it names one.
     pub(crate) account: Option<String>,
