@@ -4,10 +4,16 @@ mod answer;
 mod append;
 mod blocks;
 mod client;
+mod connection_string;
 mod container;
 mod identity;
 mod policy;
+mod provider;
+mod sas;
+mod settings;
 mod sink;
+mod uri;
 
 pub use self::policy::{Addressing, AzureBlobPolicy, Identity};
+pub use self::provider::AzureBlobProvider;
 pub use self::sink::AzureBlobSink;

@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde_json::Value;
 
 use super::append::{self, Log};
 use super::blocks;
 use super::client::BlobClient;
 use super::container::AzureContainer;
 use super::policy::AzureBlobPolicy;
+use super::settings::read_settings;
 use crate::error::Result;
 use crate::flow::Upload;
 use crate::layout::BlobPath;
@@ -38,6 +40,15 @@ pub struct AzureBlobSink {
 }
 
 impl AzureBlobSink {
+    /// The sink of the container that a request's settings name, for hosts that open it themselves; see
+    /// [`AzureBlobProvider`](super::AzureBlobProvider) for what they are. No request is made yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), with the JSON pointer where it is a setting that is wrong.
+    pub fn from_settings(settings: &Value, policy: &AzureBlobPolicy) -> Result<Self> {
+        Self::new(read_settings(settings, policy)?, policy)
+    }
+
     /// The sink of a container that the policy has admitted.
     ///
     /// # Errors
