@@ -34,7 +34,8 @@ impl From<DateTime<Utc>> for Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ticks = self.0.timestamp_subsec_nanos() / 100;
+        // A leap second is second 60 with a nanosecond count above a thousand million.
+        let ticks = self.0.timestamp_subsec_nanos() % 1_000_000_000 / 100;
         write!(f, "{}.{ticks:07}Z", self.0.format("%Y-%m-%dT%H:%M:%S"))
     }
 }

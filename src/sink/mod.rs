@@ -1,5 +1,7 @@
 //! Where instances go: [`BlobSink`], and [`SinkProvider`], which opens one from a request's settings.
 
+#[cfg(feature = "azure")]
+pub mod azure;
 mod memory;
 mod provider;
 

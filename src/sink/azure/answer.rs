@@ -1,0 +1,126 @@
+//! [`Answer`]: what Azure said, and what that means.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use object_store::client::HttpError;
+use reqwest::StatusCode;
+use reqwest::header::{ETAG, HeaderMap, RETRY_AFTER};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The longest error code that is repeated in a message; Azure's have up to 50 letters.
+const LONGEST_CODE: usize = 64;
+
+/// The head of an answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+}
+
+impl Answer {
+    pub(super) fn new(status: StatusCode, headers: HeaderMap) -> Self {
+        Self { status, headers }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Azure's name for what went wrong; `""` when there is none, or it is not a name.
+    pub(super) fn code(&self) -> &str {
+        let code = self.header("x-ms-error-code").unwrap_or_default();
+        let named = code.len() <= LONGEST_CODE && code.bytes().all(|b| b.is_ascii_alphanumeric());
+        if named { code } else { "" }
+    }
+
+    pub(super) fn etag(&self) -> Option<&str> {
+        self.header(ETAG.as_str())
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The answer of a request that was carried out, or else the error.
+    pub(super) fn into_done(self) -> Result<Self> {
+        if self.status.is_success() { Ok(self) } else { Err(self.error()) }
+    }
+
+    /// What a refusal or failure means to the engine. Only the status and the code are repeated, never the URL:
+    /// its query is a credential.
+    pub(super) fn error(&self) -> Error {
+        let code = self.code();
+        let (kind, what) = match (self.status.as_u16(), code) {
+            (401 | 403, _) => (ErrorKind::Unauthorized, "the destination refused the credential"),
+            (404, "ContainerNotFound") => (ErrorKind::NotFound, "the container does not exist"),
+            (404, _) => (ErrorKind::NotFound, "the destination does not have it"),
+            (409 | 412, _) => (ErrorKind::Conflict, "the destination is in another state"),
+            (429 | 503, _) => (ErrorKind::Throttled, "the destination is busy"),
+            // The blocks went with somebody else's commit of the same blob, or with our own whose answer was lost.
+            (400, "InvalidBlockList") => (ErrorKind::Unavailable, "the destination lost uncommitted blocks"),
+            (408 | 500 | 502 | 504, _) => (ErrorKind::Unavailable, "the destination failed"),
+            (501 | 505, _) => (ErrorKind::Unsupported, "the destination cannot do this"),
+            (300..=399, _) => {
+                (ErrorKind::Unsupported, "the destination answered with a redirect, which is not followed")
+            }
+            (400..=499, _) => (ErrorKind::Invalid, "the destination refused the request"),
+            _ => (ErrorKind::Unavailable, "the destination failed"),
+        };
+        let separator = if code.is_empty() { "" } else { " " };
+        let error = Error::new(kind, format!("{what} ({}{separator}{code})", self.status.as_u16()));
+        match self.retry_after() {
+            Some(wait) if kind.is_transient() => error.with_retry_after(wait),
+            _ => error,
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        retry_after(&self.headers, Utc::now())
+    }
+}
+
+/// The wait of a `Retry-After` header: seconds, or a date (RFC 9110 10.2.3).
+pub(super) fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => {
+            let until = DateTime::parse_from_rfc2822(text).ok()?.with_timezone(&Utc);
+            // A date that has passed asks for no wait.
+            Some((until - now).to_std().unwrap_or_default())
+        }
+    }
+}
+
+/// The error when there is no answer.
+pub(super) fn unreachable(cause: HttpError) -> Error {
+    // Its chain has no URL: object_store takes it out of reqwest's errors.
+    Error::new(ErrorKind::Unavailable, "the destination cannot be reached").with_source(cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = "2026-01-02T03:04:05Z".parse().unwrap();
+        let wait = |text: &'static str| {
+            retry_after(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]), now)
+        };
+        assert_eq!(wait("7"), Some(Duration::from_secs(7)));
+        assert_eq!(wait("Fri, 02 Jan 2026 03:05:05 GMT"), Some(Duration::from_secs(60)));
+        assert_eq!(wait("Fri, 02 Jan 2026 03:03:05 GMT"), Some(Duration::ZERO));
+        assert_eq!(wait("soon"), None);
+    }
+
+    #[test]
+    fn an_error_code_that_is_not_a_name_is_not_repeated() {
+        let headers =
+            HeaderMap::from_iter([("x-ms-error-code".parse().unwrap(), "sig=a b".parse().unwrap())]);
+        let error = Answer::new(StatusCode::FORBIDDEN, headers).error();
+        assert_eq!(error.message(), "the destination refused the credential (403)");
+    }
+}

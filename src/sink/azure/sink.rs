@@ -1,0 +1,107 @@
+//! [`AzureBlobSink`]: a container of Azure Blob Storage.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::append::{self, Log};
+use super::blocks;
+use super::client::BlobClient;
+use super::container::AzureContainer;
+use super::policy::AzureBlobPolicy;
+use super::settings::read_settings;
+use crate::error::Result;
+use crate::flow::Upload;
+use crate::layout::BlobPath;
+use crate::sink::{BlobSink, LogKey, Stored};
+use crate::source::Content;
+
+/// A container of Azure Blob Storage.
+///
+/// A credential that may write blobs is enough: nothing is read, listed or asked of the container.
+///
+/// - Instances up to 8 MiB are one Put Blob, with the content's chunks as they are. Larger ones are blocks of 8 MiB,
+///   four at once; larger blocks past 390 GiB, so that there are never more than 50,000, and smaller ones where the
+///   byte budget is small. A content of unknown length is sent in blocks of half its window, then of all of it, and
+///   must end before 50,000: at 350 GiB with the window of 8 MiB that it gets by default. Past that it is
+///   [`Unsupported`](crate::ErrorKind::Unsupported).
+/// - The log is an append blob, written by one task in a process, whatever the number of sinks: so no line is cut or
+///   mixed with another, and one whose answer was lost is not appended again. Azure takes 50,000 appends to a blob;
+///   past that the log is full, which fails the operation with [`Unsupported`](crate::ErrorKind::Unsupported).
+/// - Requests follow no redirect. Each has a minute, and the time that its body takes at 64 KiB/s.
+pub struct AzureBlobSink {
+    client: Arc<BlobClient>,
+    /// Held so that what is known of a log outlives a single append.
+    logs: Mutex<HashMap<BlobPath, Arc<Log>>>,
+}
+
+impl AzureBlobSink {
+    /// The sink of the container that a request's settings name, for hosts that open it themselves; see
+    /// [`AzureBlobProvider`](super::AzureBlobProvider) for what they are. No request is made yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), with the JSON pointer where it is a setting that is wrong.
+    pub fn from_settings(settings: &Value, policy: &AzureBlobPolicy) -> Result<Self> {
+        Self::new(read_settings(settings, policy)?, policy)
+    }
+
+    /// The sink of a container that the policy has admitted.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when a certificate of the policy cannot be read or the SAS
+    /// is none.
+    pub(crate) fn new(container: AzureContainer, policy: &AzureBlobPolicy) -> Result<Self> {
+        Ok(Self { client: Arc::new(BlobClient::new(container, policy)?), logs: Mutex::default() })
+    }
+
+    fn log(&self, path: &BlobPath) -> Arc<Log> {
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(logs.entry(path.clone()).or_insert_with(|| Log::of(self.client.url(path), path)))
+    }
+}
+
+#[async_trait]
+impl BlobSink for AzureBlobSink {
+    async fn prepare(&self, log: &BlobPath) -> Result<()> {
+        if append::create(&self.client, log).await? {
+            self.log(log).created();
+        }
+        Ok(())
+    }
+
+    async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
+        blocks::put(&self.client, path, content, upload).await
+    }
+
+    async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {
+        self.log(log).append(&self.client, key, lines).await
+    }
+
+    async fn finish(&self, log: &BlobPath) -> Result<()> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner).remove(log);
+        Ok(())
+    }
+
+    fn url(&self, path: &BlobPath) -> String {
+        self.client.url(path)
+    }
+
+    fn window(&self, length: Option<u64>) -> u64 {
+        blocks::window(length)
+    }
+
+    fn account(&self) -> String {
+        let container = self.client.container();
+        format!("azure:{}:{}", container.endpoint.authority(), container.account)
+    }
+}
+
+impl fmt::Debug for AzureBlobSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AzureBlobSink").field("container", self.client.container()).finish_non_exhaustive()
+    }
+}
