@@ -13,6 +13,8 @@ mod request;
 pub mod sink;
 pub mod source;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod timestamp;
 
 pub use error::{Error, ErrorKind, Result};
