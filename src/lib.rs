@@ -27,6 +27,10 @@ pub use operation::{
     OperationType, StoredDestination,
 };
 pub use request::{ExportDestination, ExportRequest, ExportSource, Identifiers};
+#[cfg(feature = "fs")]
+pub use sink::DirectorySink;
 pub use sink::{BlobSink, MemorySink, SinkProvider};
+#[cfg(feature = "fs")]
+pub use source::DirectorySource;
 pub use source::{Content, InstanceSource, MemorySource, SourceProvider};
 pub use timestamp::Timestamp;

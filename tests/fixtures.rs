@@ -11,8 +11,14 @@ fn a_ct_slice_reads_back() {
     let slice = from_reader(&bytes[..]).unwrap();
     let text = |tag| slice.element(tag).unwrap().to_str().unwrap().into_owned();
     let identifier = fixtures::instance(1, 2, 3);
-    assert_eq!(text(tags::STUDY_INSTANCE_UID).trim_end_matches('\0'), identifier.study_instance_uid().as_str());
-    assert_eq!(text(tags::SERIES_INSTANCE_UID).trim_end_matches('\0'), identifier.series_instance_uid().as_str());
+    assert_eq!(
+        text(tags::STUDY_INSTANCE_UID).trim_end_matches('\0'),
+        identifier.study_instance_uid().as_str()
+    );
+    assert_eq!(
+        text(tags::SERIES_INSTANCE_UID).trim_end_matches('\0'),
+        identifier.series_instance_uid().as_str()
+    );
     assert_eq!(text(tags::SOP_INSTANCE_UID).trim_end_matches('\0'), identifier.sop_instance_uid().as_str());
     assert_eq!(slice.element(tags::PIXEL_DATA).unwrap().to_bytes().unwrap().len(), 32 * 32 * 2);
     assert_eq!(bytes, fixtures::ct_slice(1, 2, 3), "the same numbers make the same bytes");

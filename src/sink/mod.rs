@@ -1,5 +1,7 @@
 //! Where instances go: [`BlobSink`], and [`SinkProvider`], which opens one from a request's settings.
 
+#[cfg(feature = "fs")]
+mod directory;
 mod memory;
 mod provider;
 
@@ -10,6 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "fs")]
+pub use self::directory::DirectorySink;
 pub use self::memory::{MemorySink, MemorySinkProvider};
 pub use self::provider::{CheckedSettings, Secret, SinkProvider};
 use crate::error::Result;
