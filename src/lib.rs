@@ -35,6 +35,8 @@ pub use request::{ExportDestination, ExportRequest, ExportSource, Identifiers};
 #[cfg(feature = "fs")]
 pub use sink::DirectorySink;
 pub use sink::{BlobSink, MemorySink, SinkProvider};
+#[cfg(feature = "dicomweb")]
+pub use source::DicomWebSource;
 #[cfg(feature = "fs")]
 pub use source::DirectorySource;
 pub use source::{Content, InstanceSource, MemorySource, SourceProvider};

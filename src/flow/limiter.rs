@@ -1,28 +1,28 @@
-//! How many requests run at once towards one destination.
+//! How many requests run at once towards one destination or source.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
-/// Shared by every operation towards one destination account: a number of requests at once, and a pause that the
-/// destination asked for.
+/// Shared by every operation towards one destination account, or one DICOMweb source: a number of requests at once,
+/// and a pause that the other side asked for.
 #[derive(Debug)]
 pub(crate) struct Limiter {
-    slots: Semaphore,
+    slots: Arc<Semaphore>,
     resume_at: Mutex<Option<Instant>>,
 }
 
 impl Limiter {
     pub(crate) fn new(requests: usize) -> Self {
-        Self { slots: Semaphore::new(requests.max(1)), resume_at: Mutex::new(None) }
+        Self { slots: Arc::new(Semaphore::new(requests.max(1))), resume_at: Mutex::new(None) }
     }
 
     /// Waits until a request may go out; dropping the permit makes room for the next.
-    pub(crate) async fn acquire(&self) -> Option<SemaphorePermit<'_>> {
+    pub(crate) async fn acquire(&self) -> Option<OwnedSemaphorePermit> {
         // The semaphore is never closed.
-        let permit = self.slots.acquire().await.ok();
+        let permit = Arc::clone(&self.slots).acquire_owned().await.ok();
         // Read after the wait for a slot: the pause may have been asked for meanwhile.
         while let Some(at) = self.resume_at() {
             sleep_until(at).await;
