@@ -1,4 +1,5 @@
 //! The store in one file: opening and refusing, and what a power cut leaves.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
