@@ -13,18 +13,30 @@ mod request;
 pub mod sink;
 pub mod source;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod timestamp;
 
+#[cfg(feature = "dicom")]
+pub use dicom_object;
 pub use error::{Error, ErrorKind, Result};
 pub use error_log::ErrorLogEntry;
 pub use flow::{Retry, Upload};
 pub use identifier::{DicomIdentifier, InstanceIdentifier, Uid};
 pub use layout::BlobPath;
+#[cfg(feature = "object_store")]
+pub use object_store;
 pub use operation::{
     ExportResults, Operation, OperationContext, OperationId, OperationNote, OperationSpec, OperationStatus,
     OperationType, StoredDestination,
 };
 pub use request::{ExportDestination, ExportRequest, ExportSource, Identifiers};
+#[cfg(feature = "fs")]
+pub use sink::DirectorySink;
+#[cfg(feature = "object_store")]
+pub use sink::ObjectStoreSink;
 pub use sink::{BlobSink, MemorySink, SinkProvider};
+#[cfg(feature = "fs")]
+pub use source::DirectorySource;
 pub use source::{Content, InstanceSource, MemorySource, SourceProvider};
 pub use timestamp::Timestamp;

@@ -1,6 +1,10 @@
 //! Where instances go: [`BlobSink`], and [`SinkProvider`], which opens one from a request's settings.
 
+#[cfg(feature = "fs")]
+mod directory;
 mod memory;
+#[cfg(feature = "object_store")]
+mod object_store;
 mod provider;
 
 use std::fmt;
@@ -10,7 +14,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "fs")]
+pub use self::directory::DirectorySink;
 pub use self::memory::{MemorySink, MemorySinkProvider};
+#[cfg(feature = "object_store")]
+pub use self::object_store::ObjectStoreSink;
 pub use self::provider::{CheckedSettings, Secret, SinkProvider};
 use crate::error::Result;
 use crate::flow::Upload;
