@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::future::try_join_all;
+use futures::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -19,13 +20,29 @@ use crate::source::{Instance, ListFailure};
 /// How many are kept for the pages to come: one a listing under way.
 const MOST_KEPT: usize = 16;
 
+/// How many series of a study are listed at once, if the client lets so many through.
+const AT_ONCE: usize = 8;
+
 /// How old one may be that a listing begins with: a call that is repeated finds what it left.
 pub(super) const FRESH: Duration = Duration::from_secs(60);
 
 /// Where a listing stands: after this instance, or whatever was listed in its place. A series or instance that is
 /// empty means that what lies before it could not be named.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Position(pub(super) Box<str>, pub(super) Box<str>, pub(super) Box<str>);
+
+/// Stands in place of a series, behind all of them: the study is done, and need not be listed again to see that.
+const DONE: &str = "~";
+
+impl Position {
+    pub(super) fn behind_study(key: &str) -> Self {
+        Self(key.into(), DONE.into(), "".into())
+    }
+
+    pub(super) fn is_behind_study(&self, key: &str) -> bool {
+        *self.0 == *key && *self.1 == *DONE
+    }
+}
 
 /// What a page holds: an instance or a failure, and where it stands.
 pub(super) struct Item {
@@ -73,21 +90,27 @@ impl Listing {
             }
         }
         let study = &self.study;
-        // As many at once as the client lets through.
-        try_join_all(self.instances.iter_mut().map(|(series, search)| async move {
-            let Err(error) = search.complete(client, limit).await else { return Ok(()) };
-            check_gone(client, limit, error, study, Some(series)).await?;
-            let target = Target::InstancesOf { study: study.as_str().into(), series: series.clone() };
-            *search = Search::of(target, []);
-            Ok(())
-        }))
-        .await?;
-        Ok(())
-    }
-
-    /// Whether it has been read to its end.
-    pub(super) fn is_complete(&self) -> bool {
-        self.series.is_done() && self.instances.values().all(Search::is_done)
+        // Trouble with one stops those that have not begun. Those under way come to their ends, so that nothing that
+        // was answered is asked for again.
+        let failed = AtomicBool::new(false);
+        let work: Vec<_> = self
+            .instances
+            .iter_mut()
+            .map(|(series, search)| async {
+                if failed.load(Relaxed) {
+                    return Ok(());
+                }
+                let outcome = list_instances(client, limit, study, series, search).await;
+                failed.fetch_or(outcome.is_err(), Relaxed);
+                outcome
+            })
+            .collect();
+        let mut work = stream::iter(work).buffer_unordered(AT_ONCE);
+        let mut outcome = Ok(());
+        while let Some(one) = work.next().await {
+            outcome = outcome.and(one);
+        }
+        outcome
     }
 
     /// What is in doubt about it.
@@ -130,6 +153,19 @@ impl Listing {
     fn item(&self, series: &str, sop: &str, what: Result<Instance, ListFailure>) -> Item {
         Item { position: Position(self.study.as_str().into(), series.into(), sop.into()), what }
     }
+}
+
+async fn list_instances(
+    client: &Client,
+    limit: usize,
+    study: &Uid,
+    series: &str,
+    search: &mut Search,
+) -> Result<()> {
+    let Err(error) = search.complete(client, limit).await else { return Ok(()) };
+    check_gone(client, limit, error, study, Some(series)).await?;
+    *search = Search::of(Target::InstancesOf { study: study.as_str().into(), series: series.into() }, []);
+    Ok(())
 }
 
 /// Passes over a search that was answered with 404 where the server does not list what was searched either: unknown

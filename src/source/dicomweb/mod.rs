@@ -13,7 +13,6 @@ mod search;
 mod studies;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -97,19 +96,11 @@ pub struct DicomWebSource {
     /// A list of studies that has not been read to its end, and when it was last gone on with.
     unfinished: tokio::sync::Mutex<Option<(Instant, Search)>>,
     listings: Listings,
-    doubts: Doubts,
 }
 
 struct Listed {
     at: Instant,
     studies: Arc<Studies>,
-}
-
-/// What came to light about the server, until a page has said it.
-#[derive(Default)]
-struct Doubts {
-    paging_ignored: AtomicU64,
-    fewer_than_stated: AtomicU64,
 }
 
 impl DicomWebSource {
@@ -125,7 +116,6 @@ impl DicomWebSource {
             studies: Mutex::default(),
             unfinished: tokio::sync::Mutex::default(),
             listings: Listings::default(),
-            doubts: Doubts::default(),
         }
     }
 
@@ -146,7 +136,6 @@ impl DicomWebSource {
         let outcome = search.complete(&self.client, self.page_size).await;
         *last = Instant::now();
         outcome?;
-        self.doubts.note(search.doubt);
         let studies: Arc<Studies> =
             Arc::new(unfinished.take().map(|(_, search)| search.into_studies()).unwrap_or_default());
         let listed = Listed { at: Instant::now(), studies: Arc::clone(&studies) };
@@ -163,8 +152,14 @@ impl DicomWebSource {
     async fn everything(&self, after: Option<&Position>, limit: usize) -> Result<Page> {
         let studies = self.studies(after.is_none()).await?;
         let mut draft = Draft::new(limit);
-        let mut at = after.map_or(0, |after| studies.position(&after.0));
-        while let Some(first) = studies.get(at).filter(|_| !draft.is_full()) {
+        if after.is_none() {
+            draft.doubts.extend(studies.doubt);
+        }
+        let mut at = after.map_or(0, |after| {
+            let at = studies.position(&after.0);
+            at + usize::from(studies.get(at).is_some_and(|study| after.is_behind_study(study.key)))
+        });
+        while let Some(first) = studies.get(at).filter(|_| draft.room() > 0) {
             // The next study, and those behind it that are known to fit the page as well.
             let mut room = draft.room() as u64;
             let fits = |study: &Study<'_>| {
@@ -177,65 +172,62 @@ impl DicomWebSource {
             if some.is_empty() {
                 some.push(first.key.to_owned());
             }
-            let mut listed =
-                stream::iter(some).map(|key| self.study_items(key, after, limit)).buffered(AHEAD);
+            let mut listed = stream::iter(some).map(|key| self.study(key, after, limit)).buffered(AHEAD);
             while let Some(outcome) = listed.next().await {
-                let (part, items) = match outcome {
+                let (key, part, items) = match outcome {
                     Ok(listed) => listed,
                     // What has been listed is handed out first; the next call meets with the trouble again.
-                    Err(error) => return draft.cut_short(error, &self.doubts),
+                    Err(error) => return draft.cut_short(error),
                 };
                 if !draft.add(items) {
-                    return draft.more(&self.doubts);
+                    return draft.more();
                 }
                 if let Some(part) = part {
                     self.listings.forget(&part);
                 }
+                draft.last = Some(Position::behind_study(&key));
                 at += 1;
             }
         }
-        if at < studies.len() { draft.more(&self.doubts) } else { Ok(draft.last(&self.doubts)) }
+        if at < studies.len() { draft.more() } else { Ok(draft.into_page()) }
     }
 
-    /// What is left of a study after a position: up to one more than a page holds.
-    async fn study_items(
+    /// What is left of a study after a position.
+    async fn study(
         &self,
         key: String,
         after: Option<&Position>,
         limit: usize,
-    ) -> Result<(Option<Part>, Vec<Item>)> {
-        let inside = after.filter(|after| *after.0 == *key);
+    ) -> Result<(String, Option<Part>, Items)> {
+        let after = after.filter(|after| *after.0 == *key);
         let Ok(study) = Uid::new(&key) else {
             let failure =
                 ListFailure::new("", "the server lists a study whose Study Instance UID is unusable");
-            let position = Position(key.into(), "".into(), "".into());
-            let item = Item { position, what: Err(failure) };
-            return Ok((None, if inside.is_some() { Vec::new() } else { vec![item] }));
+            let position = Position(key.as_str().into(), "".into(), "".into());
+            let items = after.is_none().then_some(Item { position, what: Err(failure) });
+            return Ok((key, None, Items { items: items.into_iter().collect(), doubts: Vec::new() }));
         };
         let part = Part { study, series: None };
-        let items = self.items(&part, inside, limit).await?;
-        Ok((Some(part), items))
+        let items = self.items(&part, after, limit).await?;
+        Ok((key, Some(part), items))
     }
 
     /// What is left of a part of a study after a position: up to one more than a page holds.
-    async fn items(&self, part: &Part, after: Option<&Position>, limit: usize) -> Result<Vec<Item>> {
+    async fn items(&self, part: &Part, after: Option<&Position>, limit: usize) -> Result<Items> {
         let listing = self.listings.get(part, after.is_none());
         let mut listing = listing.lock().await;
-        let was_complete = listing.is_complete();
         listing.complete(&self.client, self.page_size).await?;
-        if !was_complete {
-            listing.doubts().for_each(|doubt| self.doubts.note(Some(doubt)));
-        }
-        Ok(listing.items(after).take(limit.saturating_add(1)).collect())
+        let doubts = if after.is_none() { listing.doubts().collect() } else { Vec::new() };
+        Ok(Items { items: listing.items(after).take(limit.saturating_add(1)).collect(), doubts })
     }
 
     async fn part(&self, part: &Part, after: Option<&Position>, limit: usize) -> Result<Page> {
         let mut draft = Draft::new(limit);
         if !draft.add(self.items(part, after, limit).await?) {
-            return draft.more(&self.doubts);
+            return draft.more();
         }
         self.listings.forget(part);
-        Ok(draft.last(&self.doubts))
+        Ok(draft.into_page())
     }
 
     async fn instance(&self, identifier: InstanceIdentifier) -> Result<Page> {
@@ -264,30 +256,37 @@ impl DicomWebSource {
     }
 }
 
+/// What a page takes up.
+struct Items {
+    items: Vec<Item>,
+    /// What is in doubt about the listing that begins with them.
+    doubts: Vec<Doubt>,
+}
+
 /// A page in the making.
 struct Draft {
     page: Page,
     limit: usize,
     last: Option<Position>,
+    doubts: Vec<Doubt>,
 }
 
 impl Draft {
     fn new(limit: usize) -> Self {
-        Self { page: Page::default(), limit, last: None }
+        Self { page: Page::default(), limit, last: None, doubts: Vec::new() }
     }
 
     fn room(&self) -> usize {
         self.limit - self.page.instances.len() - self.page.failures.len()
     }
 
-    fn is_full(&self) -> bool {
-        self.room() == 0
-    }
-
     /// Adds what there is room for; `false`: not all of it.
-    fn add(&mut self, items: Vec<Item>) -> bool {
+    fn add(&mut self, Items { items, doubts }: Items) -> bool {
+        if self.room() > 0 {
+            self.doubts.extend(doubts);
+        }
         for Item { position, what } in items {
-            if self.is_full() {
+            if self.room() == 0 {
                 return false;
             }
             match what {
@@ -299,43 +298,33 @@ impl Draft {
         true
     }
 
-    fn last(self, doubts: &Doubts) -> Page {
-        self.page.with_warnings(doubts.take())
+    fn into_page(self) -> Page {
+        let warning = |doubt: Doubt| {
+            let count = self.doubts.iter().filter(|noted| **noted == doubt).count() as u64;
+            let (code, message) = match doubt {
+                Doubt::PagingIgnored => {
+                    ("pagingIgnored", "a list of the server ignores paging, and may be incomplete")
+                }
+                Doubt::FewerThanStated => {
+                    ("fewerThanStated", "a list of the server is shorter than it stated")
+                }
+            };
+            (count > 0).then(|| ListWarning::new(code, message, count))
+        };
+        let warnings =
+            [Doubt::PagingIgnored, Doubt::FewerThanStated].into_iter().filter_map(warning).collect();
+        self.page.with_warnings(warnings)
     }
 
-    fn more(self, doubts: &Doubts) -> Result<Page> {
+    fn more(self) -> Result<Page> {
         let next = self.last.as_ref().map(Cursor::encode).transpose()?;
-        let mut page = self.last(doubts);
+        let mut page = self.into_page();
         page.next = next;
         Ok(page)
     }
 
-    fn cut_short(self, error: crate::Error, doubts: &Doubts) -> Result<Page> {
-        if self.last.is_none() { Err(error) } else { self.more(doubts) }
-    }
-}
-
-impl Doubts {
-    fn note(&self, doubt: Option<Doubt>) {
-        match doubt {
-            Some(Doubt::PagingIgnored) => _ = self.paging_ignored.fetch_add(1, Relaxed),
-            Some(Doubt::FewerThanStated) => _ = self.fewer_than_stated.fetch_add(1, Relaxed),
-            None => {}
-        }
-    }
-
-    fn take(&self) -> Vec<ListWarning> {
-        let warnings = [
-            (
-                "pagingIgnored",
-                "a list of the server ignores paging, and may be incomplete",
-                &self.paging_ignored,
-            ),
-            ("fewerThanStated", "a list of the server is shorter than it stated", &self.fewer_than_stated),
-        ];
-        let warnings =
-            warnings.map(|(code, message, count)| ListWarning::new(code, message, count.swap(0, Relaxed)));
-        warnings.into_iter().filter(|warning| warning.count > 0).collect()
+    fn cut_short(self, error: crate::Error) -> Result<Page> {
+        if self.last.is_none() { Err(error) } else { self.more() }
     }
 }
 

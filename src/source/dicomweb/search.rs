@@ -139,10 +139,6 @@ impl Search {
         }
     }
 
-    pub(super) fn is_done(&self) -> bool {
-        self.done
-    }
-
     pub(super) fn contains(&self, key: &str) -> bool {
         self.rows.contains_key(key)
     }
@@ -158,7 +154,7 @@ impl Search {
     }
 
     pub(super) fn into_studies(self) -> Studies {
-        self.rows.into_iter().collect()
+        Studies::new(self.rows, self.doubt)
     }
 }
 

@@ -1,5 +1,9 @@
 //! [`Studies`]: every study of a server, in few bytes.
 
+use std::collections::BTreeMap;
+
+use super::search::Doubt;
+
 /// The study UIDs of a server, sorted, with the number of instances where the server states it. They are held in one
 /// text: the UID's own length and 12 bytes each, some 50 to 75 in all.
 #[derive(Debug, Default)]
@@ -9,6 +13,8 @@ pub(super) struct Studies {
     ends: Vec<usize>,
     /// `u32::MAX`: not stated.
     instances: Vec<u32>,
+    /// Why some may be missing.
+    pub(super) doubt: Option<Doubt>,
 }
 
 /// One study.
@@ -21,10 +27,9 @@ pub(super) struct Study<'a> {
 
 const NOT_STATED: u32 = u32::MAX;
 
-impl FromIterator<(Box<str>, Option<u32>)> for Studies {
-    /// From sorted ones.
-    fn from_iter<T: IntoIterator<Item = (Box<str>, Option<u32>)>>(sorted: T) -> Self {
-        let mut studies = Self::default();
+impl Studies {
+    pub(super) fn new(sorted: BTreeMap<Box<str>, Option<u32>>, doubt: Option<Doubt>) -> Self {
+        let mut studies = Self { doubt, ..Self::default() };
         for (key, instances) in sorted {
             studies.text.push_str(&key);
             studies.ends.push(studies.text.len());
@@ -35,9 +40,7 @@ impl FromIterator<(Box<str>, Option<u32>)> for Studies {
         studies.instances.shrink_to_fit();
         studies
     }
-}
 
-impl Studies {
     pub(super) fn len(&self) -> usize {
         self.ends.len()
     }
@@ -77,7 +80,8 @@ mod tests {
     #[test]
     fn studies_are_found_by_their_keys() {
         let keys = ["1.2", "1.2.3", "1.3", "2"];
-        let studies: Studies = keys.iter().map(|key| (Box::from(*key), Some(2))).collect();
+        let studies: Studies =
+            Studies::new(keys.iter().map(|key| (Box::from(*key), Some(2))).collect(), None);
         assert_eq!(studies.len(), 4);
         for (at, key) in keys.iter().enumerate() {
             assert_eq!(studies.get(at), Some(Study { key, instances: Some(2) }));
@@ -85,7 +89,7 @@ mod tests {
         }
         assert_eq!([studies.position("1"), studies.position("1.2.9"), studies.position("3")], [0, 2, 4]);
         assert_eq!((studies.get(4), studies.total()), (None, Some(8)));
-        let studies: Studies = [(Box::from("1"), Some(2)), (Box::from("2"), None)].into_iter().collect();
+        let studies = Studies::new([(Box::from("1"), Some(2)), (Box::from("2"), None)].into(), None);
         assert_eq!((studies.total(), Studies::default().total()), (None, Some(0)));
     }
 }
