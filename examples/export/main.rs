@@ -76,7 +76,7 @@ async fn export(args: Args) -> dicom_export::Result<ExitCode> {
             passed_over.unreadable_folders,
         );
     }
-    println!("{}", serde_json::json!(ended));
+    println!("{}", serde_json::to_string(&ended).unwrap_or_default());
     Ok(exit_code(&ended))
 }
 
