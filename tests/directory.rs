@@ -191,16 +191,18 @@ async fn deflated_files_and_nested_uids_are_read() {
 }
 
 #[tokio::test]
-async fn uids_padded_with_spaces_are_trimmed() {
-    let padded = slice(1);
-    let uid = fixtures::series_uid(1, 1);
-    let at = padded.windows(uid.as_str().len()).position(|at| at == uid.as_str().as_bytes()).unwrap();
-    let mut padded = padded.to_vec();
-    let pad = at + uid.as_str().len();
-    assert_eq!(padded[pad], 0, "the UID has an odd length");
-    padded[pad] = b' ';
-    let archive = folder([("x", padded.into())]);
-    assert_eq!(numbers(&page(&DirectorySource::open(archive.path()).unwrap(), None, 9).await), [1]);
+async fn padding_of_uids_is_trimmed() {
+    for padding in [b"\0\0", b"  ", b" \0"] {
+        let mut padded = slice(1).to_vec();
+        let uid = fixtures::series_uid(1, 1);
+        let uid = uid.as_str();
+        let end = uid.len() + padded.windows(uid.len()).position(|at| at == uid.as_bytes()).unwrap();
+        padded[end - 2..end].copy_from_slice(padding);
+        let archive = folder([("x", padded.into())]);
+        let page = page(&DirectorySource::open(archive.path()).unwrap(), None, 9).await;
+        let shorter = page.instances[0].identifier().series_instance_uid();
+        assert_eq!(shorter.as_str(), uid[..uid.len() - 2].trim_end_matches('.'));
+    }
 }
 
 #[tokio::test]
@@ -213,20 +215,19 @@ async fn a_root_that_is_missing_or_a_file_is_refused() {
 
 #[tokio::test]
 async fn an_archive_that_went_away_is_unavailable_and_not_lost() {
-    let archive = folder([("a", slice(1)), ("b", slice(2))]);
-    let root =
-        archive.path().join("..").join(format!("{}-away", archive.path().file_name().unwrap().display()));
-    let source = DirectorySource::open(archive.path()).unwrap();
+    let disk = folder([("mount/a", slice(1)), ("mount/b", slice(2))]);
+    let (root, away) = (disk.path().join("mount"), disk.path().join("away"));
+    let source = DirectorySource::open(&root).unwrap();
     let listed = page(&source, None, 1).await;
-    fs::rename(archive.path(), &root).unwrap();
+    fs::rename(&root, &away).unwrap();
     let open = || async { source.open(&listed.instances[0]).await.unwrap_err().kind() };
     let list = |after| source.list(ListRequest::new(Scope::Everything, after, 9));
     assert_eq!(open().await, ErrorKind::Unavailable, "missing");
     assert_eq!(list(None).await.unwrap_err().kind(), ErrorKind::Unavailable);
-    fs::create_dir(archive.path()).unwrap();
+    fs::create_dir(&root).unwrap();
     assert_eq!(open().await, ErrorKind::Unavailable, "empty, as an unmounted folder is");
-    fs::remove_dir(archive.path()).unwrap();
-    fs::rename(&root, archive.path()).unwrap();
+    fs::remove_dir(&root).unwrap();
+    fs::rename(&away, &root).unwrap();
     assert_eq!(read(&source, &listed.instances[0]).await, slice(1));
     assert_eq!(numbers(&list(None).await.unwrap()), [1, 2]);
     assert_eq!(numbers(&list(listed.next.as_ref()).await.unwrap()), [2]);
@@ -301,5 +302,18 @@ mod unix {
         fs::remove_file(&root).unwrap();
         let source = DirectorySource::open(archive.path()).unwrap().follow_links(true);
         assert_eq!(numbers(&page(&source, None, 9).await), [1, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_told() {
+        let archive = folder([("a", slice(1)), ("c", slice(2))]);
+        // A link to itself cannot be followed, not even by root.
+        symlink("b", archive.path().join("b")).unwrap();
+        let source = DirectorySource::open(archive.path()).unwrap().follow_links(true);
+        let first = page(&source, None, 1).await;
+        assert_eq!((numbers(&first), warnings(&first)), (vec![1], vec![]));
+        let second = page(&source, first.next.as_ref(), 1).await;
+        assert_eq!((numbers(&second), warnings(&second)), (vec![2], vec![("unreadableFolder", 1)]));
+        assert_eq!(source.report().unreadable_folders, 1);
     }
 }

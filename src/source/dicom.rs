@@ -117,6 +117,10 @@ fn read_uid(decoder: &mut impl StatefulDecode, length: u32) -> Option<Uid> {
     }
     let mut value = Vec::new();
     decoder.read_to_vec(length, &mut value).ok()?;
+    // It reads what there is: half a UID would pass for one.
+    if value.len() != length as usize {
+        return None;
+    }
     Uid::from_padded(std::str::from_utf8(&value).ok()?).ok()
 }
 

@@ -4,3 +4,10 @@
 //! implementation in this crate passes them.
 
 pub mod fixtures;
+mod sink;
+mod source;
+mod store;
+
+pub use self::sink::{SinkQuirks, sink_conformance};
+pub use self::source::source_conformance;
+pub use self::store::store_conformance;
