@@ -90,11 +90,15 @@ pub use engine::{
     BatchDone, Concurrency, ExportEngine, ExportEngineBuilder, ExportObserver, ExportService, NewOperation,
     OperationRecord, Progress, Target,
 };
+#[cfg(feature = "dicom")]
+pub use dicom_object;
 pub use error::{Error, ErrorKind, Result};
 pub use error_log::ErrorLogEntry;
 pub use flow::{Retry, Upload};
 pub use identifier::{DicomIdentifier, InstanceIdentifier, Uid};
 pub use layout::BlobPath;
+#[cfg(feature = "object_store")]
+pub use object_store;
 pub use operation::{
     ExportResults, Operation, OperationContext, OperationId, OperationNote, OperationSpec, OperationStatus,
     OperationType, StoredDestination,
@@ -102,6 +106,8 @@ pub use operation::{
 pub use request::{ExportDestination, ExportRequest, ExportSource, Identifiers};
 #[cfg(feature = "fs")]
 pub use sink::DirectorySink;
+#[cfg(feature = "object_store")]
+pub use sink::ObjectStoreSink;
 pub use sink::{BlobSink, MemorySink, SinkProvider};
 #[cfg(feature = "fs")]
 pub use source::DirectorySource;

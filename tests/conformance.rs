@@ -7,8 +7,15 @@ use bytes::Bytes;
 use dicom_export::source::DirectorySource;
 use dicom_export::store::MemoryOperationStore;
 use dicom_export::testing::{SinkQuirks, fixtures, sink_conformance, source_conformance, store_conformance};
-use dicom_export::{BlobSink, DirectorySink, InstanceIdentifier, MemorySink, MemorySource};
+use dicom_export::{
+    BlobSink, DirectorySink, ErrorKind, InstanceIdentifier, MemorySink, MemorySource, ObjectStoreSink,
+};
+use futures::TryStreamExt;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::{Attribute, ObjectStore, ObjectStoreExt};
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
 /// Three studies of two series of five slices, one of them with a multi-frame instance.
 fn archive() -> BTreeMap<InstanceIdentifier, Bytes> {
@@ -52,16 +59,73 @@ async fn memory_sink() {
     sink_conformance(&sink, async |name| sink.get(name), &SinkQuirks::default()).await;
 }
 
-#[tokio::test]
-async fn directory_sink() {
+#[test]
+fn directory_sink() {
     let folder = TempDir::new().unwrap();
     let root = folder.path().join("not/there yet");
     let sink = DirectorySink::open(&root).unwrap();
     let read = async |name: &str| std::fs::read(root.join(name)).ok().map(Bytes::from);
     let quirks = SinkQuirks::default().lengths([(1 << 20) - 1, 1 << 20, (1 << 20) + 1]);
-    sink_conformance(&sink, read, &quirks).await;
-    // Threads that outlive a dropped put take their hidden file away at their end; a new put waits for none.
-    drop(sink);
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(sink_conformance(&sink, read, &quirks));
+    // Waits for the threads that outlive a put that was dropped.
+    drop(runtime);
+    let left = |file: walkdir::DirEntry| file.file_name().to_str().unwrap().starts_with('.');
+    assert!(
+        !walkdir::WalkDir::new(&root).into_iter().any(|file| left(file.unwrap())),
+        "hidden files are left"
+    );
+}
+
+#[tokio::test]
+async fn object_store_sink() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let sink = ObjectStoreSink::new(Arc::clone(&store), "https://user:pw@host/bucket/?sig=secret");
+    let sink = sink.with_prefix("a/b").unwrap();
+    let read = async |name: &str| blob(&*store, &format!("a/b/{name}")).await;
+    sink_conformance(&sink, read, &object_store_quirks()).await;
+    assert!(sink.account() == "https://host/bucket" && !format!("{sink:?}").contains("secret"));
+    // Of the logs' parts none is left.
+    let names: Vec<_> = store.list(None).map_ok(|meta| meta.location).try_collect().await.unwrap();
+    assert!(names.iter().all(|name| !name.as_ref().contains("parts")), "{names:?}");
+    let log = names.iter().find(|name| name.as_ref().ends_with("errors.log")).unwrap();
+    let instance = names.iter().find(|name| name.as_ref().ends_with(".dcm")).unwrap();
+    for (name, content_type) in [(log, "application/x-ndjson"), (instance, "application/dicom")] {
+        let stored = store.get(name).await.unwrap();
+        let found = stored.attributes.get(&Attribute::ContentType).map(|value| value.as_ref());
+        assert_eq!(found, Some(content_type), "{name}");
+    }
+}
+
+/// A store that has no content types.
+#[tokio::test]
+async fn object_store_sink_on_a_file_system() {
+    let folder = TempDir::new().unwrap();
+    let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
+    let sink = ObjectStoreSink::new(Arc::clone(&store), "file:///archive");
+    sink_conformance(&sink, async |name| blob(&*store, name).await, &object_store_quirks()).await;
+}
+
+fn object_store_quirks() -> SinkQuirks {
+    let part = 5 << 20;
+    SinkQuirks::default().log_is_joined_at_the_end().lengths([part - 1, part, part + 1, 2 * part])
+}
+
+async fn blob(store: &dyn ObjectStore, name: &str) -> Option<Bytes> {
+    match store.get(&name.into()).await {
+        Ok(found) => Some(found.bytes().await.unwrap()),
+        Err(object_store::Error::NotFound { .. }) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn a_prefix_is_plain() {
+    let sink = || ObjectStoreSink::new(Arc::new(InMemory::new()), "memory:///");
+    for prefix in ["a b", "a?b", "a%20b", "../b", "a//b", "ä"] {
+        assert_eq!(sink().with_prefix(prefix).unwrap_err().kind(), ErrorKind::Invalid, "{prefix}");
+    }
+    assert!(sink().with_prefix("").is_ok() && sink().with_prefix("/a/b-1/").is_ok());
 }
 
 #[tokio::test]

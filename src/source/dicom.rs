@@ -4,11 +4,11 @@ use std::io::{self, BufReader, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use dicom_core::Tag;
 use dicom_core::header::Header;
-use dicom_dictionary_std::tags;
+use dicom_core::{Length, Tag};
+use dicom_dictionary_std::{tags, uids};
 use dicom_encoding::transfer_syntax::{Codec, TransferSyntaxIndex};
-use dicom_object::{DefaultDicomObject, FileMetaTable};
+use dicom_object::DefaultDicomObject;
 use dicom_parser::dataset::LazyDataToken;
 use dicom_parser::dataset::lazy_read::LazyDataSetReader;
 use dicom_parser::{DynStatefulDecoder, StatefulDecode};
@@ -69,9 +69,32 @@ pub(crate) fn read_head(reader: impl Read) -> io::Result<Head> {
     }
 }
 
+// Values that are not needed are skipped and not read, in both: a damaged length must not allocate what it claims.
+
+/// Reads the file meta group (PS3.10 7.1) to its end, and gives the Transfer Syntax UID.
+fn read_transfer_syntax(reader: &mut dyn Read) -> Option<String> {
+    let syntax = TransferSyntaxRegistry.get(uids::EXPLICIT_VR_LITTLE_ENDIAN)?;
+    let mut group = DynStatefulDecoder::new_with_ts(reader, syntax, 0).ok()?;
+    let first = group.decode_header().ok()?;
+    if first.tag() != tags::FILE_META_INFORMATION_GROUP_LENGTH || first.len != Length(4) {
+        return None;
+    }
+    let length = group.read_value(&first).ok()?.uint32().ok()?;
+    let end = group.position() + u64::from(length);
+    let mut found = None;
+    while group.position() < end {
+        let header = group.decode_header().ok()?;
+        match header.tag() {
+            tags::TRANSFER_SYNTAX_UID => found = Some(read_uid(&mut group, header.len.get()?)?),
+            _ => group.skip_bytes(header.len.get()?).ok()?,
+        }
+    }
+    found.map(|uid| uid.as_str().to_owned())
+}
+
 fn read_uids(mut reader: impl Read) -> Option<InstanceIdentifier> {
-    let meta = FileMetaTable::from_reader((&b"DICM"[..]).chain(&mut reader)).ok()?;
-    let syntax = TransferSyntaxRegistry.get(meta.transfer_syntax())?;
+    let syntax = read_transfer_syntax(&mut reader)?;
+    let syntax = TransferSyntaxRegistry.get(&syntax)?;
     let reader: Box<dyn Read + '_> = match syntax.codec() {
         Codec::Dataset(Some(adapter)) => adapter.adapt_reader(Box::new(reader)),
         Codec::Dataset(None) => return None,
@@ -80,7 +103,6 @@ fn read_uids(mut reader: impl Read) -> Option<InstanceIdentifier> {
     let mut set = LazyDataSetReader::new(DynStatefulDecoder::new_with_ts(reader, syntax, 0).ok()?);
     let (mut study, mut series, mut sop) = (None, None, None);
     let mut depth = 0_u32;
-    // Values are skipped and not read: a damaged length must not allocate what it claims.
     while let Some(token) = set.advance() {
         match token.ok()? {
             LazyDataToken::SequenceStart { .. } | LazyDataToken::PixelSequenceStart => depth += 1,
