@@ -4,7 +4,7 @@
 #
 #   benches/peers.sh [--rounds 5] [--data small,ct,wsi] [--tools bare,again,ours,rclone] [--limits slots=8] [--json FILE]
 #
-# Needs what tests/run.sh needs, and rclone. The data sets take 5 GB under the target folder and are made once.
+# Needs what tests/run.sh needs, GNU time and rclone. The data sets take 5 GB under the target folder and are made once.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

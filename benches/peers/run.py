@@ -8,9 +8,11 @@ round: the second against the first is the noise.
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -33,20 +35,16 @@ class Cost:
 
 def measure(command: list[str], environment: dict[str, str]) -> Cost:
     """Runs a command and gives its cost; ends the whole run if the command fails."""
-    start = time.perf_counter()
-    with subprocess.Popen(
-        command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
-        # The output is short; it is read before waiting so that a full pipe blocks nobody.
-        output = process.stdout.read().decode(errors="replace")
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{command[0]} ended with {process.returncode}:\n{output}")
-    # Linux counts in KiB, macOS in bytes.
-    peak = usage.ru_maxrss / (MIB if sys.platform == "darwin" else 1024)
-    return Cost(wall, usage.ru_utime + usage.ru_stime, peak)
+    # A process's peak as the system counts it begins with its parent's, which is this script's: GNU time is small.
+    with tempfile.NamedTemporaryFile("r") as peak:
+        timed = ["/usr/bin/time", "--quiet", "--format=%M", f"--output={peak.name}", *command]
+        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        done = subprocess.run(timed, env=os.environ | environment, capture_output=True, text=True)
+        after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - start
+        if done.returncode:
+            sys.exit(f"{command[0]} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return Cost(wall, cpu, int(peak.read()) / 1024)
 
 
 class Tools:
@@ -188,6 +186,8 @@ def main() -> None:
     options = arguments()
     if any(tool.startswith("rclone") for tool in options.tools) and not shutil.which("rclone"):
         sys.exit("rclone is needed (Debian: apt-get install rclone), or choose --tools without it")
+    if not shutil.which("/usr/bin/time"):
+        sys.exit("GNU time is needed (Debian: apt-get install time)")
     figures = {}
     with Server(options.programs / "nullblob") as server:
         for kind in options.data:
