@@ -86,12 +86,12 @@ pub mod store;
 pub mod testing;
 mod timestamp;
 
+#[cfg(feature = "dicom")]
+pub use dicom_object;
 pub use engine::{
     BatchDone, Concurrency, ExportEngine, ExportEngineBuilder, ExportObserver, ExportService, NewOperation,
     OperationRecord, Progress, Target,
 };
-#[cfg(feature = "dicom")]
-pub use dicom_object;
 pub use error::{Error, ErrorKind, Result};
 pub use error_log::ErrorLogEntry;
 pub use flow::{Retry, Upload};
