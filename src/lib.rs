@@ -69,6 +69,8 @@
 //! | `redb` | | `RedbOperationStore`: operations in one durable file |
 //! | `testing` | | `testing`: conformance suites for the traits, and DICOM fixtures |
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// Examples, tests and benches may stop where a library must not.
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 pub mod engine;
 mod error;
