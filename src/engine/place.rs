@@ -4,14 +4,15 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::expiry::Pace;
+use crate::engine::inner::{Inner, Running};
 use crate::engine::ledger::Ledger;
 use crate::engine::progress::{Counters, Progress};
 use crate::engine::run::{Run, Stop};
 use crate::engine::transfer::{Backlog, Transfers};
-use crate::engine::{Inner, Running};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Retrier;
 use crate::operation::{OperationId, OperationNote, OperationSpec, OperationStatus};
@@ -86,7 +87,7 @@ impl Place {
             writing: Arc::new(Retrier::new(knobs.retry.clone())),
             slots: Semaphore::new(concurrency),
             concurrency,
-            budget: inner.budget.clone(),
+            budget: inner.budget.share(),
             counters: Arc::new(Counters::starting_at(&ledger.checkpoint.totals)),
             backlog: Backlog::new(2 * concurrency),
         };
@@ -98,6 +99,8 @@ impl Place {
             checkpoint_every: knobs.checkpoint_every,
             stop: self.stop.clone(),
             progress: self.progress.clone(),
+            appends: 0,
+            committed: Instant::now(),
         };
         run.run().await
     }

@@ -15,7 +15,7 @@ use crate::engine::progress::Counters;
 use crate::engine::verdict::{Trials, Verdict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::error_log::ErrorLogEntry;
-use crate::flow::{ByteBudget, Limiter, Retrier, Upload};
+use crate::flow::{Limiter, Retrier, Share, Upload};
 use crate::layout::BlobPath;
 use crate::operation::OperationSpec;
 use crate::sink::{BlobSink, Stored};
@@ -38,7 +38,8 @@ pub(crate) struct Transfers {
     /// Instances at once in this operation.
     pub(crate) slots: Semaphore,
     pub(crate) concurrency: usize,
-    pub(crate) budget: ByteBudget,
+    /// This operation's share of the byte budget.
+    pub(crate) budget: Share,
     pub(crate) counters: Arc<Counters>,
     pub(crate) backlog: Backlog,
 }

@@ -8,7 +8,7 @@ mod limiter;
 mod retry;
 mod upload;
 
-pub(crate) use budget::ByteBudget;
+pub(crate) use budget::{ByteBudget, Share};
 pub(crate) use limiter::Limiter;
 pub use retry::Retry;
 pub(crate) use retry::{Failures, Retrier};
