@@ -14,6 +14,8 @@ mod request;
 pub mod sink;
 pub mod source;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod timestamp;
 
 pub use engine::{
@@ -30,6 +32,10 @@ pub use operation::{
     OperationType, StoredDestination,
 };
 pub use request::{ExportDestination, ExportRequest, ExportSource, Identifiers};
+#[cfg(feature = "fs")]
+pub use sink::DirectorySink;
 pub use sink::{BlobSink, MemorySink, SinkProvider};
+#[cfg(feature = "fs")]
+pub use source::DirectorySource;
 pub use source::{Content, InstanceSource, MemorySource, SourceProvider};
 pub use timestamp::Timestamp;

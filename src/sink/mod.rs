@@ -2,6 +2,8 @@
 
 #[cfg(feature = "azure")]
 pub mod azure;
+#[cfg(feature = "fs")]
+mod directory;
 mod memory;
 mod provider;
 
@@ -12,6 +14,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "fs")]
+pub use self::directory::DirectorySink;
 pub use self::memory::{MemorySink, MemorySinkProvider};
 pub use self::provider::{CheckedSettings, Secret, SinkProvider};
 use crate::error::Result;

@@ -1,6 +1,10 @@
 //! Where instances come from: [`InstanceSource`].
 
 mod content;
+#[cfg(feature = "dicom")]
+mod dicom;
+#[cfg(feature = "fs")]
+mod directory;
 mod memory;
 mod page;
 
@@ -9,6 +13,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use self::content::Content;
+#[cfg(feature = "fs")]
+pub use self::directory::{DirectoryReport, DirectorySource};
 pub use self::memory::MemorySource;
 pub use self::page::{Cursor, Instance, ListFailure, ListRequest, ListWarning, Locator, Page, Scope};
 use crate::error::Result;

@@ -1,0 +1,54 @@
+//! Paths below the root as text, and back.
+
+use std::ffi::OsStr;
+use std::path::{Component, Path, PathBuf};
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
+
+/// What is escaped besides everything outside ASCII.
+const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
+
+/// A relative path as text: its names joined by `/`, percent-encoded so that a name in any encoding survives.
+///
+/// `None` when it is not a relative path of plain names, or holds a name that this system cannot give as bytes.
+pub(super) fn encode(path: &Path) -> Option<String> {
+    let mut text = String::new();
+    for component in path.components() {
+        let Component::Normal(name) = component else { return None };
+        if !text.is_empty() {
+            text.push('/');
+        }
+        text.extend(percent_encode(bytes(name)?, ESCAPED));
+    }
+    (!text.is_empty()).then_some(text)
+}
+
+/// The path that [`encode`] wrote; `None` for any other text, one that would leave the root among them.
+pub(super) fn decode(text: &str) -> Option<PathBuf> {
+    let path = text
+        .split('/')
+        .map(|name| os_string(percent_decode_str(name).collect()))
+        .collect::<Option<PathBuf>>()?;
+    // A decoded name may hold a separator, or be `..`.
+    (encode(&path)? == text).then_some(path)
+}
+
+#[cfg(unix)]
+fn bytes(name: &OsStr) -> Option<&[u8]> {
+    Some(std::os::unix::ffi::OsStrExt::as_bytes(name))
+}
+
+#[cfg(unix)]
+fn os_string(bytes: Vec<u8>) -> Option<std::ffi::OsString> {
+    Some(std::os::unix::ffi::OsStringExt::from_vec(bytes))
+}
+
+#[cfg(not(unix))]
+fn bytes(name: &OsStr) -> Option<&[u8]> {
+    name.to_str().map(str::as_bytes)
+}
+
+#[cfg(not(unix))]
+fn os_string(bytes: Vec<u8>) -> Option<std::ffi::OsString> {
+    String::from_utf8(bytes).ok().map(Into::into)
+}

@@ -1,0 +1,305 @@
+//! What is particular to [`DirectorySource`] and [`DirectorySink`].
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dicom_export::source::{Cursor, DirectorySource, Instance, ListRequest, Locator, Page, Scope};
+use dicom_export::testing::fixtures;
+use dicom_export::{Content, DicomIdentifier, ErrorKind, ExportSource, InstanceIdentifier, InstanceSource};
+use futures::TryStreamExt;
+use tempfile::TempDir;
+
+/// A folder of these files.
+fn folder<'a>(files: impl IntoIterator<Item = (&'a str, Bytes)>) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for (name, bytes) in files {
+        write(folder.path().join(name), &bytes);
+    }
+    folder
+}
+
+fn write(path: impl AsRef<Path>, bytes: &[u8]) {
+    let path = path.as_ref();
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+fn slice(instance: u32) -> Bytes {
+    fixtures::ct_slice(1, 1, instance)
+}
+
+async fn page(source: &DirectorySource, after: Option<&Cursor>, limit: usize) -> Page {
+    source.list(ListRequest::new(Scope::Everything, after, limit)).await.unwrap()
+}
+
+/// The numbers of the fixtures' instances in a page.
+fn numbers(page: &Page) -> Vec<u32> {
+    let number = |of: &InstanceIdentifier| (0..2000).find(|n| *of == fixtures::instance(1, 1, *n)).unwrap();
+    page.instances.iter().map(|instance| number(instance.identifier())).collect()
+}
+
+fn warnings(page: &Page) -> Vec<(&str, u64)> {
+    page.warnings.iter().map(|warning| (&*warning.code, warning.count)).collect()
+}
+
+async fn read(source: &DirectorySource, instance: &Instance) -> Bytes {
+    bytes(source.open(instance).await.unwrap()).await
+}
+
+async fn bytes(content: Content) -> Bytes {
+    let chunks: Vec<Bytes> = content.into_stream().try_collect().await.unwrap();
+    chunks.concat().into()
+}
+
+#[tokio::test]
+async fn files_are_listed_in_path_order_under_any_name() {
+    // A folder's name is compared as a whole: "a" stands before "a.dcm", whatever '/' and '.' say.
+    let archive = folder([
+        ("a.dcm", slice(3)),
+        ("a/z", slice(2)),
+        ("a/b/c/d", slice(1)),
+        ("IM 00%1", slice(0)),
+        ("notes.txt", Bytes::from("no DICOM file")),
+        ("b/empty", Bytes::new()),
+        ("b/short.dcm", slice(9).slice(..131)),
+    ]);
+    let source = DirectorySource::open(archive.path()).unwrap();
+    let page = page(&source, None, 100).await;
+    assert_eq!(numbers(&page), [0, 1, 2, 3]);
+    assert_eq!(page.next, None);
+    assert_eq!(warnings(&page), []);
+    assert!(source.report().is_empty());
+    assert_eq!(page.instances[0].size(), Some(slice(0).len() as u64));
+    assert_eq!(read(&source, &page.instances[0]).await, slice(0));
+    assert!(
+        page.instances.iter().all(|instance| !format!("{instance:?}").contains("IM 00")),
+        "a path is shown"
+    );
+}
+
+#[tokio::test]
+async fn the_first_of_two_files_of_one_instance_counts() {
+    let other = Bytes::from([&slice(1)[..], &[0; 8]].concat());
+    let archive = folder([("a", slice(1)), ("b", slice(2)), ("c", other.clone()), ("d", slice(3))]);
+    let source = DirectorySource::open(archive.path()).unwrap();
+    let first = page(&source, None, 2).await;
+    assert_eq!((numbers(&first), warnings(&first)), (vec![1, 2], vec![]));
+    let second = page(&source, first.next.as_ref(), 2).await;
+    assert_eq!((numbers(&second), warnings(&second)), (vec![3], vec![("duplicateInstance", 1)]));
+    assert_eq!(source.report().duplicates, 1);
+    assert_eq!(read(&source, &first.instances[0]).await, slice(1));
+
+    let study = fixtures::study_identifier(1);
+    let by_index = source.list(ListRequest::new(Scope::Identifier(&study), None, 9)).await.unwrap();
+    assert_eq!((by_index.instances.len(), warnings(&by_index)), (3, vec![("duplicateInstance", 1)]));
+    let again = source.list(ListRequest::new(Scope::Identifier(&study), None, 9)).await.unwrap();
+    assert_eq!(warnings(&again), [("duplicateInstance", 1)], "each listing tells of what it covers");
+    let first = by_index.instances.iter().find(|of| *of.identifier() == fixtures::instance(1, 1, 1)).unwrap();
+    assert_eq!(read(&source, first).await, slice(1));
+}
+
+#[tokio::test]
+async fn a_cursor_goes_on_in_another_process_and_knows_the_duplicates_across_it() {
+    let files: Vec<_> = (0..40).map(|n| (format!("{n:03}"), slice(n % 25))).collect();
+    let archive = folder(files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())));
+    let whole = page(&DirectorySource::open(archive.path()).unwrap(), None, 100).await;
+    assert_eq!(numbers(&whole), Vec::from_iter(0..25));
+    for limit in [1, 7, 24, 25] {
+        let mut found = Vec::new();
+        let mut duplicates = 0;
+        let mut after: Option<Cursor> = None;
+        loop {
+            let source = DirectorySource::open(archive.path()).unwrap();
+            let page = page(&source, after.as_ref(), limit).await;
+            found.extend(numbers(&page));
+            duplicates += source.report().duplicates;
+            let Some(next) = page.next else { break };
+            after = Some(serde_json::from_str(&serde_json::to_string(&next).unwrap()).unwrap());
+        }
+        assert_eq!((found, duplicates), (Vec::from_iter(0..25), 15), "by {limit}");
+    }
+}
+
+#[tokio::test]
+async fn what_comes_and_goes_between_pages_shifts_nothing() {
+    let archive = folder([("b", slice(1)), ("c", slice(2)), ("d", slice(3)), ("e", slice(4))]);
+    let first = page(&DirectorySource::open(archive.path()).unwrap(), None, 2).await;
+    fs::remove_file(archive.path().join("c")).unwrap();
+    write(archive.path().join("a"), &slice(5));
+    write(archive.path().join("f"), &slice(6));
+    let source = DirectorySource::open(archive.path()).unwrap();
+    assert_eq!(numbers(&page(&source, first.next.as_ref(), 9).await), [3, 4, 6]);
+    let gone = source.open(&first.instances[1]).await.unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn damage_behind_the_uids_does_not_matter() {
+    let whole = slice(1);
+    // The Series Instance UID is the last that is read: tag, VR and length in 8 bytes, then the padded value.
+    let tag = whole.windows(6).position(|at| at == b"\x20\x00\x0E\x00UI").unwrap();
+    let end = tag + 8 + usize::from(whole[tag + 6]);
+    let broken = [&whole[..end], &[0xFF; 4000]].concat();
+    let half_a_header = whole.slice(..end + 3);
+    for bytes in [whole.slice(..end), half_a_header, broken.into()] {
+        let archive = folder([("x", bytes.clone())]);
+        let source = DirectorySource::open(archive.path()).unwrap();
+        let page = page(&source, None, 9).await;
+        assert_eq!(numbers(&page), [1]);
+        assert_eq!(read(&source, &page.instances[0]).await, bytes);
+    }
+    for bytes in [whole.slice(..end - 1), whole.slice(..tag + 4), whole.slice(..140), whole.slice(..132)] {
+        let archive = folder([("x", bytes)]);
+        let source = DirectorySource::open(archive.path()).unwrap();
+        let page = page(&source, None, 9).await;
+        assert_eq!((numbers(&page), warnings(&page)), (vec![], vec![("unidentifiedFile", 1)]));
+        assert_eq!(source.report().unidentified, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_length_that_lies_allocates_nothing() {
+    // Image Comments (0020,4000) would come too late: an element of the group before, of 4 GiB less 2.
+    let whole = slice(1);
+    let at = whole.windows(6).position(|at| at == b"\x10\x00\x10\x00PN").unwrap();
+    let lie = b"\x09\x00\x10\x10OB\x00\x00\xFE\xFF\xFF\xFF";
+    let archive = folder([("x", [&whole[..at], lie, &whole[at..]].concat().into())]);
+    let source = DirectorySource::open(archive.path()).unwrap();
+    assert_eq!(warnings(&page(&source, None, 9).await), [("unidentifiedFile", 1)]);
+}
+
+#[tokio::test]
+async fn deflated_files_and_nested_uids_are_read() {
+    let mut object = fixtures::ct_slice_object(1, 1, 4);
+    // A referenced series inside a sequence that comes before the instance's own UIDs.
+    use dicom_core::{DataElement, VR, dicom_value, value::DataSetSequence};
+    use dicom_dictionary_std::tags;
+    let uid = fixtures::series_uid(9, 9);
+    let item = dicom_object::InMemDicomObject::from_element_iter([
+        DataElement::new(tags::SERIES_INSTANCE_UID, VR::UI, dicom_value!(Str, uid.as_str())),
+        DataElement::new(tags::STUDY_INSTANCE_UID, VR::UI, dicom_value!(Str, uid.as_str())),
+    ]);
+    object.put(DataElement::new(tags::REFERENCED_SERIES_SEQUENCE, VR::SQ, DataSetSequence::from(vec![item])));
+    let archive = folder([
+        ("a", fixtures::part10(&object)),
+        ("b", fixtures::deflated(fixtures::ct_slice_object(1, 1, 5))),
+    ]);
+    let source = DirectorySource::open(archive.path()).unwrap();
+    assert_eq!(numbers(&page(&source, None, 9).await), [4, 5]);
+}
+
+#[tokio::test]
+async fn uids_padded_with_spaces_are_trimmed() {
+    let padded = slice(1);
+    let uid = fixtures::series_uid(1, 1);
+    let at = padded.windows(uid.as_str().len()).position(|at| at == uid.as_str().as_bytes()).unwrap();
+    let mut padded = padded.to_vec();
+    let pad = at + uid.as_str().len();
+    assert_eq!(padded[pad], 0, "the UID has an odd length");
+    padded[pad] = b' ';
+    let archive = folder([("x", padded.into())]);
+    assert_eq!(numbers(&page(&DirectorySource::open(archive.path()).unwrap(), None, 9).await), [1]);
+}
+
+#[tokio::test]
+async fn a_root_that_is_missing_or_a_file_is_refused() {
+    let archive = folder([("x", slice(1))]);
+    let kind = |path: &str| DirectorySource::open(archive.path().join(path)).unwrap_err().kind();
+    assert_eq!(kind("nothing"), ErrorKind::NotFound);
+    assert_eq!(kind("x"), ErrorKind::Invalid);
+}
+
+#[tokio::test]
+async fn an_archive_that_went_away_is_unavailable_and_not_lost() {
+    let archive = folder([("a", slice(1)), ("b", slice(2))]);
+    let root =
+        archive.path().join("..").join(format!("{}-away", archive.path().file_name().unwrap().display()));
+    let source = DirectorySource::open(archive.path()).unwrap();
+    let listed = page(&source, None, 1).await;
+    fs::rename(archive.path(), &root).unwrap();
+    let open = || async { source.open(&listed.instances[0]).await.unwrap_err().kind() };
+    let list = |after| source.list(ListRequest::new(Scope::Everything, after, 9));
+    assert_eq!(open().await, ErrorKind::Unavailable, "missing");
+    assert_eq!(list(None).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    fs::create_dir(archive.path()).unwrap();
+    assert_eq!(open().await, ErrorKind::Unavailable, "empty, as an unmounted folder is");
+    fs::remove_dir(archive.path()).unwrap();
+    fs::rename(&root, archive.path()).unwrap();
+    assert_eq!(read(&source, &listed.instances[0]).await, slice(1));
+    assert_eq!(numbers(&list(None).await.unwrap()), [1, 2]);
+    assert_eq!(numbers(&list(listed.next.as_ref()).await.unwrap()), [2]);
+}
+
+#[tokio::test]
+async fn a_locator_cannot_leave_the_root() {
+    let archive = folder([("in/x", slice(1)), ("y", slice(2))]);
+    let source = DirectorySource::open(archive.path().join("in")).unwrap();
+    let outside = archive.path().join("y");
+    for locator in
+        ["../y", "..%2Fy", "%2E%2E/y", "a/../../y", "./x", "x/", "/x", "", outside.to_str().unwrap()]
+    {
+        let instance = Instance::new(fixtures::instance(1, 1, 2)).with_locator(Locator::new(locator));
+        assert_eq!(source.open(&instance).await.unwrap_err().kind(), ErrorKind::NotFound, "{locator}");
+    }
+}
+
+#[tokio::test]
+async fn identifiers_are_found_by_an_index_built_once() {
+    let files: Vec<_> =
+        (0..60).map(|n| (format!("{}/{n}", n % 7), fixtures::ct_slice(n % 3, n % 2, n))).collect();
+    let archive = folder(files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())));
+    let source = Arc::new(DirectorySource::open(archive.path()).unwrap());
+    let both = [fixtures::study_identifier(0), fixtures::series_identifier(1, 1)];
+    let expected = ExportSource::identifiers(both.clone()).unwrap();
+    assert_eq!(source.estimate(&ExportSource::Everything).await.unwrap(), None);
+    assert_eq!(source.estimate(&expected).await.unwrap(), Some(20 + 10));
+    fs::remove_dir_all(archive.path().join("0")).unwrap();
+    assert_eq!(source.estimate(&expected).await.unwrap(), Some(20 + 10));
+    let unknown = DicomIdentifier::study(fixtures::study_uid(77));
+    let page = source.list(ListRequest::new(Scope::Identifier(&unknown), None, 5)).await.unwrap();
+    assert_eq!((page.instances.len(), page.next), (0, None));
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn names_in_any_encoding_survive() {
+        let archive = folder([]);
+        let latin1 = OsStr::from_bytes(b"M\xFCller%C3/\xFF\n.dcm");
+        write(archive.path().join(latin1), &slice(1));
+        write(archive.path().join("ÜBEL"), &slice(2));
+        let source = DirectorySource::open(archive.path()).unwrap();
+        let first = page(&source, None, 1).await;
+        assert_eq!(numbers(&first), [1]);
+        let stored = serde_json::to_string(&first.instances[0]).unwrap();
+        let instance: Instance = serde_json::from_str(&stored).unwrap();
+        assert_eq!(read(&source, &instance).await, slice(1));
+        let resumed = DirectorySource::open(archive.path()).unwrap();
+        assert_eq!(numbers(&page(&resumed, first.next.as_ref(), 9).await), [2]);
+    }
+
+    #[tokio::test]
+    async fn links_are_followed_only_if_asked_and_never_in_circles() {
+        let archive = folder([("a/x", slice(1)), ("b/y", slice(2))]);
+        let elsewhere = folder([("z", slice(3))]);
+        symlink(archive.path(), archive.path().join("b/circle")).unwrap();
+        symlink(elsewhere.path(), archive.path().join("c")).unwrap();
+        symlink("nowhere", archive.path().join("broken")).unwrap();
+        let root = elsewhere.path().join("root");
+        symlink(archive.path(), &root).unwrap();
+
+        let source = DirectorySource::open(&root).unwrap();
+        assert_eq!(numbers(&page(&source, None, 9).await), [1, 2]);
+        fs::remove_file(&root).unwrap();
+        let source = DirectorySource::open(archive.path()).unwrap().follow_links(true);
+        assert_eq!(numbers(&page(&source, None, 9).await), [1, 2, 3]);
+    }
+}
