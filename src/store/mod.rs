@@ -2,6 +2,8 @@
 
 mod checkpoint;
 mod memory;
+#[cfg(feature = "redb")]
+mod redb;
 
 use std::sync::Arc;
 
@@ -9,6 +11,8 @@ use async_trait::async_trait;
 
 pub use self::checkpoint::{Checkpoint, Lease, Position, Totals};
 pub use self::memory::{MemoryOperationStore, MemorySecretStore};
+#[cfg(feature = "redb")]
+pub use self::redb::{RedbOperationStore, StorageBackend};
 use crate::error::Result;
 use crate::operation::{OperationId, OperationSpec};
 use crate::sink::Secret;

@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# Sets up everything the tests need, then runs every test. Needs Rust, Node and Python 3.
+#
+#   tests/run.sh [--set-up | --long] [what cargo test takes, before its own --]
+#
+#   --set-up   only sets up
+#   --long     long forms of the tests that have one (DICOM_EXPORT_LONG=1)
+#
+# The parts are pinned in tests/tools and go into tests/.tools; a second run finds them there. Nothing is skipped:
+# what cannot be set up is an error. Examples: tests/run.sh --test azurite; tests/run.sh --lib layout
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+pinned=$root/tests/tools
+tools=$root/tests/.tools
+debian_packages=()
+
+say() { printf '== %s\n' "$*"; }
+fail() {
+    printf 'tests/run.sh: %s\n' "$*" >&2
+    exit 1
+}
+
+# up_to_date MARK FILE...: whether MARK was written from just these files.
+up_to_date() {
+    local mark=$1
+    shift
+    [ -f "$mark" ] && cat "$@" | cmp -s - "$mark"
+}
+
+need_programs() {
+    local program
+    for program in cargo node npm python3; do
+        command -v "$program" >/dev/null || fail "$program is needed and not there"
+    done
+    node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 20 ? 0 : 1)' ||
+        fail "Node 20 or later is needed; this is $(node --version)"
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+        fail "Python 3.10 or later is needed; this is $(python3 --version)"
+    python3 -c 'import ensurepip, venv' || fail "Python's venv is needed (Debian: apt-get install python3-venv)"
+}
+
+# Azurite, with the npm packages of tests/tools/package-lock.json.
+set_up_npm() {
+    local mark=$tools/node_modules/.set-up
+    up_to_date "$mark" "$pinned/package-lock.json" && return
+    say "npm ci"
+    cp "$pinned/package.json" "$pinned/package-lock.json" "$pinned/.npmrc" "$tools/"
+    (cd "$tools" && npm ci --ignore-scripts)
+    cp "$pinned/package-lock.json" "$mark"
+}
+
+# pydicom, with the PyPI packages of tests/tools/requirements.txt, and the archive of real files from it.
+set_up_python() {
+    local venv=$tools/venv
+    local mark=$venv/.set-up
+    up_to_date "$mark" "$pinned/requirements.txt" "$pinned/archive.py" && "$venv/bin/python" -c '' && return
+    say "pip install"
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+        --require-hashes --requirement "$pinned/requirements.txt"
+    "$venv/bin/python" "$pinned/archive.py" "$tools/archive"
+    cat "$pinned/requirements.txt" "$pinned/archive.py" >"$mark"
+}
+
+# Debian's packages: installed when root, asked for otherwise.
+set_up_debian() {
+    local package missing=()
+    for package in ${debian_packages[@]+"${debian_packages[@]}"}; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    [ "$(id -u)" -eq 0 ] || fail "these are needed: sudo apt-get install --no-install-recommends ${missing[*]}"
+    say "apt-get install ${missing[*]}"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}"
+}
+
+mode=test
+case ${1-} in
+--set-up | --long)
+    mode=$1
+    shift
+    ;;
+esac
+
+say "Setting up in tests/.tools"
+mkdir -p "$tools"
+need_programs
+set_up_npm
+set_up_python
+set_up_debian
+[ "$mode" = --set-up ] && exit
+
+export DICOM_EXPORT_TOOLS=$tools
+export DICOM_EXPORT_ARCHIVE=$tools/archive
+[ "$mode" = --long ] && export DICOM_EXPORT_LONG=1
+
+cd "$root"
+say "cargo test --all-features $* -- --include-ignored"
+exec cargo test --all-features "$@" -- --include-ignored
