@@ -6,6 +6,8 @@ pub mod engine;
 mod error;
 mod error_log;
 mod flow;
+#[cfg(feature = "http")]
+pub mod http;
 mod identifier;
 mod json;
 mod layout;

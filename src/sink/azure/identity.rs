@@ -83,7 +83,10 @@ impl Signer {
         let signature = match tokio::time::timeout(TOKEN_TIMEOUT, provider.get_credential()).await {
             Ok(outcome) => outcome.map_err(no_token)?,
             Err(_) => {
-                return Err(Error::new(ErrorKind::Unavailable, "the identity service did not answer in time"));
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "the identity service did not answer in time",
+                ));
             }
         };
         // The authorizer takes it for granted.

@@ -1,0 +1,12 @@
+//! The HTTP API, through a real listener: every answer is held to the OpenAPI document.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+
+mod authorize;
+mod clients;
+mod errors;
+mod lenient;
+mod lifecycle;
+mod links;
+mod listing;
+mod openapi;
+mod support;
