@@ -104,7 +104,9 @@ fn export(id: &str, status: &str) -> Operation {
         ))
         .request_body(Some(body.build()))
         .response("202", accepted("The export has started.", status));
-    problems(operation, ANYWHERE.into_iter().chain(BODY).chain([BUSY]))
+    let no_source = (StatusCode::NOT_FOUND, "The server has no such archive: a tenant's, say.");
+    let refused = (StatusCode::CONFLICT, "The state of the server's archive does not allow it.");
+    problems(operation, ANYWHERE.into_iter().chain(BODY).chain([no_source, refused, BUSY]))
 }
 
 fn status(id: &str) -> Operation {
