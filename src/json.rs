@@ -166,16 +166,6 @@ impl Object {
         Ok(text.filter(|text| !text.is_empty()))
     }
 
-    /// Takes a boolean out; `null` and `""` count as absent.
-    pub(crate) fn take_bool(&mut self, name: &str) -> Result<Option<bool>> {
-        match self.take(name) {
-            None => Ok(None),
-            Some(Json::Bool(flag)) => Ok(Some(flag)),
-            Some(Json::String(text)) if text.is_empty() => Ok(None),
-            Some(other) => Err(other.mismatch(&self.pointer_to(name), "a boolean")),
-        }
-    }
-
     /// The error for a member that has to be there.
     pub(crate) fn missing(&self, name: &str) -> Error {
         let pointer = self.pointer_to(name);

@@ -354,6 +354,10 @@ fn queries_that_are_no_sas() {
         "mysig=abc",
         "a b&sig=x",
         "comp=list&xsig=1",
+        "sv&sig=x",
+        "sv=%ff&sig=x",
+        "sv=x y&sig=x",
+        &format!("sv={}&sig=x", "x".repeat(8 << 10)),
     ] {
         let message = refused(production(), uri(&format!("{CONTAINER}?{query}")), "/blobContainerUri");
         assert!(message.contains("not a SAS"), "{message}");

@@ -1,4 +1,5 @@
 //! What is particular to [`DirectorySource`] and [`DirectorySink`].
+#![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 use std::fs;
 use std::path::Path;
@@ -191,16 +192,18 @@ async fn deflated_files_and_nested_uids_are_read() {
 }
 
 #[tokio::test]
-async fn uids_padded_with_spaces_are_trimmed() {
-    let padded = slice(1);
-    let uid = fixtures::series_uid(1, 1);
-    let at = padded.windows(uid.as_str().len()).position(|at| at == uid.as_str().as_bytes()).unwrap();
-    let mut padded = padded.to_vec();
-    let pad = at + uid.as_str().len();
-    assert_eq!(padded[pad], 0, "the UID has an odd length");
-    padded[pad] = b' ';
-    let archive = folder([("x", padded.into())]);
-    assert_eq!(numbers(&page(&DirectorySource::open(archive.path()).unwrap(), None, 9).await), [1]);
+async fn padding_of_uids_is_trimmed() {
+    for padding in [b"\0\0", b"  ", b" \0"] {
+        let mut padded = slice(1).to_vec();
+        let uid = fixtures::series_uid(1, 1);
+        let uid = uid.as_str();
+        let end = uid.len() + padded.windows(uid.len()).position(|at| at == uid.as_bytes()).unwrap();
+        padded[end - 2..end].copy_from_slice(padding);
+        let archive = folder([("x", padded.into())]);
+        let page = page(&DirectorySource::open(archive.path()).unwrap(), None, 9).await;
+        let shorter = page.instances[0].identifier().series_instance_uid();
+        assert_eq!(shorter.as_str(), uid[..uid.len() - 2].trim_end_matches('.'));
+    }
 }
 
 #[tokio::test]
@@ -213,20 +216,19 @@ async fn a_root_that_is_missing_or_a_file_is_refused() {
 
 #[tokio::test]
 async fn an_archive_that_went_away_is_unavailable_and_not_lost() {
-    let archive = folder([("a", slice(1)), ("b", slice(2))]);
-    let root =
-        archive.path().join("..").join(format!("{}-away", archive.path().file_name().unwrap().display()));
-    let source = DirectorySource::open(archive.path()).unwrap();
+    let disk = folder([("mount/a", slice(1)), ("mount/b", slice(2))]);
+    let (root, away) = (disk.path().join("mount"), disk.path().join("away"));
+    let source = DirectorySource::open(&root).unwrap();
     let listed = page(&source, None, 1).await;
-    fs::rename(archive.path(), &root).unwrap();
+    fs::rename(&root, &away).unwrap();
     let open = || async { source.open(&listed.instances[0]).await.unwrap_err().kind() };
     let list = |after| source.list(ListRequest::new(Scope::Everything, after, 9));
     assert_eq!(open().await, ErrorKind::Unavailable, "missing");
     assert_eq!(list(None).await.unwrap_err().kind(), ErrorKind::Unavailable);
-    fs::create_dir(archive.path()).unwrap();
+    fs::create_dir(&root).unwrap();
     assert_eq!(open().await, ErrorKind::Unavailable, "empty, as an unmounted folder is");
-    fs::remove_dir(archive.path()).unwrap();
-    fs::rename(&root, archive.path()).unwrap();
+    fs::remove_dir(&root).unwrap();
+    fs::rename(&away, &root).unwrap();
     assert_eq!(read(&source, &listed.instances[0]).await, slice(1));
     assert_eq!(numbers(&list(None).await.unwrap()), [1, 2]);
     assert_eq!(numbers(&list(listed.next.as_ref()).await.unwrap()), [2]);
@@ -302,4 +304,141 @@ mod unix {
         let source = DirectorySource::open(archive.path()).unwrap().follow_links(true);
         assert_eq!(numbers(&page(&source, None, 9).await), [1, 2, 3]);
     }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_told() {
+        let archive = folder([("a", slice(1)), ("c", slice(2))]);
+        // A link to itself cannot be followed, not even by root.
+        symlink("b", archive.path().join("b")).unwrap();
+        let source = DirectorySource::open(archive.path()).unwrap().follow_links(true);
+        let first = page(&source, None, 1).await;
+        assert_eq!((numbers(&first), warnings(&first)), (vec![1], vec![]));
+        let second = page(&source, first.next.as_ref(), 1).await;
+        assert_eq!((numbers(&second), warnings(&second)), (vec![2], vec![("unreadableFolder", 1)]));
+        assert_eq!(source.report().unreadable_folders, 1);
+    }
+}
+
+mod sink {
+    use dicom_export::sink::LogKey;
+    use dicom_export::testing::fixtures::instance;
+    use dicom_export::{BlobPath, BlobSink, DirectorySink, OperationId, Retry, Upload};
+
+    use super::*;
+
+    fn upload(window: u64) -> Upload {
+        Upload::new(window, Retry::none(), 1)
+    }
+
+    #[tokio::test]
+    async fn urls_are_file_urls() {
+        let folder = TempDir::new().unwrap();
+        let sink = DirectorySink::open(folder.path().join("with space ü")).unwrap();
+        let path = BlobPath::instance(OperationId::random(), &instance(1, 1, 1));
+        let url = url::Url::parse(&sink.url(&path)).unwrap();
+        assert_eq!(url.scheme(), "file");
+        sink.put(&path, Content::from_bytes(slice(1)), &upload(1 << 20)).await.unwrap();
+        assert_eq!(fs::read(url.to_file_path().unwrap()).unwrap(), slice(1));
+    }
+
+    /// A process that is killed in the middle of an append leaves half a line; the next append must not go on there.
+    #[tokio::test]
+    async fn half_a_line_at_the_end_of_a_log_is_taken_away() {
+        let folder = TempDir::new().unwrap();
+        let sink = DirectorySink::open(folder.path()).unwrap();
+        let log = BlobPath::error_log(OperationId::random());
+        let file = folder.path().join(log.as_str());
+        for (before, kept) in [
+            ("".to_owned(), ""),
+            ("one\n".to_owned(), "one\n"),
+            ("one\ntw".to_owned(), "one\n"),
+            ("on".to_owned(), ""),
+            (format!("one\n{}", "x".repeat(200_000)), "one\n"),
+        ] {
+            write(&file, before.as_bytes());
+            sink.prepare(&log).await.unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap(), before, "preparing changes nothing");
+            sink.append(&log, LogKey::batch(1), "three\n".into()).await.unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap(), format!("{kept}three\n"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_one_is_refused() {
+        let folder = folder([("file", slice(1))]);
+        let refused = DirectorySink::open(folder.path().join("file/below")).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Invalid);
+        assert!(!refused.to_string().contains("below"), "a path is shown: {refused}");
+        let refused = DirectorySink::open(folder.path().join("file")).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Invalid);
+    }
+
+    /// A disk that went away must not be replaced by a folder on the disk beneath it.
+    #[tokio::test]
+    async fn a_folder_that_went_away_is_not_made_again() {
+        let folder = TempDir::new().unwrap();
+        let root = folder.path().join("mount");
+        let sink = DirectorySink::open(&root).unwrap();
+        fs::remove_dir(&root).unwrap();
+        let operation = OperationId::random();
+        let path = BlobPath::instance(operation, &instance(1, 1, 1));
+        let put = sink.put(&path, Content::from_bytes(slice(1)), &upload(1 << 20)).await;
+        assert_eq!(put.unwrap_err().kind(), ErrorKind::NotFound);
+        let prepared = sink.prepare(&BlobPath::error_log(operation)).await;
+        assert_eq!(prepared.unwrap_err().kind(), ErrorKind::NotFound);
+        assert!(!root.exists());
+    }
+
+    #[tokio::test]
+    async fn small_chunks_and_a_small_window_are_written_whole() {
+        let folder = TempDir::new().unwrap();
+        let sink = DirectorySink::open(folder.path()).unwrap();
+        let path = BlobPath::instance(OperationId::random(), &instance(1, 1, 1));
+        let bytes = slice(1);
+        for window in [0, 1, 1000] {
+            let chunks: Vec<_> = bytes.chunks(10).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
+            let content = Content::from_stream(None, futures::stream::iter(chunks));
+            let stored = sink.put(&path, content, &upload(window)).await.unwrap();
+            assert_eq!(stored.size, bytes.len() as u64);
+            assert_eq!(fs::read(folder.path().join(path.as_str())).unwrap(), bytes);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_data_set_in_memory_is_a_content() {
+    let object = Arc::new(fixtures::multi_frame_object(1, 1, 1, 600));
+    let content = Content::from_dicom_object(Arc::clone(&object));
+    assert_eq!(bytes(content).await, fixtures::part10(&object));
+    let mut broken = fixtures::ct_slice_object(1, 1, 1);
+    broken.update_meta(|meta| meta.transfer_syntax = "1.2.3".to_owned());
+    let refused =
+        Content::from_dicom_object(Arc::new(broken)).into_stream().try_collect::<Vec<Bytes>>().await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unreadable);
+}
+
+/// Whatever the bytes, a listing goes on.
+#[tokio::test]
+async fn a_listing_survives_any_damage() {
+    let whole = slice(1);
+    let head = whole.windows(4).position(|at| at == b"\xE0\x7F\x10\x00").unwrap();
+    let mut random = fastrand::Rng::with_seed(7);
+    let damaged: Vec<(String, Bytes)> = (0..3000)
+        .map(|number| {
+            let mut bytes = whole[..head].to_vec();
+            for _ in 0..random.usize(1..8) {
+                let at = random.usize(132..bytes.len());
+                bytes[at] = random.u8(..);
+            }
+            (format!("{number}"), bytes.into())
+        })
+        .collect();
+    let archive = folder(damaged.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())));
+    write(archive.path().join("z"), &slice(2));
+    let source = DirectorySource::open(archive.path()).unwrap();
+    let page = page(&source, None, 10_000).await;
+    let report = source.report();
+    let last = page.instances.last().unwrap();
+    assert_eq!(*last.identifier(), fixtures::instance(1, 1, 2));
+    assert_eq!(page.instances.len() as u64 + report.duplicates + report.unidentified, 3001, "{report:?}");
 }

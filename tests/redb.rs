@@ -1,4 +1,5 @@
 //! The store in one file: opening and refusing, and what a power cut leaves.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -6,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dicom_export::store::{Checkpoint, OperationKey, OperationStore, RedbOperationStore, StorageBackend};
+use dicom_export::testing::store_conformance;
 use dicom_export::{ErrorKind, OperationId, OperationSpec, OperationStatus, Timestamp};
 use redb::backends::InMemoryBackend;
 use redb::{Database, TableDefinition};
@@ -31,6 +33,13 @@ fn spec(number: u128) -> OperationSpec {
 
 fn first() -> Checkpoint {
     Checkpoint::first("2022-09-08T16:40:36.2627618Z".parse::<Timestamp>().unwrap())
+}
+
+#[tokio::test]
+async fn it_holds_to_the_contract_of_a_store() {
+    let folder = tempfile::tempdir().unwrap();
+    store_conformance(&RedbOperationStore::open(folder.path().join("state.redb")).unwrap()).await;
+    store_conformance(&RedbOperationStore::open_backend(|| Ok(InMemoryBackend::new())).unwrap()).await;
 }
 
 #[tokio::test]
@@ -368,7 +377,7 @@ async fn a_power_cut_at_any_write_loses_nothing_that_was_confirmed() {
         history.push((recorder.steps(), confirmed.clone()));
     }
 
-    let journal = recorder.journal.lock().unwrap();
+    let journal = std::mem::take(&mut *recorder.journal.lock().unwrap());
     let (opened, _) = history[0];
     let last = history[history.len() - 1].0;
     let (mut synced, mut since) = (Vec::new(), 0);

@@ -53,6 +53,7 @@ pub(crate) struct Knobs {
     pub(crate) batch_size: usize,
     pub(crate) checkpoint_every: Duration,
     pub(crate) lease: Duration,
+    pub(crate) retention: Duration,
 }
 
 impl ExportEngineBuilder {
@@ -70,6 +71,7 @@ impl ExportEngineBuilder {
                 batch_size: 256,
                 checkpoint_every: Duration::from_secs(1),
                 lease: Duration::from_secs(15),
+                retention: Duration::from_secs(7 * 24 * 3600),
             },
         }
     }
@@ -142,6 +144,12 @@ impl ExportEngineBuilder {
     /// that. Clocks of replicas over one store must agree to within a fraction of it.
     pub fn lease(mut self, term: Duration) -> Self {
         self.knobs.lease = term;
+        self
+    }
+
+    /// How long ended operations are remembered. Default: 7 days. What they exported stays.
+    pub fn retention(mut self, age: Duration) -> Self {
+        self.knobs.retention = age;
         self
     }
 

@@ -2,12 +2,14 @@
 
 mod admission;
 mod builder;
+mod expiry;
 mod guard;
 mod ledger;
 mod observer;
 mod place;
 mod plan;
 mod progress;
+mod retention;
 mod run;
 mod service;
 mod status;
@@ -21,7 +23,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -87,6 +89,8 @@ struct Inner {
     running: Mutex<HashMap<OperationId, Running>>,
     /// Sinks that operations were given open.
     sinks: Mutex<HashMap<OperationId, Arc<dyn BlobSink>>>,
+    /// When ended operations were last looked for.
+    swept: Mutex<Option<Instant>>,
     tasks: TaskTracker,
     /// No operation is accepted any more.
     drain: CancellationToken,
@@ -123,6 +127,7 @@ impl ExportEngine {
             limiters: Mutex::default(),
             running: Mutex::default(),
             sinks: Mutex::default(),
+            swept: Mutex::default(),
             tasks: TaskTracker::new(),
             drain: CancellationToken::new(),
             abandon: CancellationToken::new(),
@@ -175,6 +180,7 @@ impl ExportEngine {
         self.detached(async move {
             let operation = engine.create(new).await?;
             engine.spawn_run(operation.operation_id)?;
+            engine.inner.forget_now_and_then().await;
             Ok(operation)
         })
         .await
@@ -209,20 +215,14 @@ impl ExportEngine {
     /// The store's.
     pub async fn resume_all(&self) -> Result<Vec<OperationId>> {
         self.inner.accepting()?;
-        const PAGE: usize = 100;
-        let (mut found, mut after) = (Vec::new(), None);
-        loop {
-            let page = self.inner.store.list(after, PAGE).await?;
-            for key in &page {
-                if self.inner.is_left(key.id).await? && self.spawn_run(key.id).is_ok() {
-                    found.push(key.id);
-                }
-            }
-            match page.last() {
-                Some(last) if page.len() == PAGE => after = Some(*last),
-                _ => return Ok(found),
+        self.inner.forget_now_and_then().await;
+        let mut found = Vec::new();
+        for id in self.inner.every_operation().await? {
+            if self.inner.is_left(id).await? && self.spawn_run(id).is_ok() {
+                found.push(id);
             }
         }
+        Ok(found)
     }
 
     /// The status document.
@@ -236,6 +236,17 @@ impl ExportEngine {
     /// How an operation that runs in this process is getting on; `None` when it does not.
     pub fn progress(&self, id: OperationId) -> Option<watch::Receiver<Progress>> {
         self.inner.running().get(&id).map(|running| running.progress.clone())
+    }
+
+    /// Forgets operations that ended longer ago than the builder's `retention`. The engine does it by itself, once an hour
+    /// at most, when an operation is started and in [`resume_all`](Self::resume_all); what they exported stays.
+    ///
+    /// Gives how many there were.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn forget_ended(&self) -> Result<usize> {
+        self.inner.forget_ended().await
     }
 
     /// Waits until an operation has ended, or until the engine has been shut down and has left it.
@@ -348,8 +359,8 @@ impl Inner {
     }
 
     async fn record(&self, id: OperationId) -> Result<OperationRecord> {
-        let (spec, checkpoint) = (self.store.spec(id).await?, self.store.load(id).await?);
-        Ok(OperationRecord { operation: document(&spec, &checkpoint), context: spec.context.clone() })
+        let checkpoint = self.store.load(id).await?;
+        Ok(OperationRecord { operation: document(id, &checkpoint), context: checkpoint.context })
     }
 
     async fn operation(&self, id: OperationId) -> Result<Operation> {
@@ -378,8 +389,9 @@ impl Inner {
             self.resumable(checkpoint)?;
             checkpoint.status = OperationStatus::Running;
             checkpoint.error = None;
-            if destination.is_some() {
-                checkpoint.destination.clone_from(&destination);
+            if let Some(destination) = &destination {
+                checkpoint.warn_of_expiry(destination.expires, None);
+                checkpoint.destination = Some(destination.clone());
             }
             Ok(())
         })

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::engine::expiry::Pace;
 use crate::engine::ledger::Ledger;
 use crate::engine::progress::{Counters, Progress};
 use crate::engine::run::{Run, Stop};
@@ -91,6 +92,7 @@ impl Place {
         };
         let run = Run {
             transfers: Arc::new(transfers),
+            pace: Pace::from(&ledger.checkpoint),
             ledger,
             batch_size: knobs.batch_size,
             checkpoint_every: knobs.checkpoint_every,

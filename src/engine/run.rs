@@ -9,6 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::engine::expiry::Pace;
 use crate::engine::ledger::Ledger;
 use crate::engine::plan::{Batch, Planner, Prefix};
 use crate::engine::progress::Progress;
@@ -46,6 +47,7 @@ pub(crate) struct Stop {
 pub(crate) struct Run {
     pub(crate) transfers: Arc<Transfers>,
     pub(crate) ledger: Ledger,
+    pub(crate) pace: Pace,
     pub(crate) batch_size: usize,
     pub(crate) checkpoint_every: Duration,
     pub(crate) stop: Stop,
@@ -235,6 +237,9 @@ impl Run {
         let checkpoint = &mut self.ledger.checkpoint;
         checkpoint.position = position;
         checkpoint.totals.add(&waiting.totals);
+        if let Some(end) = self.pace.estimated_end(checkpoint) {
+            checkpoint.warn_of_expiry(self.transfers.operation.destination.expires, Some(end));
+        }
         *waiting = Waiting::default();
         self.ledger.save().await
     }

@@ -5,6 +5,8 @@ pub mod azure;
 #[cfg(feature = "fs")]
 mod directory;
 mod memory;
+#[cfg(feature = "object_store")]
+mod object_store;
 mod provider;
 
 use std::fmt;
@@ -17,6 +19,8 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "fs")]
 pub use self::directory::DirectorySink;
 pub use self::memory::{MemorySink, MemorySinkProvider};
+#[cfg(feature = "object_store")]
+pub use self::object_store::ObjectStoreSink;
 pub use self::provider::{CheckedSettings, Secret, SinkProvider};
 use crate::error::Result;
 use crate::flow::Upload;

@@ -7,17 +7,27 @@ use url::form_urlencoded;
 use crate::error::{Error, Result};
 use crate::timestamp::Timestamp;
 
+/// A SAS has some 300 characters; it becomes part of a URL, which may have 64 KiB.
+const LONGEST: usize = 8 << 10;
+
 /// Takes a SAS with or without its `?`; `at` is the property it stands in, for errors.
 pub(crate) fn read_sas(text: &str, at: &str) -> Result<SecretString> {
     let sas = text.strip_prefix('?').unwrap_or(text);
     if sas.contains('#') {
         return Err(Error::invalid(at, format!("'{at}' has a fragment")));
     }
-    let signed = sas.split('&').filter_map(|pair| pair.split_once('=')).any(|(name, value)| {
-        // Without a signature it is some other query, and whoever sent it expects it to do something.
-        name.eq_ignore_ascii_case("sig") && !value.is_empty()
+    let mut pairs = sas.split('&').filter(|pair| !pair.is_empty());
+    let well_formed = sas.len() <= LONGEST
+        && sas.bytes().all(|b| b.is_ascii_graphic())
+        && pairs.clone().all(|pair| pair.contains('='))
+        // What a lossy reader puts where escapes are no UTF-8.
+        && !form_urlencoded::parse(sas.as_bytes()).any(|(_, value)| value.contains('\u{fffd}'));
+    // Without a signature it is some other query, and whoever sent it expects it to do something.
+    let signed = pairs.any(|pair| {
+        matches!(pair.split_once('='), Some((name, value))
+        if name.eq_ignore_ascii_case("sig") && !value.is_empty())
     });
-    if !signed || !sas.bytes().all(|b| b.is_ascii_graphic()) {
+    if !well_formed || !signed {
         return Err(Error::invalid(at, format!("'{at}' has a query that is not a SAS")));
     }
     Ok(SecretString::from(sas))
@@ -25,7 +35,6 @@ pub(crate) fn read_sas(text: &str, at: &str) -> Result<SecretString> {
 
 /// When a SAS expires: its `se` field, a UTC time as a date, to the minute, or to the second or better ("Create a
 /// service SAS", Azure Blob Storage REST API). `None` when it says nothing readable, as with a stored access policy.
-#[allow(dead_code, reason = "for hosts that plan long exports; nothing asks yet")]
 pub(crate) fn sas_expiry(sas: &SecretString) -> Option<Timestamp> {
     let (_, expiry) = form_urlencoded::parse(sas.expose_secret().as_bytes())
         .find(|(name, _)| name.eq_ignore_ascii_case("se"))?;

@@ -1,0 +1,98 @@
+//! What the server refuses, and how slow it is.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// Each is 0, and then does nothing, until it is set. They apply to writes.
+#[derive(Default)]
+pub struct Limits {
+    /// Every Nth write is refused with 503.
+    busy: AtomicU64,
+    /// Each answer waits so many milliseconds.
+    latency: AtomicU64,
+    /// So many writes at once; one more is refused with 503.
+    slots: AtomicU64,
+    /// So many writes a second, with bursts of a tenth of that; one more is refused with 503 and `Retry-After: 1`.
+    rate: AtomicU64,
+    writes: AtomicU64,
+    bucket: Mutex<Option<Bucket>>,
+}
+
+/// Why a write is refused.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    Busy,
+    RetryAfterASecond,
+}
+
+impl Limits {
+    /// Sets those that a query names, such as `slots=8&rate=0`; the others stay.
+    pub fn set(&self, query: &str) -> Result<(), String> {
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let limit = match name {
+                "busy" => &self.busy,
+                "latency" => &self.latency,
+                "slots" => &self.slots,
+                "rate" => &self.rate,
+                _ => return Err(format!("there is no limit '{name}'\n")),
+            };
+            limit.store(value.parse().map_err(|_| format!("'{name}' must be a number\n"))?, Relaxed);
+        }
+        *self.bucket() = None;
+        Ok(())
+    }
+
+    /// Whether this write is refused, with so many (this one included) in flight.
+    pub fn refuse(&self, in_flight: u64) -> Option<Refusal> {
+        let write = self.writes.fetch_add(1, Relaxed) + 1;
+        let busy = self.busy.load(Relaxed);
+        let slots = self.slots.load(Relaxed);
+        if (busy > 0 && write.is_multiple_of(busy)) || (slots > 0 && in_flight > slots) {
+            return Some(Refusal::Busy);
+        }
+        let rate = self.rate.load(Relaxed);
+        if rate == 0 {
+            return None;
+        }
+        let taken = self.bucket().get_or_insert_with(|| Bucket::full(rate)).take(rate);
+        (!taken).then_some(Refusal::RetryAfterASecond)
+    }
+
+    pub fn latency(&self) -> Duration {
+        Duration::from_millis(self.latency.load(Relaxed))
+    }
+
+    fn bucket(&self) -> std::sync::MutexGuard<'_, Option<Bucket>> {
+        self.bucket.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// A token bucket.
+struct Bucket {
+    tokens: f64,
+    filled: Instant,
+}
+
+impl Bucket {
+    fn full(rate: u64) -> Self {
+        Self { tokens: Self::size(rate), filled: Instant::now() }
+    }
+
+    fn size(rate: u64) -> f64 {
+        (rate as f64 / 10.0).max(1.0)
+    }
+
+    fn take(&mut self, rate: u64) -> bool {
+        let now = Instant::now();
+        let new = now.duration_since(self.filled).as_secs_f64() * rate as f64;
+        self.tokens = (self.tokens + new).min(Self::size(rate));
+        self.filled = now;
+        let taken = self.tokens >= 1.0;
+        if taken {
+            self.tokens -= 1.0;
+        }
+        taken
+    }
+}

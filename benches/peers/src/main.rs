@@ -1,0 +1,88 @@
+//! The barest upload loop on `object_store`: what any engine on it pays at least.
+//!
+//! `bare-loop FOLDER CONTAINER_URL?SAS [AT_ONCE]` puts each file under the folder, 32 at once unless told, those over
+//! 16 MiB in blocks of 8 MiB.
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use futures::{StreamExt, TryStreamExt};
+use object_store::azure::{MicrosoftAzure, MicrosoftAzureBuilder};
+use object_store::{ObjectStoreExt, PutPayload, WriteMultipart};
+use tokio::io::AsyncReadExt;
+use walkdir::WalkDir;
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+const SINGLE_PUT: u64 = 16 << 20;
+const BLOCK: usize = 8 << 20;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (folder, container, at_once) = match &*arguments {
+        [folder, container] => (folder, container, 32),
+        [folder, container, at_once] => (folder, container, at_once.parse()?),
+        _ => return Err("bare-loop FOLDER CONTAINER_URL?SAS [AT_ONCE]".into()),
+    };
+    let store = Arc::new(open(container)?);
+    let entries = WalkDir::new(folder)
+        .into_iter()
+        .filter(|entry| !entry.as_ref().is_ok_and(|entry| entry.file_type().is_dir()));
+    let (files, bytes) = futures::stream::iter(entries)
+        .map(|entry| {
+            let store = Arc::clone(&store);
+            async move {
+                let entry = entry?;
+                let name = entry.path().strip_prefix(folder)?.to_str().ok_or("a file name is not UTF-8")?;
+                put(&store, name, entry.path(), entry.metadata()?.len()).await
+            }
+        })
+        .buffer_unordered(at_once)
+        .try_fold((0u64, 0u64), |(files, bytes), length| async move { Ok((files + 1, bytes + length)) })
+        .await?;
+    println!("{files} files, {bytes} bytes");
+    Ok(())
+}
+
+fn open(container: &str) -> Result<MicrosoftAzure> {
+    let (url, sas) = container.split_once('?').ok_or("the container URL has no SAS")?;
+    let (account, name) = url.rsplit_once('/').ok_or("not a container URL")?;
+    let sas: Vec<_> = sas
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let store = MicrosoftAzureBuilder::new()
+        .with_account("devstoreaccount1")
+        .with_container_name(name)
+        .with_endpoint(account.to_owned())
+        .with_sas_authorization(sas)
+        .with_allow_http(true)
+        .build()?;
+    Ok(store)
+}
+
+async fn put(store: &MicrosoftAzure, name: &str, file: &Path, length: u64) -> Result<u64> {
+    let to = object_store::path::Path::from(format!("bare/{name}"));
+    if length <= SINGLE_PUT {
+        store.put(&to, PutPayload::from(tokio::fs::read(file).await?)).await?;
+        return Ok(length);
+    }
+    let mut upload = WriteMultipart::new_with_chunk_size(store.put_multipart(&to).await?, BLOCK);
+    let mut file = tokio::fs::File::open(file).await?;
+    loop {
+        let mut block = BytesMut::with_capacity(BLOCK);
+        while block.len() < BLOCK && file.read_buf(&mut block).await? > 0 {}
+        if block.is_empty() {
+            break;
+        }
+        upload.wait_for_capacity(8).await?;
+        upload.put(block.freeze());
+    }
+    upload.finish().await?;
+    Ok(length)
+}

@@ -1,0 +1,151 @@
+//! The engine as a command: a folder of DICOM files to a folder or an Azure Blob container.
+//!
+//! `cargo run --release --example export -- --help`
+//!
+//! The final status document is the only thing on stdout. Exit status: 0 completed and nothing skipped, 3 completed
+//! with skips, 1 failed or canceled, 2 bad arguments or an unusable source or destination.
+
+mod args;
+mod bar;
+#[cfg(feature = "redb")]
+mod state;
+#[cfg(not(feature = "redb"))]
+#[path = "no_state.rs"]
+mod state;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use dicom_export::sink::DirectorySink;
+use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
+use dicom_export::source::DirectorySource;
+use dicom_export::{
+    BlobSink, Concurrency, Error, ErrorKind, ExportDestination, ExportEngine, ExportService, NewOperation,
+    Operation, OperationId, OperationStatus, Retry, Target,
+};
+
+use crate::args::{Args, Destination, Resume};
+
+const FAILED: u8 = 1;
+const UNUSABLE: u8 = 2;
+const SKIPPED: u8 = 3;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    let args = match Args::parse() {
+        Ok(Some(args)) => args,
+        Ok(None) => {
+            print!("{}", args::HELP);
+            return ExitCode::SUCCESS;
+        }
+        Err(fault) => return unusable(&fault),
+    };
+    match export(args).await {
+        Ok(code) => code,
+        Err(error) => unusable(&error.to_string()),
+    }
+}
+
+/// # Errors
+/// The operation could not be started.
+async fn export(args: Args) -> dicom_export::Result<ExitCode> {
+    let source = Arc::new(DirectorySource::open(&args.source)?);
+    let engine = engine(&args, Arc::clone(&source))?;
+    let target = target(args.destination)?;
+    let started = match args.resume {
+        Some(wanted) => engine.resume(resumed(&engine, wanted).await?, Some(target)).await?,
+        None => engine.start(NewOperation::new(args.wanted, target)).await?,
+    };
+    let id = started.operation_id;
+
+    let canceler = engine.clone();
+    tokio::spawn(async move {
+        // An operation that has just ended needs no canceling.
+        if tokio::signal::ctrl_c().await.is_ok() && canceler.cancel(id).await.is_ok() {
+            eprintln!("canceling");
+        }
+    });
+    if let Some(progress) = engine.progress(id).filter(|_| !args.quiet) {
+        bar::show(progress).await;
+    }
+    let ended = engine.wait(id).await?;
+
+    let passed_over = source.report();
+    if !passed_over.is_empty() {
+        eprintln!(
+            "passed over: {} files that repeat an instance, {} DICOM files without readable UIDs, \
+             {} unreadable files, {} unreadable folders",
+            passed_over.duplicates,
+            passed_over.unidentified,
+            passed_over.unreadable_files,
+            passed_over.unreadable_folders,
+        );
+    }
+    println!("{}", serde_json::to_string(&ended).unwrap_or_default());
+    Ok(exit_code(&ended))
+}
+
+fn engine(args: &Args, source: Arc<DirectorySource>) -> dicom_export::Result<ExportEngine> {
+    let policy = match args.development {
+        true => AzureBlobPolicy::development(),
+        false => AzureBlobPolicy::new(),
+    };
+    let mut builder = ExportEngine::builder(source)
+        .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy));
+    if let Some(transfers) = args.concurrency {
+        builder = builder.concurrency(Concurrency::Fixed(transfers));
+    }
+    if let Some(bytes) = args.memory {
+        builder = builder.memory(bytes);
+    }
+    if let Some(budget) = args.retry_for {
+        builder = builder.retry(Retry::for_up_to(budget));
+    }
+    if let Some(path) = &args.state {
+        builder = builder.store(state::open(path)?);
+    }
+    builder.build()
+}
+
+/// The operation to go on with.
+async fn resumed(engine: &ExportEngine, wanted: Resume) -> dicom_export::Result<OperationId> {
+    match wanted {
+        Resume::Operation(id) => Ok(id),
+        Resume::Last => match engine.list(None, 1).await?.first() {
+            Some(last) => Ok(last.operation.operation_id),
+            None => Err(Error::new(ErrorKind::NotFound, "the state file holds no operation")),
+        },
+    }
+}
+
+fn target(destination: Destination) -> dicom_export::Result<Target> {
+    Ok(match destination {
+        Destination::Folder(path) => {
+            let sink: Arc<dyn BlobSink> = Arc::new(DirectorySink::open(path)?);
+            sink.into()
+        }
+        Destination::Azure(destination) => destination.into(),
+    })
+}
+
+fn exit_code(ended: &Operation) -> ExitCode {
+    match ended.status {
+        OperationStatus::Completed if ended.results.skipped == 0 => ExitCode::SUCCESS,
+        OperationStatus::Completed => SKIPPED.into(),
+        _ => {
+            if let Some(error) = &ended.error {
+                eprintln!("error: {}", error.message);
+            }
+            FAILED.into()
+        }
+    }
+}
+
+fn unusable(fault: &str) -> ExitCode {
+    eprintln!("error: {fault}");
+    UNUSABLE.into()
+}

@@ -1,0 +1,186 @@
+//! Every source, sink and store here holds to the contract of its trait, and the fixtures are DICOM.
+#![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dicom_dictionary_std::tags;
+use dicom_export::source::DirectorySource;
+use dicom_export::store::MemoryOperationStore;
+use dicom_export::testing::{SinkQuirks, fixtures, sink_conformance, source_conformance, store_conformance};
+use dicom_export::{
+    BlobSink, DirectorySink, ErrorKind, InstanceIdentifier, MemorySink, MemorySource, ObjectStoreSink,
+};
+use futures::TryStreamExt;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::{Attribute, ObjectStore, ObjectStoreExt};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// Three studies of two series of five slices, one of them with a multi-frame instance.
+fn archive() -> BTreeMap<InstanceIdentifier, Bytes> {
+    let mut archive = BTreeMap::new();
+    for (study, series) in [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2)] {
+        for instance in 0..5 {
+            let slice = fixtures::ct_slice(study, series, instance);
+            archive.insert(fixtures::instance(study, series, instance), slice);
+        }
+    }
+    // Larger than what a file source reads in one piece.
+    archive.insert(fixtures::instance(3, 3, 1), fixtures::multi_frame(3, 3, 1, 1100));
+    archive
+}
+
+#[tokio::test]
+async fn memory_source() {
+    let archive = archive();
+    let source: Arc<MemorySource> = Arc::new(archive.clone().into_iter().collect());
+    source_conformance(|| Arc::clone(&source), &archive).await;
+}
+
+#[tokio::test]
+async fn directory_source() {
+    let archive = archive();
+    let folder = TempDir::new().unwrap();
+    for (number, bytes) in archive.values().enumerate() {
+        // The order of paths is not that of identifiers.
+        let path = folder.path().join(format!("{}/{}", number % 3, 1000 - number));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    source_conformance(|| DirectorySource::open(folder.path()).unwrap(), &archive).await;
+    let one = Arc::new(DirectorySource::open(folder.path()).unwrap());
+    source_conformance(|| Arc::clone(&one), &archive).await;
+}
+
+#[tokio::test]
+async fn memory_sink() {
+    let sink = MemorySink::new();
+    sink_conformance(&sink, async |name| sink.get(name), &SinkQuirks::default()).await;
+}
+
+#[test]
+fn directory_sink() {
+    let folder = TempDir::new().unwrap();
+    let root = folder.path().join("not/there yet");
+    let sink = DirectorySink::open(&root).unwrap();
+    let read = async |name: &str| std::fs::read(root.join(name)).ok().map(Bytes::from);
+    let quirks = SinkQuirks::default().lengths([(1 << 20) - 1, 1 << 20, (1 << 20) + 1]);
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(sink_conformance(&sink, read, &quirks));
+    // Waits for the threads that outlive a put that was dropped.
+    drop(runtime);
+    let left = |file: walkdir::DirEntry| file.file_name().to_str().unwrap().starts_with('.');
+    assert!(
+        !walkdir::WalkDir::new(&root).into_iter().any(|file| left(file.unwrap())),
+        "hidden files are left"
+    );
+}
+
+#[tokio::test]
+async fn object_store_sink() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let sink = ObjectStoreSink::new(Arc::clone(&store), "https://user:pw@host/bucket/?sig=secret");
+    let sink = sink.with_prefix("a/b").unwrap();
+    let read = async |name: &str| blob(&*store, &format!("a/b/{name}")).await;
+    sink_conformance(&sink, read, &object_store_quirks()).await;
+    assert!(sink.account() == "https://host/bucket" && !format!("{sink:?}").contains("secret"));
+    // Of the logs' parts none is left.
+    let names: Vec<_> = store.list(None).map_ok(|meta| meta.location).try_collect().await.unwrap();
+    assert!(names.iter().all(|name| !name.as_ref().contains("parts")), "{names:?}");
+    let log = names.iter().find(|name| name.as_ref().ends_with("errors.log")).unwrap();
+    let instance = names.iter().find(|name| name.as_ref().ends_with(".dcm")).unwrap();
+    for (name, content_type) in [(log, "application/x-ndjson"), (instance, "application/dicom")] {
+        let stored = store.get(name).await.unwrap();
+        let found = stored.attributes.get(&Attribute::ContentType).map(|value| value.as_ref());
+        assert_eq!(found, Some(content_type), "{name}");
+    }
+}
+
+/// A store that has no content types.
+#[tokio::test]
+async fn object_store_sink_on_a_file_system() {
+    let folder = TempDir::new().unwrap();
+    let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
+    let sink = ObjectStoreSink::new(Arc::clone(&store), "file:///archive");
+    sink_conformance(&sink, async |name| blob(&*store, name).await, &object_store_quirks()).await;
+}
+
+fn object_store_quirks() -> SinkQuirks {
+    let part = 5 << 20;
+    SinkQuirks::default().log_is_joined_at_the_end().lengths([part - 1, part, part + 1, 2 * part])
+}
+
+async fn blob(store: &dyn ObjectStore, name: &str) -> Option<Bytes> {
+    match store.get(&name.into()).await {
+        Ok(found) => Some(found.bytes().await.unwrap()),
+        Err(object_store::Error::NotFound { .. }) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn a_prefix_is_plain() {
+    let sink = || ObjectStoreSink::new(Arc::new(InMemory::new()), "memory:///");
+    for prefix in ["a b", "a?b", "a%20b", "../b", "a//b", "ä"] {
+        assert_eq!(sink().with_prefix(prefix).unwrap_err().kind(), ErrorKind::Invalid, "{prefix}");
+    }
+    assert!(sink().with_prefix("").is_ok() && sink().with_prefix("/a/b-1/").is_ok());
+}
+
+#[tokio::test]
+async fn memory_operation_store() {
+    store_conformance(&MemoryOperationStore::new()).await;
+}
+
+/// A sink behind a pointer is the same sink.
+#[tokio::test]
+async fn sinks_behind_pointers() {
+    let sink = MemorySink::new();
+    let boxed: Box<dyn BlobSink> = Box::new(Arc::new(sink.clone()));
+    sink_conformance(&boxed, async |name| sink.get(name), &SinkQuirks::default()).await;
+}
+
+#[test]
+fn a_ct_slice_reads_back() {
+    let bytes = fixtures::ct_slice(1, 2, 3);
+    assert_eq!(&bytes[128..132], b"DICM");
+    let slice = dicom_object::from_reader(&bytes[..]).unwrap();
+    let text = |tag| slice.element(tag).unwrap().to_str().unwrap().into_owned();
+    let identifier = fixtures::instance(1, 2, 3);
+    assert_eq!(
+        text(tags::STUDY_INSTANCE_UID).trim_end_matches('\0'),
+        identifier.study_instance_uid().as_str()
+    );
+    assert_eq!(
+        text(tags::SERIES_INSTANCE_UID).trim_end_matches('\0'),
+        identifier.series_instance_uid().as_str()
+    );
+    assert_eq!(text(tags::SOP_INSTANCE_UID).trim_end_matches('\0'), identifier.sop_instance_uid().as_str());
+    assert_eq!(slice.element(tags::PIXEL_DATA).unwrap().to_bytes().unwrap().len(), 32 * 32 * 2);
+    assert_eq!(bytes, fixtures::ct_slice(1, 2, 3), "the same numbers make the same bytes");
+}
+
+#[test]
+fn a_multi_frame_instance_reads_back() {
+    let bytes = fixtures::multi_frame(7, 1, 1, 5);
+    let image = dicom_object::from_reader(&bytes[..]).unwrap();
+    assert_eq!(image.element(tags::NUMBER_OF_FRAMES).unwrap().to_int::<u32>().unwrap(), 5);
+    assert_eq!(image.element(tags::PIXEL_DATA).unwrap().to_bytes().unwrap().len(), 5 * 64 * 64);
+}
+
+#[test]
+fn numbers_that_differ_make_uids_that_differ() {
+    let mut seen = HashSet::new();
+    for number in [0, 1, 2, 255, 256, 65_536, 16_777_216, u32::MAX] {
+        assert!(seen.insert(fixtures::study_uid(number)));
+        for series in [0, 1, 256, 65_536, u32::MAX] {
+            assert!(seen.insert(fixtures::series_uid(number, series)));
+            for instance in [0, 1, 256, 65_536, u32::MAX] {
+                assert!(seen.insert(fixtures::instance_uid(number, series, instance)));
+            }
+        }
+    }
+}
