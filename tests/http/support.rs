@@ -148,12 +148,14 @@ pub(crate) struct Server {
     /// What the API's routes stand under.
     pub(crate) prefix: String,
     pub(crate) client: reqwest::Client,
-    task: JoinHandle<()>,
+    task: Option<JoinHandle<()>>,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
@@ -166,8 +168,15 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        let mut server = Self::at(url);
+        server.task = Some(task);
+        server
+    }
+
+    /// One that somebody else runs.
+    pub(crate) fn at(url: String) -> Self {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { url, prefix: String::new(), client, task }
+        Self { url, prefix: String::new(), client, task: None }
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
