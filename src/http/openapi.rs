@@ -53,24 +53,16 @@ pub fn openapi() -> OpenApi {
     info.license = Some(license);
 
     let mut paths = Paths::new();
-    for version in ["", "/v1", "/v2"] {
-        let id = |name: &str| format!("{name}{}", version.trim_start_matches('/').to_ascii_uppercase());
-        let operation = format!("{version}/operations/{{operationId}}");
-        let mut operations = PathItem::new(HttpMethod::Get, status(&id("getOperation")));
-        operations.delete = Some(cancel(&id("cancelOperation"), &id("getOperation")));
-        let items = [
-            (
-                format!("{version}/export"),
-                PathItem::new(HttpMethod::Post, export(&id("export"), &id("getOperation"))),
-            ),
-            (format!("{version}/operations"), PathItem::new(HttpMethod::Get, list(&id("listOperations")))),
-            (operation.clone(), operations),
-            (
-                format!("{operation}/resume"),
-                PathItem::new(HttpMethod::Post, resume(&id("resumeOperation"), &id("getOperation"))),
-            ),
-        ];
-        paths.paths.extend(items);
+    for (prefix, version) in [("", ""), ("/v1", "V1"), ("/v2", "V2")] {
+        let operation = format!("{prefix}/operations/{{operationId}}");
+        let mut at_operation = PathItem::new(HttpMethod::Get, status(version));
+        at_operation.delete = Some(cancel(version));
+        paths.paths.extend([
+            (format!("{prefix}/export"), PathItem::new(HttpMethod::Post, export(version))),
+            (format!("{prefix}/operations"), PathItem::new(HttpMethod::Get, list(version))),
+            (format!("{operation}/resume"), PathItem::new(HttpMethod::Post, resume(version))),
+            (operation, at_operation),
+        ]);
     }
 
     let mut schemas: Vec<(String, RefOr<Schema>)> = Vec::new();
@@ -89,13 +81,13 @@ fn add<T: ToSchema>(schemas: &mut Vec<(String, RefOr<Schema>)>) {
     T::schemas(schemas);
 }
 
-fn export(id: &str, status: &str) -> Operation {
+fn export(version: &str) -> Operation {
     let body = RequestBodyBuilder::new().required(Some(Required::True)).content(
         "application/json",
         ContentBuilder::new().schema(Some(reference::<ExportRequestSchema>())).build(),
     );
     let operation = OperationBuilder::new()
-        .operation_id(Some(id))
+        .operation_id(Some(format!("export{version}")))
         .summary(Some("Start an export"))
         .description(Some(
             "The answer comes once the destination has been tried: it holds an empty errors.log. Instances land in \
@@ -103,15 +95,15 @@ fn export(id: &str, status: &str) -> Operation {
              `sources` as `source`.",
         ))
         .request_body(Some(body.build()))
-        .response("202", accepted("The export has started.", status));
+        .response("202", accepted("The export has started.", version));
     let no_source = (StatusCode::NOT_FOUND, "The server has no such archive: a tenant's, say.");
     let refused = (StatusCode::CONFLICT, "The state of the server's archive does not allow it.");
     problems(operation, ANYWHERE.into_iter().chain(BODY).chain([no_source, refused, BUSY]))
 }
 
-fn status(id: &str) -> Operation {
+fn status(version: &str) -> Operation {
     let operation = OperationBuilder::new()
-        .operation_id(Some(id))
+        .operation_id(Some(format!("getOperation{version}")))
         .summary(Some("See where an operation stands"))
         .parameter(operation_id())
         .response("200", answer::<OperationDocument>("It has ended.").build())
@@ -125,30 +117,30 @@ fn status(id: &str) -> Operation {
     problems(operation, ANYWHERE.into_iter().chain([NO_OPERATION]))
 }
 
-fn cancel(id: &str, status: &str) -> Operation {
+fn cancel(version: &str) -> Operation {
     let operation = OperationBuilder::new()
-        .operation_id(Some(id))
+        .operation_id(Some(format!("cancelOperation{version}")))
         .summary(Some("Cancel an operation"))
         .parameter(operation_id())
-        .response("202", accepted("It winds down; its status says when it has ended.", status));
+        .response("202", accepted("It winds down; its status says when it has ended.", version));
     let ended = (StatusCode::CONFLICT, "It has ended.");
     problems(operation, ANYWHERE.into_iter().chain([NO_OPERATION, ended]))
 }
 
-fn resume(id: &str, status: &str) -> Operation {
+fn resume(version: &str) -> Operation {
     let body = RequestBodyBuilder::new().required(Some(Required::False)).content(
         "application/json",
         ContentBuilder::new().schema(Some(reference::<ResumeRequestSchema>())).build(),
     );
     let operation = OperationBuilder::new()
-        .operation_id(Some(id))
+        .operation_id(Some(format!("resumeOperation{version}")))
         .summary(Some("Go on with a failed operation"))
         .description(Some(
             "With a `destination`, in the same container with other credentials; without, with those that are stored.",
         ))
         .parameter(operation_id())
         .request_body(Some(body.build()))
-        .response("202", accepted("It goes on.", status));
+        .response("202", accepted("It goes on.", version));
     let stuck = (
         StatusCode::CONFLICT,
         "It runs, or has completed or been canceled; or it needs a `destination` with credentials.",
@@ -156,7 +148,7 @@ fn resume(id: &str, status: &str) -> Operation {
     problems(operation, ANYWHERE.into_iter().chain(BODY).chain([NO_OPERATION, stuck, BUSY]))
 }
 
-fn list(id: &str) -> Operation {
+fn list(version: &str) -> Operation {
     let limit = ObjectBuilder::new()
         .schema_type(Type::Integer)
         .minimum(Some(1))
@@ -172,7 +164,7 @@ fn list(id: &str) -> Operation {
             .build()
     };
     let operation = OperationBuilder::new()
-        .operation_id(Some(id))
+        .operation_id(Some(format!("listOperations{version}")))
         .summary(Some("List operations, newest first"))
         .parameter(query("limit", "How many at most.", limit))
         .parameter(query(
@@ -184,17 +176,18 @@ fn list(id: &str) -> Operation {
     problems(operation, ANYWHERE)
 }
 
-/// A 202 whose body and `Location` lead to the status.
-fn accepted(description: &str, status: &str) -> Response {
-    let link = Link::builder()
-        .operation_id(status)
-        .parameter("operationId", "$response.body#/id")
-        .description("The operation's status")
-        .build();
+/// A 202 whose body and `Location` lead to the operation.
+fn accepted(description: &str, version: &str) -> Response {
+    let link = |operation: &str, description: &str| {
+        let link = Link::builder().operation_id(format!("{operation}{version}"));
+        link.parameter("operationId", "$response.body#/id").description(description).build()
+    };
     answer::<ReferenceDocument>(description)
         .header("Location", location())
         .header("Retry-After", retry_after())
-        .link("status", link)
+        .link("status", link("getOperation", "Where the operation stands."))
+        .link("cancel", link("cancelOperation", "Cancels the operation."))
+        .link("resume", link("resumeOperation", "Goes on with the operation when it has failed."))
         .build()
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use axum::routing::get;
 use axum::{Json, Router};
 use dicom_export::http::{self, HttpOptions};
+use serde_json::json;
 use tokio::process::Command;
 
 use crate::support::{DOCUMENT, Gated, Server, archive, engine};
@@ -20,10 +21,14 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
 async fn no_answer_is_outside_the_document() {
     let program = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/.tools/venv/bin/schemathesis");
     assert!(program.exists(), "schemathesis is not installed: run tests/run.sh");
+    // This server's destination types; with any other, few exports would start.
+    let mut document = DOCUMENT.clone();
+    document["components"]["schemas"]["ExportDestination"]["properties"]["type"]["enum"] =
+        json!(["azureblob"]);
     let engine = engine(archive(3), Gated::open());
     let app = Router::new()
         .merge(http::router(std::sync::Arc::new(engine), HttpOptions::new().max_running(20)))
-        .route("/openapi.json", get(async || Json(DOCUMENT.clone())));
+        .route("/openapi.json", get(async || Json(document)));
     let server = Server::serve(app).await;
     // Its own files go where they are cleaned up.
     let folder = tempfile::tempdir().unwrap();
@@ -37,7 +42,6 @@ async fn no_answer_is_outside_the_document() {
         .unwrap();
     let report = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{report}");
-    eprintln!("{report}");
     // Every operation was tried.
-    assert!(report.contains("15 / 15") || report.contains("15/15"), "{report}");
+    assert!(report.contains("Selected: 15/15"), "{report}");
 }
