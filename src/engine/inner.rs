@@ -160,7 +160,7 @@ impl Inner {
         if let Some(limiter) = limiters.get(account).and_then(Weak::upgrade) {
             return limiter;
         }
-        let limiter = Arc::new(Limiter::new(self.knobs.concurrency.requests()));
+        let limiter = Arc::new(Limiter::new(self.knobs.concurrency));
         limiters.insert(account.to_owned(), Arc::downgrade(&limiter));
         limiter
     }

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-pub use self::builder::{Concurrency, ExportEngineBuilder};
+pub use self::builder::ExportEngineBuilder;
 pub use self::observer::{BatchDone, ExportObserver};
 pub use self::progress::Progress;
 pub use self::service::{ExportService, NewOperation, OperationRecord, Target};

@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -76,7 +76,7 @@ impl Place {
         ledger: Ledger,
     ) -> Result<()> {
         let (inner, knobs) = (&*self.inner, &self.inner.knobs);
-        let concurrency = knobs.concurrency.requests();
+        let concurrency = knobs.concurrency.most();
         let transfers = Transfers {
             operation,
             limiter: inner.limiter(&sink.account()),
@@ -85,7 +85,6 @@ impl Place {
             observer: inner.observer.clone(),
             reading: Arc::new(Retrier::new(knobs.retry.clone())),
             writing: Arc::new(Retrier::new(knobs.retry.clone())),
-            slots: Semaphore::new(concurrency),
             concurrency,
             budget: inner.budget.share(),
             counters: Arc::new(Counters::starting_at(&ledger.checkpoint.totals)),
