@@ -93,12 +93,12 @@ mod timestamp;
 #[cfg(feature = "dicom")]
 pub use dicom_object;
 pub use engine::{
-    BatchDone, Concurrency, ExportEngine, ExportEngineBuilder, ExportObserver, ExportService, NewOperation,
+    BatchDone, ExportEngine, ExportEngineBuilder, ExportObserver, ExportService, NewOperation,
     OperationRecord, Progress, Target,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use error_log::ErrorLogEntry;
-pub use flow::{Retry, Upload};
+pub use flow::{Concurrency, Retry, Upload};
 pub use identifier::{DicomIdentifier, InstanceIdentifier, Uid};
 pub use layout::BlobPath;
 #[cfg(feature = "object_store")]

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -163,8 +164,10 @@ impl<'de> Deserialize<'de> for ExportSource {
 }
 
 /// One or more identifiers, none of which covers another: each instance under them is exported and counted once.
+///
+/// Cloning shares them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identifiers(Vec<DicomIdentifier>);
+pub struct Identifiers(Arc<[DicomIdentifier]>);
 
 impl Identifiers {
     fn new(mut values: Vec<DicomIdentifier>) -> Result<Self> {
@@ -193,7 +196,7 @@ impl Identifiers {
             };
             !covered && seen.insert(value.clone())
         });
-        Ok(Self(values))
+        Ok(Self(values.into()))
     }
 
     /// The identifiers, in the order they were given.
