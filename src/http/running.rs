@@ -37,10 +37,20 @@ pub(super) struct Running {
 
 #[derive(Debug, Default)]
 struct Ids {
-    /// Seen to run, or about to be seen.
+    /// Seen to run, or to be asked after.
     open: HashSet<OperationId>,
     /// Let in, and perhaps not stored yet.
     starting: HashSet<OperationId>,
+    /// Started, or failed to, since the last look began; the next one finds out.
+    started: HashSet<OperationId>,
+}
+
+impl Ids {
+    /// Whether so many run, or more, besides this one.
+    fn are_as_many_as(&self, limit: usize, besides: OperationId) -> bool {
+        let all: HashSet<_> = self.open.iter().chain(&self.starting).chain(&self.started).collect();
+        all.into_iter().filter(|id| **id != besides).count() >= limit
+    }
 }
 
 /// A place among those that run; when dropped, the operation has started or failed to.
@@ -53,8 +63,7 @@ impl Drop for Slot {
         if let Some((ids, id)) = &self.0 {
             let mut ids = lock(ids);
             ids.starting.remove(id);
-            // The next look finds out whether it runs.
-            ids.open.insert(*id);
+            ids.started.insert(*id);
         }
     }
 }
@@ -71,7 +80,7 @@ impl Running {
         let now_newest = self.look(service, *newest).await?;
         *newest = now_newest.or(*newest);
         let mut ids = lock(&self.ids);
-        if ids.open.union(&ids.starting).filter(|other| **other != id).count() >= limit {
+        if ids.are_as_many_as(limit, id) {
             return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS)
                 .with_detail("as many operations run as this server allows")
                 .with_retry_after(BUSY_FOR));
@@ -86,7 +95,12 @@ impl Running {
         service: &dyn ExportService,
         seen: Option<OperationKey>,
     ) -> Result<Option<OperationKey>, Problem> {
-        let before: Vec<OperationId> = lock(&self.ids).open.iter().copied().collect();
+        let before: Vec<OperationId> = {
+            let mut ids = lock(&self.ids);
+            let started = std::mem::take(&mut ids.started);
+            ids.open.extend(started);
+            ids.open.iter().copied().collect()
+        };
         let (mut fresh, mut newest, mut after) = (HashSet::new(), None, None);
         loop {
             let page = service.list(after, PAGE).await?;
