@@ -21,6 +21,17 @@ pub(crate) enum Json {
 }
 
 impl Json {
+    /// Reads a text.
+    ///
+    /// # Errors
+    /// Invalid, with the line and column where it stops being JSON.
+    pub(crate) fn parse(text: &[u8]) -> Result<Self> {
+        serde_json::from_slice(text).map_err(|fault| {
+            let message = format!("not JSON: line {}, column {}", fault.line(), fault.column());
+            Error::invalid("", message)
+        })
+    }
+
     fn name(&self) -> &'static str {
         match self {
             Self::Null => "null",

@@ -66,6 +66,7 @@
 //! | `fs` | yes | `DirectorySource`, `DirectorySink` |
 //! | `object_store` | | `ObjectStoreSink`: any store of the `object_store` crate as a destination |
 //! | `dicom` | | `Content::from_dicom_object` |
+//! | `http` | | `http`: the API as an axum router, its OpenAPI document, and a guide to adding it to a server |
 //! | `redb` | | `RedbOperationStore`: operations in one durable file |
 //! | `testing` | | `testing`: conformance suites for the traits, and DICOM fixtures |
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -76,6 +77,8 @@ pub mod engine;
 mod error;
 mod error_log;
 mod flow;
+#[cfg(feature = "http")]
+pub mod http;
 mod identifier;
 mod json;
 mod layout;

@@ -41,11 +41,7 @@ impl ExportRequest {
     /// [`ErrorKind::Invalid`], with the JSON pointer of the property that is wrong or missing, or the line and
     /// column where the text stops being JSON.
     pub fn from_json(text: &[u8]) -> Result<Self> {
-        let json: Json = serde_json::from_slice(text).map_err(|fault| {
-            let message = format!("not JSON: line {}, column {}", fault.line(), fault.column());
-            Error::invalid("", message)
-        })?;
-        Self::read(json)
+        Self::read(Json::parse(text)?)
     }
 
     /// What is to be exported.
@@ -253,7 +249,7 @@ impl ExportDestination {
         &self.settings
     }
 
-    fn read(json: Json, pointer: &str) -> Result<Self> {
+    pub(crate) fn read(json: Json, pointer: &str) -> Result<Self> {
         let (kind, settings) = typed(json, pointer)?;
         let at = format!("{pointer}/settings");
         let settings = settings.unwrap_or(Json::Object(Vec::new()));

@@ -18,7 +18,8 @@ use object_store::client::{HttpClient, HttpRequest, HttpResponse};
 use reqwest::Method;
 
 pub(crate) const ACCOUNT: &str = "devstoreaccount1";
-const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+pub(crate) const KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 /// Runs the command of its arguments until its own standard input ends: that is when whoever started it is gone, in
 /// whatever way.
