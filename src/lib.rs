@@ -1,11 +1,84 @@
 //! Bulk export of DICOM studies, series and instances to blob storage, as a long-running operation that a server
 //! embeds.
+//!
+//! A DICOM server holds studies; somebody wants some of them, or all, as plain `.dcm` files in a cloud container. This
+//! crate is the part between: the model of the published export API, and an engine that streams instances from a
+//! server's storage to a container, counts exactly, survives crashes and throttling, and holds no more memory than it
+//! was given.
+//!
+//! # In one page
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> dicom_export::Result<()> {
+//! use dicom_export::{ExportEngine, ExportRequest, MemorySink, MemorySource, OperationStatus};
+//!
+//! // The server's storage. A real server implements `InstanceSource` over its own.
+//! let storage = MemorySource::new();
+//! storage.insert("1.2.3/4.5/6.7".parse()?, &b"the bytes of a DICOM file"[..]);
+//!
+//! // In production: `.destination("azureblob", AzureBlobProvider::new(AzureBlobPolicy::new()))`.
+//! let container = MemorySink::new();
+//! let engine = ExportEngine::builder(storage).destination("azureblob", container.provider()).build()?;
+//!
+//! let request = ExportRequest::from_json(br#"{
+//!     "source": { "type": "identifiers", "settings": { "values": ["1.2.3", "9.9.9"] } },
+//!     "destination": { "type": "azureblob", "settings": { "blobContainerUri": "https://account.blob.core.windows.net/container" } }
+//! }"#)?;
+//! let operation = engine.start(request.into()).await?;
+//! let ended = engine.wait(operation.operation_id).await?;
+//!
+//! assert_eq!(ended.status, OperationStatus::Completed);
+//! assert_eq!((ended.results.exported, ended.results.skipped), (1, 1)); // nothing lies under 9.9.9
+//! # Ok(()) }
+//! ```
+//!
+//! # The parts
+//!
+//! - [`ExportRequest`], [`Operation`], [`ErrorLogEntry`]: the wire form, read leniently where published clients differ and
+//!   refused strictly where a guess would export the wrong data.
+//! - [`InstanceSource`]: what a server implements, to have its instances listed and opened. See [`source`].
+//! - [`BlobSink`] and [`SinkProvider`]: where instances go, and how a request's settings become such a place. See [`sink`].
+//! - [`ExportEngine`]: starts, runs, cancels and resumes operations. See [`engine`].
+//! - [`OperationStore`](store::OperationStore) and [`SecretStore`](store::SecretStore): what is kept of operations. See
+//!   [`store`].
+//!
+//! # Guarantees
+//!
+//! 1. A blob under `results/` is the whole instance, byte for byte as the source gave it, or is not there.
+//! 2. `completed` means: every listed instance is in the container or named in `errors.log`, and exported + skipped =
+//!    instances listed + list failures + identifiers that matched nothing.
+//! 3. Trouble at the destination is never a skip. It is retried within a budget, then the operation fails and can be
+//!    resumed, with new credentials too.
+//! 4. After a crash at any moment, resuming repeats at most the batches under way; the counts are exact. Lines of
+//!    `errors.log` may be repeated.
+//! 5. Peak memory is set by the byte budget, whatever the number and the size of the instances.
+//! 6. Secrets (SAS, keys, tokens) are in no log, no `Debug`, no error, no status, no stored spec or checkpoint. Patient
+//!    data is in no log.
+//! 7. The server's own identity is sent to no host that the policy does not list, over https only, and follows no
+//!    redirect.
+//! 8. Dropping a future or shutting down never commits a partial blob.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! | --- | --- | --- |
+//! | `azure` | yes | `sink::azure`: Azure Blob Storage as a destination |
+//! | `fs` | yes | `DirectorySource`, `DirectorySink` |
+//! | `object_store` | | `ObjectStoreSink`: any store of the `object_store` crate as a destination |
+//! | `dicom` | | `Content::from_dicom_object` |
+//! | `http` | | `http`: the API as an axum router, its OpenAPI document, and a guide to adding it to a server |
+//! | `redb` | | `RedbOperationStore`: operations in one durable file |
+//! | `testing` | | `testing`: conformance suites for the traits, and DICOM fixtures |
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// Examples, tests and benches may stop where a library must not.
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 pub mod engine;
 mod error;
 mod error_log;
 mod flow;
+#[cfg(feature = "http")]
+pub mod http;
 mod identifier;
 mod json;
 mod layout;
@@ -21,12 +94,12 @@ mod timestamp;
 #[cfg(feature = "dicom")]
 pub use dicom_object;
 pub use engine::{
-    BatchDone, Concurrency, ExportEngine, ExportEngineBuilder, ExportObserver, ExportService, NewOperation,
+    BatchDone, ExportEngine, ExportEngineBuilder, ExportObserver, ExportService, NewOperation,
     OperationRecord, Progress, Target,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use error_log::ErrorLogEntry;
-pub use flow::{Retry, Upload};
+pub use flow::{Concurrency, Retry, Upload};
 pub use identifier::{DicomIdentifier, InstanceIdentifier, Uid};
 pub use layout::BlobPath;
 #[cfg(feature = "object_store")]
@@ -47,3 +120,8 @@ pub use source::DicomWebSource;
 pub use source::DirectorySource;
 pub use source::{Content, InstanceSource, MemorySource, SourceProvider};
 pub use timestamp::Timestamp;
+
+/// The README's examples are compiled with the documentation's.
+#[cfg(all(doctest, feature = "azure"))]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -236,11 +236,19 @@ pub struct StoredDestination {
     pub settings: Value,
     /// Whether it needs a secret besides; that one is in the host's secret store.
     pub has_secret: bool,
+    /// When its credential expires, if the credential says.
+    pub expires: Option<Timestamp>,
 }
 
 impl StoredDestination {
     /// From its parts.
     pub fn new(kind: &str, location: impl Into<String>, settings: Value, has_secret: bool) -> Self {
-        Self { r#type: kind.to_ascii_lowercase(), location: location.into(), settings, has_secret }
+        Self {
+            r#type: kind.to_ascii_lowercase(),
+            location: location.into(),
+            settings,
+            has_secret,
+            expires: None,
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use dicom_export::{DicomIdentifier, ExportDestination, ExportSource};
+use dicom_export::{DicomIdentifier, ExportDestination, ExportSource, OperationId};
 use lexopt::prelude::*;
 use serde_json::json;
 
@@ -24,9 +24,11 @@ options:
   --identifier I                   <study>[/<series>[/<sop instance>]]; may be repeated; none: everything
   --identifiers-file FILE          identifiers, one a line
   --development                    allow the storage emulator and http on this machine
-  --concurrency N                  transfers at once (32)
+  --concurrency N                  requests at once (default: as many as the destination bears)
   --memory SIZE                    bytes of instances held at once (64MiB)
   --retry-for SECONDS              how long passing trouble is retried (600)
+  --state FILE                     keep the operation here, so that it can be resumed (feature redb)
+  --resume OPERATION_ID|last       go on with an operation of the state file; source and destination are given again
   --quiet                          no progress bar
 
 The final status document is written to stdout. Exit status: 0 completed, 3 completed with skips, 1 failed or canceled,
@@ -42,6 +44,15 @@ pub(crate) struct Args {
     pub(crate) memory: Option<u64>,
     pub(crate) retry_for: Option<Duration>,
     pub(crate) quiet: bool,
+    pub(crate) state: Option<PathBuf>,
+    pub(crate) resume: Option<Resume>,
+}
+
+/// Which operation of the state file to go on with.
+pub(crate) enum Resume {
+    Operation(OperationId),
+    /// The newest.
+    Last,
 }
 
 pub(crate) enum Destination {
@@ -65,6 +76,7 @@ impl Args {
         let (mut source, mut given, mut identifiers) = (None, Given::default(), None::<Vec<_>>);
         let (mut concurrency, mut memory, mut retry_for) = (None, None, None);
         let (mut development, mut quiet) = (false, false);
+        let (mut state, mut resume) = (None, None);
         while let Some(argument) = parser.next().map_err(text)? {
             match argument {
                 Long("help") | Short('h') => return Ok(None),
@@ -85,6 +97,13 @@ impl Args {
                 }
                 Long("development") => development = true,
                 Long("quiet") => quiet = true,
+                Long("state") => state = Some(PathBuf::from(parser.value().map_err(text)?)),
+                Long("resume") => {
+                    resume = Some(match string(&mut parser, "--resume")?.as_str() {
+                        "last" => Resume::Last,
+                        id => Resume::Operation(id.parse().map_err(|fault| format!("--resume: {fault}"))?),
+                    });
+                }
                 Long("concurrency") => concurrency = Some(number(&mut parser, "--concurrency")?),
                 Long("memory") => {
                     let size = string(&mut parser, "--memory")?;
@@ -101,6 +120,12 @@ impl Args {
                 other => return Err(text(other.unexpected())),
             }
         }
+        if resume.is_some() && state.is_none() {
+            return Err("--resume needs --state".to_owned());
+        }
+        if resume.is_some() && identifiers.is_some() {
+            return Err("--resume goes on with the operation's own identifiers".to_owned());
+        }
         let wanted = match identifiers {
             None => ExportSource::Everything,
             Some(identifiers) => ExportSource::identifiers(identifiers).map_err(text)?,
@@ -114,6 +139,8 @@ impl Args {
             memory,
             retry_for,
             quiet,
+            state,
+            resume,
         }))
     }
 }

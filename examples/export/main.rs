@@ -7,6 +7,11 @@
 
 mod args;
 mod bar;
+#[cfg(feature = "redb")]
+mod state;
+#[cfg(not(feature = "redb"))]
+#[path = "no_state.rs"]
+mod state;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,11 +20,11 @@ use dicom_export::sink::DirectorySink;
 use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
 use dicom_export::source::DirectorySource;
 use dicom_export::{
-    BlobSink, Concurrency, ExportDestination, ExportEngine, NewOperation, Operation, OperationStatus, Retry,
-    Target,
+    BlobSink, Concurrency, Error, ErrorKind, ExportDestination, ExportEngine, ExportService, NewOperation,
+    Operation, OperationId, OperationStatus, Retry, Target,
 };
 
-use crate::args::{Args, Destination};
+use crate::args::{Args, Destination, Resume};
 
 const FAILED: u8 = 1;
 const UNUSABLE: u8 = 2;
@@ -50,7 +55,11 @@ async fn main() -> ExitCode {
 async fn export(args: Args) -> dicom_export::Result<ExitCode> {
     let source = Arc::new(DirectorySource::open(&args.source)?);
     let engine = engine(&args, Arc::clone(&source))?;
-    let started = engine.start(NewOperation::new(args.wanted, target(args.destination)?)).await?;
+    let target = target(args.destination)?;
+    let started = match args.resume {
+        Some(wanted) => engine.resume(resumed(&engine, wanted).await?, Some(target)).await?,
+        None => engine.start(NewOperation::new(args.wanted, target)).await?,
+    };
     let id = started.operation_id;
 
     let canceler = engine.clone();
@@ -76,7 +85,7 @@ async fn export(args: Args) -> dicom_export::Result<ExitCode> {
             passed_over.unreadable_folders,
         );
     }
-    println!("{}", serde_json::json!(ended));
+    println!("{}", serde_json::to_string(&ended).unwrap_or_default());
     Ok(exit_code(&ended))
 }
 
@@ -96,7 +105,21 @@ fn engine(args: &Args, source: Arc<DirectorySource>) -> dicom_export::Result<Exp
     if let Some(budget) = args.retry_for {
         builder = builder.retry(Retry::for_up_to(budget));
     }
+    if let Some(path) = &args.state {
+        builder = builder.store(state::open(path)?);
+    }
     builder.build()
+}
+
+/// The operation to go on with.
+async fn resumed(engine: &ExportEngine, wanted: Resume) -> dicom_export::Result<OperationId> {
+    match wanted {
+        Resume::Operation(id) => Ok(id),
+        Resume::Last => match engine.list(None, 1).await?.first() {
+            Some(last) => Ok(last.operation.operation_id),
+            None => Err(Error::new(ErrorKind::NotFound, "the state file holds no operation")),
+        },
+    }
 }
 
 fn target(destination: Destination) -> dicom_export::Result<Target> {

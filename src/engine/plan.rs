@@ -104,7 +104,7 @@ impl Planner {
                 None => self.page().await?,
             };
             let size = page.instances.len() + page.failures.len();
-            if batch.len() > 0 && batch.len() + size > self.limit {
+            if !batch.is_empty() && batch.len() + size > self.limit {
                 self.pending = Some(page);
                 break;
             }

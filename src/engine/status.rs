@@ -1,25 +1,25 @@
 //! From what is stored to the status document.
 
 use crate::operation::{
-    ExportResults, Operation, OperationNote, OperationSpec, OperationStatus, OperationType,
+    ExportResults, Operation, OperationId, OperationNote, OperationStatus, OperationType,
 };
 use crate::store::Checkpoint;
 
 /// The status document of an operation.
-pub(super) fn document(spec: &OperationSpec, checkpoint: &Checkpoint) -> Operation {
+pub(super) fn document(id: OperationId, checkpoint: &Checkpoint) -> Operation {
     let totals = &checkpoint.totals;
     let listed = totals
         .warnings
         .iter()
         .map(|(code, (message, count))| OperationNote::new(code, format!("{message}: {count}")));
     Operation {
-        operation_id: spec.id,
+        operation_id: id,
         r#type: OperationType::Export,
-        created_time: spec.created_time,
+        created_time: checkpoint.created_time,
         last_updated_time: checkpoint.last_updated_time,
         status: checkpoint.status,
         results: ExportResults {
-            error_href: spec.error_href.clone(),
+            error_href: checkpoint.error_href.clone(),
             exported: totals.exported,
             skipped: totals.skipped,
         },

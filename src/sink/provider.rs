@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::error::{Error, ErrorKind, Result};
 use crate::operation::OperationSpec;
 use crate::sink::BlobSink;
+use crate::timestamp::Timestamp;
 
 /// A destination type: checks a request's settings, and opens the sink they describe.
 #[async_trait]
@@ -40,17 +41,25 @@ pub struct CheckedSettings {
     pub public: Value,
     /// What may not.
     pub secret: Option<Secret>,
+    /// When the credential expires, if it says; an export that may outlast it is warned about.
+    pub expires: Option<Timestamp>,
 }
 
 impl CheckedSettings {
     /// Settings without a secret.
     pub fn new(location: impl Into<String>, public: Value) -> Self {
-        Self { location: location.into(), public, secret: None }
+        Self { location: location.into(), public, secret: None, expires: None }
     }
 
     /// With a secret.
     pub fn with_secret(mut self, secret: Secret) -> Self {
         self.secret = Some(secret);
+        self
+    }
+
+    /// With the time its credential expires at.
+    pub fn with_expiry(mut self, expires: Timestamp) -> Self {
+        self.expires = Some(expires);
         self
     }
 }

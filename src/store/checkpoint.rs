@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::operation::{OperationNote, OperationStatus, StoredDestination};
+use crate::operation::{OperationContext, OperationNote, OperationStatus, StoredDestination};
 use crate::source::{Cursor, ListWarning};
 use crate::timestamp::Timestamp;
 
@@ -19,6 +19,13 @@ use crate::timestamp::Timestamp;
 pub struct Checkpoint {
     /// Which save this is, from 1; set by the store. 0 has not been stored.
     pub version: u64,
+    /// When the operation was accepted. This and the next two are the spec's, so that a poll reads the checkpoint only:
+    /// a spec may hold a million identifiers.
+    pub created_time: Timestamp,
+    /// The URL of `errors.log`, without a credential.
+    pub error_href: String,
+    /// What the host said of the operation.
+    pub context: OperationContext,
     /// Where the operation stands.
     pub status: OperationStatus,
     /// When this was saved.
@@ -42,10 +49,13 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// The first one of an operation.
+    /// The first one of an operation that is accepted now.
     pub fn first(now: Timestamp) -> Self {
         Self {
             version: 0,
+            created_time: now,
+            error_href: String::new(),
+            context: OperationContext::default(),
             status: OperationStatus::NotStarted,
             last_updated_time: now,
             position: Position::default(),

@@ -42,7 +42,7 @@ const CACHE_BYTES: usize = 8 << 20;
 ///
 /// A call that has returned is on the disk: a crash at any moment leaves what the last call left, or that and the
 /// whole of one that had not returned. The file has **one owner**: while it is open here, nobody else opens it.
-/// Several replicas need a store over a database instead.
+/// Several replicas need a store over a database instead. Opening it frees every lease: who held one is gone.
 ///
 /// The file holds no credentials. What it holds of patients is what requests name: identifiers, and the places
 /// of the source's cursors.
@@ -93,6 +93,7 @@ impl RedbOperationStore {
         reopen: impl Fn() -> Result<Database> + Send + Sync + 'static,
     ) -> Result<Self> {
         prepare(&database)?;
+        free_leases(&database)?;
         let file = StateFile { database: RwLock::new(Some(database)), reopen: Box::new(reopen) };
         Ok(Self { file: Arc::new(file) })
     }
@@ -321,6 +322,32 @@ fn prepare(database: &Database) -> Result<()> {
             Ok(())
         }),
     }
+}
+
+/// Takes every lease back: the file has one owner, so whoever held one is gone. What it ran can go on at once.
+fn free_leases(database: &Database) -> Result<()> {
+    let mut freed = Vec::new();
+    {
+        let checkpoints = database.begin_read().map_err(failed)?.open_table(CHECKPOINTS).map_err(failed)?;
+        for entry in checkpoints.iter().map_err(failed)? {
+            let (id, stored) = entry.map_err(failed)?;
+            let (version, json) = stored.value();
+            let checkpoint: Checkpoint = from_json(json)?;
+            if checkpoint.lease.is_some() {
+                freed.push((id.value(), version, to_json(&Checkpoint { lease: None, ..checkpoint })?));
+            }
+        }
+    }
+    if freed.is_empty() {
+        return Ok(());
+    }
+    write(database, |transaction| {
+        let mut checkpoints = transaction.open_table(CHECKPOINTS).map_err(failed)?;
+        for (id, version, json) in &freed {
+            checkpoints.insert(*id, (*version, &**json)).map_err(failed)?;
+        }
+        Ok(())
+    })
 }
 
 /// Makes a change that is all there, on the disk, when this returns, or not at all.

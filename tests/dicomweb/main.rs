@@ -1,4 +1,5 @@
 //! `DicomWebSource` against servers that are right, odd, and wrong.
+#![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 mod credentials;
 mod listing;

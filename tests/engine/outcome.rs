@@ -293,7 +293,7 @@ struct Auditor {
 #[async_trait::async_trait]
 impl dicom_export::ExportObserver for Auditor {
     async fn batch_done(&self, batch: dicom_export::BatchDone<'_>) -> Result<()> {
-        if self.calls.fetch_add(1, SeqCst) % 2 == 0 {
+        if self.calls.fetch_add(1, SeqCst).is_multiple_of(2) {
             return Err(Error::new(ErrorKind::Unavailable, "the audit log is busy"));
         }
         self.seen.lock().unwrap().insert(batch.number, (batch.exported.len(), batch.skipped.len()));
@@ -317,4 +317,95 @@ async fn the_observer_is_told_of_every_batch() {
     let seen = auditor.seen.lock().unwrap();
     let (exported, skipped) = seen.values().fold((0, 0), |sum, batch| (sum.0 + batch.0, sum.1 + batch.1));
     assert_eq!((seen.len(), exported, skipped), (4, 99, 1));
+}
+
+/// Hands out a credential that expires, and whose operations remember where they went.
+struct Expiring {
+    sink: MemorySink,
+    expires: dicom_export::Timestamp,
+}
+
+#[async_trait::async_trait]
+impl dicom_export::SinkProvider for Expiring {
+    fn check(&self, settings: &serde_json::Value) -> Result<dicom_export::sink::CheckedSettings> {
+        let location = settings["container"].as_str().unwrap_or("here");
+        let checked = dicom_export::sink::CheckedSettings::new(location, serde_json::Value::Null);
+        Ok(checked.with_secret(dicom_export::sink::Secret::new("sig")).with_expiry(self.expires))
+    }
+
+    async fn open(
+        &self,
+        _: &dicom_export::OperationSpec,
+        secret: Option<&dicom_export::sink::Secret>,
+    ) -> Result<Arc<dyn BlobSink>> {
+        assert_eq!(secret.unwrap().expose(), "sig");
+        Ok(Arc::new(self.sink.clone()))
+    }
+}
+
+#[tokio::test]
+async fn a_credential_that_expires_within_the_hour_is_warned_about() {
+    for (minutes, warned) in [(50, true), (70, false)] {
+        let expires = (dicom_export::Timestamp::now().to_utc() + Duration::from_secs(minutes * 60)).into();
+        let provider = Expiring { sink: MemorySink::new(), expires };
+        let engine = ExportEngine::builder(archive(3)).destination("azureblob", provider).build().unwrap();
+        let destination = ExportDestination::new("azureblob", serde_json::json!({}));
+        let started = engine.start(NewOperation::new(ExportSource::Everything, destination)).await.unwrap();
+        let codes: Vec<_> = started.warnings.iter().map(|warning| warning.code.as_str()).collect();
+        assert_eq!(codes, ["credentialExpires"].repeat(usize::from(warned)));
+        assert_eq!(engine.wait(started.operation_id).await.unwrap().warnings, started.warnings);
+    }
+}
+
+#[tokio::test]
+async fn credentials_that_did_not_survive_a_restart_are_asked_for() {
+    let sink = MemorySink::new();
+    let store = Arc::new(dicom_export::store::MemoryOperationStore::new());
+    let build = || {
+        let expires = "2999-01-01T00:00:00Z".parse().unwrap();
+        ExportEngine::builder(archive(30))
+            .destination("azureblob", Expiring { sink: sink.clone(), expires })
+            .store(store.clone())
+            .build()
+            .unwrap()
+    };
+    let destination =
+        |container| ExportDestination::new("azureblob", serde_json::json!({ "container": container }));
+    let new = NewOperation::new(ExportSource::Everything, destination("here"));
+    let id = build().create(new).await.unwrap().operation_id;
+
+    let restarted = build();
+    assert_eq!(restarted.resume_all().await.unwrap(), [id]);
+    let failed = restarted.wait(id).await.unwrap();
+    assert_eq!(failed.status, OperationStatus::Failed);
+    assert_eq!(failed.error.unwrap().code, "credentialsNeeded");
+    let refused = restarted.resume(id, None).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::CredentialsNeeded);
+    let elsewhere = restarted.resume(id, Some(destination("elsewhere").into())).await.unwrap_err();
+    assert_eq!((elsewhere.kind(), elsewhere.pointer()), (ErrorKind::Invalid, Some("/destination")));
+    restarted.resume(id, Some(destination("here").into())).await.unwrap();
+    let ended = restarted.wait(id).await.unwrap();
+    assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 30));
+    // Secrets go when the operation ends.
+    assert_eq!(restarted.resume(id, None).await.unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test]
+async fn ended_operations_are_forgotten_in_time() {
+    let store = Arc::new(dicom_export::store::MemoryOperationStore::new());
+    let build = |retention| {
+        ExportEngine::builder(archive(3)).store(store.clone()).retention(retention).build().unwrap()
+    };
+    let engine = build(Duration::from_secs(60));
+    let sink = MemorySink::new();
+    let ended =
+        engine.start(NewOperation::new(ExportSource::Everything, to(&sink))).await.unwrap().operation_id;
+    engine.wait(ended).await.unwrap();
+    let left =
+        engine.create(NewOperation::new(ExportSource::Everything, to(&sink))).await.unwrap().operation_id;
+    assert_eq!(engine.forget_ended().await.unwrap(), 0);
+    assert_eq!(build(Duration::ZERO).forget_ended().await.unwrap(), 1);
+    assert_eq!(engine.status(ended).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(engine.status(left).await.unwrap().status, OperationStatus::NotStarted);
+    assert!(sink.names().iter().any(|name| name.starts_with(&format!("{ended}/results/"))));
 }

@@ -24,10 +24,6 @@ impl Answer {
         Self { status, headers }
     }
 
-    pub(super) fn status(&self) -> StatusCode {
-        self.status
-    }
-
     /// Azure's name for what went wrong; `""` when there is none, or it is not a name.
     pub(super) fn code(&self) -> &str {
         let code = self.header("x-ms-error-code").unwrap_or_default();

@@ -10,7 +10,6 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use object_store::PutPayload;
-use reqwest::StatusCode;
 use reqwest::header::{HeaderName, HeaderValue, IF_NONE_MATCH};
 use tokio::sync::oneshot;
 
@@ -167,7 +166,7 @@ impl Log {
                 put = put.header(POSITION, at);
             }
             let answer = job.client.send(put).await?;
-            let refused = position.is_some() && answer.status() == StatusCode::PRECONDITION_FAILED;
+            let refused = position.is_some() && answer.code() == "AppendPositionConditionNotMet";
             let (tail, done) = match tail {
                 // This process is the only one that writes, so it was this very lump.
                 Tail::Known(at) if refused && job.again => (Tail::Known(at + length), true),

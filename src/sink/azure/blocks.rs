@@ -70,7 +70,7 @@ impl Cut {
                 BLOCK.min(fitting).max(if least > BLOCK { least.next_multiple_of(MIB) } else { least })
             }
             Self::Unknown if number < GROW_AT => fitting.min(UNKNOWN_WINDOW / 2),
-            Self::Unknown => window.min(UNKNOWN_WINDOW).max(SMALLEST_BLOCK),
+            Self::Unknown => window.clamp(SMALLEST_BLOCK, UNKNOWN_WINDOW),
         }
     }
 }
@@ -190,7 +190,7 @@ impl Target<'_> {
         Ok(stored(size, &outcome.await??))
     }
 
-    async fn request<'p>(self, put: impl Fn() -> Put<'p>) -> Result<Answer> {
+    async fn request<'p>(self, put: impl Fn() -> Put<'p> + Send + Sync) -> Result<Answer> {
         self.upload.request(async || self.client.send(put()).await?.into_done()).await
     }
 }

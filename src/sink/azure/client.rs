@@ -149,7 +149,7 @@ pub(super) fn client_builder(policy: &AzureBlobPolicy) -> Result<reqwest::Client
 
 pub(super) fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client> {
     let unusable = |cause: reqwest::Error| {
-        Error::new(ErrorKind::Invalid, "the policy's certificates cannot be used")
+        Error::new(ErrorKind::Invalid, "the root certificates of the policy or the system cannot be used")
             .with_source(cause.without_url())
     };
     builder.build().map_err(unusable)

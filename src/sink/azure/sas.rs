@@ -35,7 +35,6 @@ pub(crate) fn read_sas(text: &str, at: &str) -> Result<SecretString> {
 
 /// When a SAS expires: its `se` field, a UTC time as a date, to the minute, or to the second or better ("Create a
 /// service SAS", Azure Blob Storage REST API). `None` when it says nothing readable, as with a stored access policy.
-#[allow(dead_code, reason = "for hosts that plan long exports; nothing asks yet")]
 pub(crate) fn sas_expiry(sas: &SecretString) -> Option<Timestamp> {
     let (_, expiry) = form_urlencoded::parse(sas.expose_secret().as_bytes())
         .find(|(name, _)| name.eq_ignore_ascii_case("se"))?;

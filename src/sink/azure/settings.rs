@@ -8,10 +8,10 @@ use url::Url;
 use super::connection_string::ConnectionString;
 use super::container::{AzureContainer, AzureCredential};
 use super::policy::{Addressing, AzureBlobPolicy, KnownHost, unlisted};
-use super::sas::read_sas;
+use super::sas::{read_sas, sas_expiry};
 use super::uri::{PlainUri, is_account_name, is_container_name};
 use crate::error::{Error, ErrorKind, Result};
-use crate::json::Json;
+use crate::json::{Json, Object};
 use crate::sink::{CheckedSettings, Secret};
 
 const URI: &str = "/blobContainerUri";
@@ -30,7 +30,7 @@ pub(crate) fn read_settings(settings: &Value, policy: &AzureBlobPolicy) -> Resul
     let uri = given.take_string("blobContainerUri")?.map(SecretString::from);
     let string = given.take_string("connectionString")?.map(SecretString::from);
     let name = given.take_string("blobContainerName")?;
-    let identity = given.take_bool("useManagedIdentity")?.unwrap_or(false);
+    let identity = take_flag(&mut given, "useManagedIdentity")?.unwrap_or(false);
     // First of all: a misspelt name explains best why another property seems to be missing.
     given.finish()?;
     let wrong = |at: &str, fault: &str| Err(Error::invalid(at, format!("'{at}' {fault}")));
@@ -165,6 +165,10 @@ enum StoredCredential {
 /// [`ErrorKind::Internal`] when the settings cannot be written as JSON.
 pub(crate) fn to_stored(container: AzureContainer) -> Result<CheckedSettings> {
     let location = container.url();
+    let expires = match &container.credential {
+        AzureCredential::Sas(sas) => sas_expiry(sas),
+        _ => None,
+    };
     let (credential, secret) = match &container.credential {
         AzureCredential::Sas(sas) => (StoredCredential::Sas, Some(Secret::new(sas.expose_secret()))),
         AzureCredential::Emulator => (StoredCredential::Emulator, None),
@@ -176,17 +180,25 @@ pub(crate) fn to_stored(container: AzureContainer) -> Result<CheckedSettings> {
     let public = serde_json::to_value(stored).map_err(|cause| {
         Error::new(ErrorKind::Internal, "a destination cannot be written").with_source(cause)
     })?;
-    let checked = CheckedSettings::new(location, public);
-    Ok(match secret {
-        Some(secret) => checked.with_secret(secret),
-        None => checked,
-    })
+    let mut checked = CheckedSettings::new(location, public);
+    (checked.secret, checked.expires) = (secret, expires);
+    Ok(checked)
+}
+
+/// Takes a boolean out; `null` and `""` count as absent.
+fn take_flag(settings: &mut Object, name: &str) -> Result<Option<bool>> {
+    match settings.take(name) {
+        None => Ok(None),
+        Some(Json::Bool(flag)) => Ok(Some(flag)),
+        Some(Json::String(text)) if text.is_empty() => Ok(None),
+        Some(other) => Err(other.mismatch(&settings.pointer_to(name), "a boolean")),
+    }
 }
 
 /// Puts a container together again.
 ///
 /// # Errors
-/// [`ErrorKind::Unauthorized`] when its SAS is gone, [`ErrorKind::Internal`] when the stored settings are not what
+/// [`ErrorKind::CredentialsNeeded`] when its SAS is gone, [`ErrorKind::Internal`] when the stored settings are not what
 /// [`to_stored`] wrote.
 pub(crate) fn from_stored(public: &Value, secret: Option<&Secret>) -> Result<AzureContainer> {
     let unreadable = || Error::new(ErrorKind::Internal, "a stored destination cannot be read");
@@ -195,7 +207,7 @@ pub(crate) fn from_stored(public: &Value, secret: Option<&Secret>) -> Result<Azu
         (StoredCredential::Sas, Some(sas)) => AzureCredential::Sas(SecretString::from(sas.expose())),
         (StoredCredential::Sas, None) => {
             let message = "the destination's credentials are needed again";
-            return Err(Error::new(ErrorKind::Unauthorized, message));
+            return Err(Error::new(ErrorKind::CredentialsNeeded, message));
         }
         (StoredCredential::Emulator, _) => AzureCredential::Emulator,
         (StoredCredential::ManagedIdentity, _) => AzureCredential::ManagedIdentity,

@@ -27,7 +27,7 @@ use crate::source::Content;
 /// - Instances up to 8 MiB are one Put Blob, with the content's chunks as they are. Larger ones are blocks of 8 MiB,
 ///   four at once; larger blocks past 390 GiB, so that there are never more than 50,000, and smaller ones where the
 ///   byte budget is small. A content of unknown length is sent in blocks of half its window, then of all of it, and
-///   must end before 50,000: at 350 GiB with the window of 8 MiB that it gets by default. Past that it is
+///   must end before 50,000: at 359 GiB with the window of 8 MiB that it gets by default. Past that it is
 ///   [`Unsupported`](crate::ErrorKind::Unsupported).
 /// - The log is an append blob, written by one task in a process, whatever the number of sinks: so no line is cut or
 ///   mixed with another, and one whose answer was lost is not appended again. Azure takes 50,000 appends to a blob;

@@ -9,21 +9,21 @@ use reqwest::header::{
     AsHeaderName, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER, TRANSFER_ENCODING,
 };
 use reqwest::{Response, StatusCode, Version};
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::lane::Place;
 use super::media_type::MediaType;
 use crate::error::{Error, ErrorKind, Result};
 
 /// An answer with a 2xx status; its body is still to come, and its place among the requests is kept until then.
 pub(super) struct Answer {
     response: Response,
-    _slot: Option<OwnedSemaphorePermit>,
+    _place: Place,
     patience: Duration,
 }
 
 impl Answer {
-    pub(super) fn new(response: Response, slot: Option<OwnedSemaphorePermit>, patience: Duration) -> Self {
-        Self { response, _slot: slot, patience }
+    pub(super) fn new(response: Response, place: Place, patience: Duration) -> Self {
+        Self { response, _place: place, patience }
     }
 
     pub(super) fn status(&self) -> StatusCode {

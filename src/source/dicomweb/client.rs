@@ -8,19 +8,15 @@ use reqwest::{StatusCode, Url};
 
 use super::answer::{Answer, refusal};
 use super::credentials::DicomWebCredentials;
+use super::lane::Lane;
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::Limiter;
 
 /// How many redirects one request follows.
 const MOST_REDIRECTS: usize = 5;
 
-/// The longest that one answer's `Retry-After` holds up the requests beside it. The engine heeds it in full for the
-/// request itself.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// Which requests wait for each other.
+/// What a request is for; each kind has a limit of its own.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Lane {
+pub(super) enum Kind {
     Listing,
     Reading,
 }
@@ -36,8 +32,8 @@ struct Inner {
     credentials: DicomWebCredentials,
     /// Extra headers, as secret as the credentials.
     headers: HeaderMap,
-    listing: Limiter,
-    reading: Limiter,
+    listing: Lane,
+    reading: Lane,
     patience: Duration,
 }
 
@@ -55,7 +51,7 @@ pub(super) struct Parts {
 impl Client {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { http, root, credentials, headers, listing, reading, patience } = parts;
-        let (listing, reading) = (Limiter::new(listing), Limiter::new(reading));
+        let (listing, reading) = (Lane::new(listing), Lane::new(reading));
         Self(Arc::new(Inner { http, root, credentials, headers, listing, reading, patience }))
     }
 
@@ -70,26 +66,26 @@ impl Client {
     /// credentials.
     pub(super) async fn get(
         &self,
-        lane: Lane,
+        kind: Kind,
         path: &str,
         query: Option<&str>,
         accept: &'static str,
     ) -> Result<Answer> {
-        let limiter = match lane {
-            Lane::Listing => &self.0.listing,
-            Lane::Reading => &self.0.reading,
+        let lane = match kind {
+            Kind::Listing => &self.0.listing,
+            Kind::Reading => &self.0.reading,
         };
         let mut url = self.0.root.clone();
         url.set_path(&format!("{}/{path}", url.path().trim_end_matches('/')));
         url.set_query(query);
-        let slot = limiter.acquire().await;
+        let place = lane.enter().await;
         let response = self.follow(url, accept).await?;
         if response.status().is_success() {
-            return Ok(Answer::new(response, slot, self.0.patience));
+            return Ok(Answer::new(response, place, self.0.patience));
         }
         let error = refusal(response.status(), response.headers());
         if let Some(wait) = error.retry_after() {
-            limiter.pause(wait.min(LONGEST_PAUSE));
+            lane.pause(wait);
         }
         Err(error)
     }

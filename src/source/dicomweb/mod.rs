@@ -4,6 +4,7 @@ mod answer;
 mod builder;
 mod client;
 mod credentials;
+mod lane;
 mod listing;
 mod media_type;
 mod multipart;

@@ -4,7 +4,7 @@ use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::client::{Client, Lane};
+use super::client::{Client, Kind};
 use crate::error::{Error, ErrorKind, Result};
 
 const DICOM_JSON: &str = "application/dicom+json";
@@ -100,7 +100,7 @@ pub(super) async fn rows(
     if let Some(uid) = only {
         query = format!("{}={uid}&{query}", target.keyword());
     }
-    let answer = client.get(Lane::Listing, &target.path(), Some(&query), DICOM_JSON).await?;
+    let answer = client.get(Kind::Listing, &target.path(), Some(&query), DICOM_JSON).await?;
     // No content: nothing matched (PS3.18 10.6.3).
     if answer.status().as_u16() == 204 {
         return Ok(Rows::default());

@@ -6,7 +6,7 @@ use futures::stream::{self, BoxStream};
 use bytes::Bytes;
 
 use super::answer::Answer;
-use super::client::{Client, Lane};
+use super::client::{Client, Kind};
 use super::multipart::Part;
 use super::query::{Target, rows};
 use crate::error::{Error, ErrorKind, Result};
@@ -29,7 +29,7 @@ pub(super) async fn instance(client: &Client, identifier: &InstanceIdentifier) -
         identifier.series_instance_uid(),
         identifier.sop_instance_uid(),
     );
-    let outcome = match client.get(Lane::Reading, &path, None, STORED_DICOM).await {
+    let outcome = match client.get(Kind::Reading, &path, None, STORED_DICOM).await {
         Ok(answer) => content(answer).await,
         Err(error) => Err(error),
     };

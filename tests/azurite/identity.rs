@@ -1,0 +1,128 @@
+//! The server's own identity: tokens, and who gets them.
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use chrono::Utc;
+use dicom_export::sink::LogKey;
+use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobSink, Identity};
+use dicom_export::{BlobSink, Content, ErrorKind};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use serde_json::json;
+
+use crate::azurite::Azurite;
+use crate::responder::{Reply, Responder};
+use crate::{MIB, all_of, bytes, instance, log, upload};
+
+/// What Azurite takes for a token: it looks at the claims only.
+fn token() -> String {
+    let now = Utc::now().timestamp();
+    let part = |value: serde_json::Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+    let claims = json!({
+        "aud": "https://storage.azure.com",
+        "iss": "https://sts.windows.net/ab1f708d-50f6-404c-a006-d71b2ac7a606/",
+        "iat": now - 60, "nbf": now - 60, "exp": now + 3600,
+    });
+    format!("{}.{}.c2ln", part(json!({ "alg": "none", "typ": "JWT" })), part(claims))
+}
+
+async fn identity_service() -> Responder {
+    let expiry = (Utc::now().timestamp() + 3600).to_string();
+    let answer = json!({ "access_token": token(), "expires_on": expiry, "token_type": "Bearer" });
+    Responder::start(move |_| Reply::status(200).header("content-type", "application/json").body(&answer))
+        .await
+}
+
+fn sink(container: &str, policy: &AzureBlobPolicy) -> AzureBlobSink {
+    let settings = json!({ "blobContainerUri": container, "useManagedIdentity": true });
+    AzureBlobSink::from_settings(&settings, policy).unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs Azurite: tests/run.sh"]
+async fn a_managed_identity_writes_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("leaf.pem"), folder.path().join("key.pem"));
+    let mut authority = CertificateParams::new([]).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority_key = KeyPair::generate().unwrap();
+    let root = authority.self_signed(&authority_key).unwrap().pem();
+    let leaf_key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    let leaf = leaf.signed_by(&leaf_key, &Issuer::new(authority, authority_key)).unwrap();
+    std::fs::write(&certificate, leaf.pem()).unwrap();
+    std::fs::write(&key, leaf_key.serialize_pem()).unwrap();
+    let trust = reqwest::Certificate::from_pem(root.as_bytes()).unwrap();
+    let http = reqwest::Client::builder().tls_certs_merge([trust]).build().unwrap();
+    let azurite = Azurite::with_tokens(&certificate, &key, http);
+
+    let identities = identity_service().await;
+    let policy = AzureBlobPolicy::development()
+        .with_root_certificate(root)
+        .with_identity(Identity::UserAssigned { client_id: "the-client".into() })
+        .with_identity_endpoint(format!("{}/token", identities.url()));
+    let container = azurite.container().await;
+    let (sink, log) = (sink(&container.url(), &policy), log());
+    sink.prepare(&log).await.unwrap();
+    sink.append(&log, LogKey::batch(0), Bytes::from("{}\n")).await.unwrap();
+    assert_eq!(container.get(log.as_str()).await.unwrap().bytes, "{}\n");
+    for length in [10, 9 * MIB] {
+        let path = instance();
+        sink.put(&path, Content::from_bytes(bytes(length)), &upload(32 * MIB)).await.unwrap();
+        assert!(container.get(path.as_str()).await.unwrap().bytes == bytes(length));
+    }
+    // Asked for once, and kept.
+    let [asked] = &identities.requests()[..] else { panic!("one token is enough") };
+    assert_eq!((&*asked.path, asked.header("metadata")), ("/token", Some("true")));
+    assert_eq!(asked.query["client_id"], "the-client");
+}
+
+/// The token is asked for first: where there is none, nothing is sent to the destination, which is not reachable here.
+#[tokio::test]
+async fn without_a_token_nothing_is_sent() {
+    let cases = [
+        (400, ErrorKind::Unauthorized),
+        (403, ErrorKind::Unauthorized),
+        (404, ErrorKind::Unavailable),
+        (429, ErrorKind::Throttled),
+        (500, ErrorKind::Unavailable),
+        (302, ErrorKind::Unsupported),
+    ];
+    let elsewhere = identity_service().await;
+    for (status, kind) in cases {
+        let target = elsewhere.url();
+        let identities = Responder::start(move |_| {
+            Reply::status(status).header("location", &target).header("retry-after", 7).body("a secret")
+        });
+        let identities = identities.await;
+        let policy = AzureBlobPolicy::new().with_identity_endpoint(identities.url());
+        let sink = sink("https://account.blob.core.windows.net/container", &policy);
+        let error = sink.prepare(&log()).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{status}: {error}");
+        assert!(error.message().contains(&format!("({status})")), "{error}");
+        assert_eq!(error.retry_after().is_some(), kind.is_transient());
+        assert!(!all_of(&error).contains("secret"));
+        assert_eq!(identities.requests().len(), 1, "the engine repeats, nobody else");
+    }
+    assert!(elsewhere.requests().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_no_token_is_not_sent() {
+    for answer in ["{}", "no JSON: a secret", r#"{"access_token":"a\nsecret","expires_on":"99999999999"}"#] {
+        let identities = Responder::start(move |_| Reply::status(200).body(answer)).await;
+        let policy = AzureBlobPolicy::new().with_identity_endpoint(identities.url());
+        let sink = sink("https://account.blob.core.windows.net/container", &policy);
+        let error = sink.prepare(&log()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(!all_of(&error).contains("secret"), "{}", all_of(&error));
+    }
+}
+
+#[tokio::test]
+async fn an_identity_service_that_is_not_there_is_unavailable() {
+    let gone = identity_service().await.url();
+    let policy = AzureBlobPolicy::new().with_identity_endpoint(gone);
+    let sink = sink("https://account.blob.core.windows.net/container", &policy);
+    assert_eq!(sink.prepare(&log()).await.unwrap_err().kind(), ErrorKind::Unavailable);
+}

@@ -1,0 +1,160 @@
+//! `errors.log` on a server whose answers get lost: a line that is there is not appended again.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use dicom_export::sink::LogKey;
+use dicom_export::sink::azure::AzureBlobSink;
+use dicom_export::{BlobPath, BlobSink, ErrorKind};
+use futures::future::join_all;
+
+use crate::responder::{Reply, Request, Responder};
+use crate::{faulty, log};
+
+/// An append blob that answers as Azure does, but for its faults.
+struct AppendBlob {
+    there: bool,
+    bytes: Vec<u8>,
+    appends: usize,
+    /// Does not tell where an append went.
+    untold: bool,
+    /// What becomes of the answer to an append of this number, counted from 1; the append itself is done.
+    lost: fn(usize) -> Option<Reply>,
+}
+
+impl AppendBlob {
+    fn new(lost: fn(usize) -> Option<Reply>) -> Self {
+        Self { there: false, bytes: Vec::new(), appends: 0, untold: false, lost }
+    }
+
+    fn answer(&mut self, request: &Request) -> Reply {
+        if !request.is("appendblock") {
+            assert_eq!(request.header("if-none-match"), Some("*"));
+            return match std::mem::replace(&mut self.there, true) {
+                true => Reply::code(409, "BlobAlreadyExists"),
+                false => Reply::status(201),
+            };
+        }
+        let position = request.header("x-ms-blob-condition-appendpos").map(|at| at.parse::<usize>().unwrap());
+        if position.is_some_and(|at| at != self.bytes.len()) {
+            return Reply::code(412, "AppendPositionConditionNotMet");
+        }
+        let offset = if self.untold { 0 } else { self.bytes.len() };
+        self.bytes.extend_from_slice(&request.body);
+        self.appends += 1;
+        (self.lost)(self.appends).unwrap_or(Reply::status(201).header("x-ms-blob-append-offset", offset))
+    }
+}
+
+async fn start(blob: AppendBlob) -> (Responder, Arc<Mutex<AppendBlob>>) {
+    let blob = Arc::new(Mutex::new(blob));
+    let shared = Arc::clone(&blob);
+    (Responder::start(move |request| shared.lock().unwrap().answer(request)).await, blob)
+}
+
+/// Appends as the engine does: again while it fails for a passing reason. Gives the number of failures.
+async fn append(sink: &AzureBlobSink, log: &BlobPath, number: u64) -> usize {
+    let line = Bytes::from(format!("{{\"line\":{number}}}\n"));
+    let mut failures = 0;
+    while let Err(error) = sink.append(log, LogKey::batch(number), line.clone()).await {
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        failures += 1;
+    }
+    failures
+}
+
+fn numbers(blob: &Mutex<AppendBlob>) -> Vec<u64> {
+    let text = String::from_utf8(blob.lock().unwrap().bytes.clone()).unwrap();
+    let number =
+        |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["line"].as_u64().unwrap();
+    let mut numbers: Vec<_> = text.lines().map(number).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+#[tokio::test]
+async fn a_line_whose_answer_was_lost_is_there_once() {
+    let lost = |append: usize| match append % 5 {
+        0 => Some(Reply::HangUp),
+        2 => Some(Reply::code(500, "OperationTimedOut")),
+        _ => None,
+    };
+    let (server, blob) = start(AppendBlob::new(lost)).await;
+    let (sink, log) = (faulty(&server.url()), log());
+    sink.prepare(&log).await.unwrap();
+    let callers = (0..8).map(async |caller| {
+        let mut failures = 0;
+        for number in 0..50 {
+            failures += append(&sink, &log, caller * 50 + number).await;
+        }
+        failures
+    });
+    let failures: usize = join_all(callers).await.into_iter().sum();
+    assert!(failures > 10, "{failures}");
+    assert_eq!(numbers(&blob), (0..400).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn after_a_restart_the_first_answer_tells_where_the_log_ends() {
+    let lost = |append: usize| (append > 2 && append.is_multiple_of(2)).then_some(Reply::HangUp);
+    let (server, blob) = start(AppendBlob::new(lost)).await;
+    let log = log();
+    for run in 0..3 {
+        let sink = faulty(&server.url());
+        sink.prepare(&log).await.unwrap();
+        // The first one of a run must not be among the lost: it is appended at whatever is the end.
+        assert_eq!(append(&sink, &log, run * 10).await, 0);
+        for number in 1..4 {
+            append(&sink, &log, run * 10 + number).await;
+        }
+        sink.finish(&log).await.unwrap();
+    }
+    let expected: Vec<_> = (0..3).flat_map(|run| (0..4).map(move |number| run * 10 + number)).collect();
+    assert_eq!(numbers(&blob), expected);
+}
+
+/// Azurite always answers 0.
+#[tokio::test]
+async fn a_server_that_does_not_tell_where_an_append_went_is_no_error() {
+    let (server, blob) = start(AppendBlob { untold: true, ..AppendBlob::new(|_| None) }).await;
+    let log = log();
+    for run in 0..3 {
+        let sink = faulty(&server.url());
+        sink.prepare(&log).await.unwrap();
+        for number in 0..4 {
+            assert_eq!(append(&sink, &log, run * 10 + number).await, 0);
+        }
+    }
+    let expected: Vec<_> = (0..3).flat_map(|run| (0..4).map(move |number| run * 10 + number)).collect();
+    assert_eq!(numbers(&blob), expected);
+}
+
+#[tokio::test]
+async fn another_process_that_writes_is_no_error() {
+    let (server, blob) = start(AppendBlob::new(|_| None)).await;
+    let (sink, log) = (faulty(&server.url()), log());
+    sink.prepare(&log).await.unwrap();
+    for number in 0..4 {
+        blob.lock().unwrap().bytes.extend_from_slice(b"{\"line\":99}\n");
+        assert_eq!(append(&sink, &log, number).await, 0);
+    }
+    assert_eq!(numbers(&blob), [0, 1, 2, 3, 99, 99, 99, 99]);
+}
+
+#[tokio::test]
+async fn a_full_log_is_unsupported() {
+    let full = |_| Some(Reply::code(409, "BlockCountExceedsLimit"));
+    let (server, _) = start(AppendBlob::new(full)).await;
+    let (sink, log) = (faulty(&server.url()), log());
+    sink.prepare(&log).await.unwrap();
+    let error = sink.append(&log, LogKey::batch(0), Bytes::from("{}\n")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert_eq!(error.message(), "errors.log is full: Azure takes 50,000 appends to one blob");
+}
+
+#[tokio::test]
+async fn nothing_to_append_asks_nothing() {
+    let (server, _) = start(AppendBlob::new(|_| None)).await;
+    faulty(&server.url()).append(&log(), LogKey::batch(0), Bytes::new()).await.unwrap();
+    assert!(server.requests().is_empty());
+}

@@ -1,0 +1,69 @@
+//! The Azure sink against Azurite, and against a server that misbehaves.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+#[path = "../support/azurite.rs"]
+mod azurite;
+#[path = "../support/responder.rs"]
+mod responder;
+
+mod append;
+mod faults;
+mod identity;
+mod lost_answers;
+mod put;
+mod refusals;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobSink};
+use dicom_export::{BlobPath, Error, InstanceIdentifier, OperationId, Retry, Upload};
+use serde_json::json;
+
+const MIB: usize = 1 << 20;
+
+/// A sink for this container URI, by the development policy.
+fn sink(uri: &str) -> AzureBlobSink {
+    let settings = json!({ "blobContainerUri": uri });
+    AzureBlobSink::from_settings(&settings, &AzureBlobPolicy::development()).unwrap()
+}
+
+/// The sink of a responder, with a SAS that it does not look at.
+fn faulty(url: &str) -> AzureBlobSink {
+    sink(&format!("{url}/devstoreaccount1/container?sv=2022-11-02&sp=w&sig={SIGNATURE}"))
+}
+
+/// As it stands in a URI, and as it is.
+const SIGNATURE: &str = "c2VjcmV0LXNpZ25hdHVyZQ%3D%3D";
+const SECRET: &str = "c2VjcmV0LXNpZ25hdHVyZQ";
+
+fn instance() -> BlobPath {
+    let identifier: InstanceIdentifier = "1.2.3/4.5.6/7.8.9".parse().unwrap();
+    BlobPath::instance(OperationId::random(), &identifier)
+}
+
+fn log() -> BlobPath {
+    BlobPath::error_log(OperationId::random())
+}
+
+fn upload(window: usize) -> Upload {
+    Upload::new(window as u64, Retry::for_up_to(Duration::from_secs(10)), 16)
+}
+
+/// So many bytes that tell where they belong.
+fn bytes(length: usize) -> Bytes {
+    let words = (0..length.div_ceil(8)).flat_map(|word| (word as u64 * 0x9e37_79b9).to_le_bytes());
+    words.take(length).collect()
+}
+
+/// Everything that could be printed of an error.
+fn all_of(error: &Error) -> String {
+    let mut text = format!("{error} {error:?}");
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        text.push_str(&format!(" {cause} {cause:?}"));
+        next = cause.source();
+    }
+    text
+}

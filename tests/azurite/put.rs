@@ -1,0 +1,149 @@
+//! What was put is there, byte for byte, or is not there; a SAS for writing alone is enough.
+
+use bytes::Bytes;
+use dicom_export::{BlobSink, Content, Error, ErrorKind, Upload};
+use futures::stream;
+
+use crate::azurite::{Azurite, Container};
+use crate::{MIB, bytes, instance, sink, upload};
+
+/// Chunks of odd sizes, some of none.
+fn stream_of(bytes: &Bytes, length: Option<usize>) -> Content {
+    let mut rest = bytes.clone();
+    let mut chunks = vec![Ok(Bytes::new())];
+    for size in [1, 70_001, 0, 1_000_003].into_iter().cycle() {
+        chunks.push(Ok(rest.split_to(size.min(rest.len()))));
+        if rest.is_empty() {
+            break;
+        }
+    }
+    Content::from_stream(length.map(|length| length as u64), stream::iter(chunks))
+}
+
+async fn assert_put(container: &Container<'_>, content: Content, expected: &Bytes, upload: &Upload) {
+    let (sink, path) = (sink(&container.sas_url("w")), instance());
+    let stored = sink.put(&path, content, upload).await.unwrap();
+    assert_eq!(stored.size, expected.len() as u64);
+    assert!(stored.etag.is_some());
+    let blob = container.get(path.as_str()).await.unwrap();
+    assert!(blob.bytes == *expected, "{} bytes came back as {}", expected.len(), blob.bytes.len());
+    assert_eq!((&*blob.content_type, &*blob.kind), ("application/dicom", "BlockBlob"));
+}
+
+#[tokio::test]
+#[ignore = "needs Azurite: tests/run.sh"]
+async fn contents_of_every_size_come_back_byte_for_byte() {
+    let container = Azurite::shared().container().await;
+    for length in [0, 1, 8 * MIB, 8 * MIB + 1, 20 * MIB + 3] {
+        let bytes = bytes(length);
+        let upload = upload(32 * MIB);
+        assert_put(&container, Content::from_bytes(bytes.clone()), &bytes, &upload).await;
+        assert_put(&container, stream_of(&bytes, Some(length)), &bytes, &upload).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Azurite: tests/run.sh"]
+async fn contents_of_unknown_length_come_back_byte_for_byte() {
+    let container = Azurite::shared().container().await;
+    for length in [0, 1, 4 * MIB, 13 * MIB + 5] {
+        let bytes = bytes(length);
+        assert_put(&container, stream_of(&bytes, None), &bytes, &upload(8 * MIB)).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Azurite: tests/run.sh"]
+async fn a_small_window_makes_small_blocks() {
+    let container = Azurite::shared().container().await;
+    let bytes = bytes(5 * MIB + 7);
+    for window in [0, MIB] {
+        assert_put(&container, stream_of(&bytes, Some(bytes.len())), &bytes, &upload(window)).await;
+        assert_put(&container, stream_of(&bytes, None), &bytes, &upload(window)).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Azurite: tests/run.sh"]
+async fn putting_again_replaces() {
+    let container = Azurite::shared().container().await;
+    let (sink, path) = (sink(&container.sas_url("w")), instance());
+    for length in [9 * MIB, 3, 10 * MIB] {
+        let content = Content::from_bytes(bytes(length));
+        sink.put(&path, content, &upload(32 * MIB)).await.unwrap();
+        assert!(container.get(path.as_str()).await.unwrap().bytes == bytes(length));
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Azurite: tests/run.sh"]
+async fn overlapping_puts_leave_one_of_them_whole() {
+    let container = Azurite::shared().container().await;
+    let (sink, path) = (sink(&container.sas_url("w")), instance());
+    let contents = [bytes(20 * MIB), bytes(20 * MIB).slice(1..)];
+    let terms = upload(32 * MIB);
+    let puts = contents.clone().map(|content| sink.put(&path, Content::from_bytes(content), &terms));
+    let outcomes = futures::future::join_all(puts).await;
+    // The one that commits first takes the other's blocks away: the engine puts that one again.
+    for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+    }
+    assert!(outcomes.iter().any(Result::is_ok));
+    let blob = container.get(path.as_str()).await.unwrap();
+    assert!(contents.contains(&blob.bytes));
+}
+
+#[tokio::test]
+#[ignore = "needs Azurite: tests/run.sh"]
+async fn a_stream_that_breaks_leaves_nothing() {
+    let container = Azurite::shared().container().await;
+    let sink = sink(&container.sas_url("w"));
+    for (chunks, length) in [(1, Some(2 * MIB)), (1, None), (20, Some(30 * MIB)), (20, None)] {
+        let broken = Err(Error::new(ErrorKind::Unreadable, "the disk is gone"));
+        let chunks = std::iter::repeat_n(bytes(MIB), chunks).map(Ok).chain([broken]);
+        let content = Content::from_stream(
+            length.map(|length| length as u64),
+            stream::iter(chunks.collect::<Vec<_>>()),
+        );
+        let path = instance();
+        let error = sink.put(&path, content, &upload(32 * MIB)).await.unwrap_err();
+        assert_eq!((error.kind(), error.message()), (ErrorKind::Unreadable, "the disk is gone"));
+        assert!(container.get(path.as_str()).await.is_none());
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Azurite: tests/run.sh"]
+async fn a_stream_of_another_length_leaves_nothing() {
+    let container = Azurite::shared().container().await;
+    let sink = sink(&container.sas_url("w"));
+    for (found, said) in
+        [(5, 6), (6, 5), (10 * MIB, 11 * MIB), (11 * MIB, 10 * MIB), (3, 20 * MIB), (9 * MIB, 1)]
+    {
+        let path = instance();
+        let content = stream_of(&bytes(found), Some(said));
+        let error = sink.put(&path, content, &upload(32 * MIB)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unreadable);
+        assert!(container.get(path.as_str()).await.is_none());
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Azurite: tests/run.sh"]
+async fn a_dropped_put_leaves_nothing() {
+    let container = Azurite::shared().container().await;
+    let (sink, path, upload) = (sink(&container.sas_url("w")), instance(), upload(32 * MIB));
+    let (reached, stalled) = tokio::sync::oneshot::channel();
+    let head = stream::iter(std::iter::repeat_n(bytes(MIB), 20).map(Ok));
+    // Everything before the stall has been handed over, and most of it sent.
+    let stall = stream::once(async move {
+        let _ = reached.send(());
+        std::future::pending().await
+    });
+    let content = Content::from_stream(Some(30 * MIB as u64), futures::StreamExt::chain(head, stall));
+    tokio::select! {
+        _ = sink.put(&path, content, &upload) => panic!("the stream has not ended"),
+        outcome = stalled => outcome.unwrap(),
+    }
+    assert!(container.get(path.as_str()).await.is_none());
+}

@@ -1,0 +1,141 @@
+//! A small HTTP/1.1 server whose answers a test decides: for faults that a real server cannot be told to have.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// A request that was read whole.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) path: String,
+    pub(crate) query: BTreeMap<String, String>,
+    /// Names in lower case.
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Bytes,
+}
+
+impl Request {
+    pub(crate) fn is(&self, comp: &str) -> bool {
+        self.query.get("comp").is_some_and(|value| value == comp)
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+}
+
+/// What is answered.
+#[derive(Debug, Clone)]
+pub(crate) enum Reply {
+    Answer {
+        status: u16,
+        headers: Vec<(&'static str, String)>,
+        body: String,
+    },
+    /// The connection is closed without an answer.
+    HangUp,
+}
+
+impl Reply {
+    pub(crate) fn status(status: u16) -> Self {
+        Self::Answer { status, headers: Vec::new(), body: String::new() }
+    }
+
+    pub(crate) fn code(status: u16, code: &str) -> Self {
+        Self::status(status).header("x-ms-error-code", code)
+    }
+
+    pub(crate) fn header(mut self, name: &'static str, value: impl ToString) -> Self {
+        if let Self::Answer { headers, .. } = &mut self {
+            headers.push((name, value.to_string()));
+        }
+        self
+    }
+
+    pub(crate) fn body(mut self, text: impl ToString) -> Self {
+        if let Self::Answer { body, .. } = &mut self {
+            *body = text.to_string();
+        }
+        self
+    }
+}
+
+/// Answers on a port of its own until it is dropped, and keeps what it was asked.
+pub(crate) struct Responder {
+    port: u16,
+    requests: Arc<Mutex<Vec<Request>>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Responder {
+    pub(crate) async fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (requests, answer) = (Arc::new(Mutex::default()), Arc::new(answer));
+        let mut tasks = JoinSet::new();
+        let seen = Arc::clone(&requests);
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((connection, _)) = listener.accept().await {
+                let (seen, answer) = (Arc::clone(&seen), Arc::clone(&answer));
+                connections.spawn(async move {
+                    // A client that went away is none of the test's business.
+                    let _ = serve(connection, &seen, &*answer).await;
+                });
+            }
+        });
+        Self { port, requests, _tasks: tasks }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+async fn serve(
+    connection: TcpStream,
+    seen: &Mutex<Vec<Request>>,
+    answer: &(impl Fn(&Request) -> Reply + Sync),
+) -> std::io::Result<()> {
+    let mut connection = BufReader::new(connection);
+    loop {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(connection.read_u8().await?);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let mut lines = head.lines();
+        let target = lines.next().unwrap().split(' ').nth(1).unwrap();
+        let headers: BTreeMap<_, _> = lines
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+            .collect();
+        let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+        let mut body = vec![0; length];
+        connection.read_exact(&mut body).await?;
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let query = query.split('&').filter_map(|pair| pair.split_once('='));
+        let query = query.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let request = Request { path: path.to_owned(), query, headers, body: body.into() };
+        let reply = answer(&request);
+        seen.lock().unwrap().push(request);
+        let Reply::Answer { status, headers, body } = reply else { return Ok(()) };
+        let mut out = format!("HTTP/1.1 {status} Because\r\ncontent-length: {}\r\n", body.len());
+        for (name, value) in headers {
+            out.push_str(&format!("{name}: {value}\r\n"));
+        }
+        out.push_str("\r\n");
+        out.push_str(&body);
+        connection.write_all(out.as_bytes()).await?;
+    }
+}
