@@ -14,9 +14,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Idle connections are closed before most servers do it: one that the server closes at the moment it is used again
-/// costs a repeated request.
-const IDLE: Duration = Duration::from_secs(10);
+/// Idle connections are closed before servers do it, Orthanc after a second: one that the server closes at the moment
+/// it is used again costs a repeated request.
+const IDLE: Duration = Duration::from_millis(900);
 
 /// Settings of a [`DicomWebSource`]; made by [`DicomWebSource::builder`].
 #[derive(Clone)]
