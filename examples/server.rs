@@ -1,10 +1,11 @@
 //! A small DICOM archive with the export API: a folder of DICOM files behind HTTP.
 //!
 //! ```text
-//! cargo run --release --features http --example server -- --source DIR --listen 127.0.0.1:8080 [--development] [--base-url URL]
+//! cargo run --release --features http --example server -- --source DIR --listen 127.0.0.1:8080 [--state FILE] [--development] [--base-url URL]
 //! ```
 //!
-//! `--development` allows the storage emulator (Azurite) as a destination. `RUST_LOG` sets what is logged, on stderr.
+//! With `--features http,redb`, `--state FILE` keeps operations in a file: what has not ended when the server stops, or
+//! dies, goes on when it starts again. `--development` allows the storage emulator (Azurite) as a destination. `RUST_LOG` sets what is logged, on stderr.
 //! On SIGTERM or Ctrl-C the server takes no more exports, lets what is being transferred come to its end, and leaves.
 
 use std::error::Error;
@@ -25,13 +26,21 @@ use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
 use dicom_export::{DirectorySource, ExportDestination, ExportEngine};
 use tokio::net::TcpListener;
 
+#[cfg(feature = "redb")]
+#[path = "export/state.rs"]
+mod state;
+#[cfg(not(feature = "redb"))]
+#[path = "export/no_state.rs"]
+mod state;
+
 /// How long batches under way may take when the server stops.
 const GRACE: Duration = Duration::from_secs(30);
 
 /// How long connections may take after that.
 const LINGER: Duration = Duration::from_secs(5);
 
-const USAGE: &str = "usage: server --source DIR --listen ADDR [--development] [--base-url URL]";
+const USAGE: &str =
+    "usage: server --source DIR --listen ADDR [--state FILE] [--development] [--base-url URL]";
 
 /// What the command line says.
 #[derive(Debug)]
@@ -40,6 +49,8 @@ pub struct Settings {
     pub source: PathBuf,
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// The file that keeps operations; without one they end with the process.
+    pub state: Option<PathBuf>,
     /// Whether the emulator is a destination.
     pub development: bool,
     /// How links begin.
@@ -49,12 +60,14 @@ pub struct Settings {
 impl Settings {
     fn from_command_line() -> Result<Self, Box<dyn Error>> {
         use lexopt::prelude::*;
-        let (mut source, mut listen, mut development, mut base_url) = (None, None, false, BaseUrl::Request);
+        let (mut source, mut listen, mut state) = (None, None, None);
+        let (mut development, mut base_url) = (false, BaseUrl::Request);
         let mut parser = lexopt::Parser::from_env();
         while let Some(argument) = parser.next()? {
             match argument {
                 Long("source") => source = Some(PathBuf::from(parser.value()?)),
                 Long("listen") => listen = Some(parser.value()?.parse()?),
+                Long("state") => state = Some(PathBuf::from(parser.value()?)),
                 Long("development") => development = true,
                 Long("base-url") => base_url = BaseUrl::configured(&parser.value()?.string()?)?,
                 Short('h') | Long("help") => {
@@ -66,7 +79,7 @@ impl Settings {
         }
         let source = source.ok_or("--source is missing")?;
         let listen = listen.ok_or("--listen is missing")?;
-        Ok(Self { source, listen, development, base_url })
+        Ok(Self { source, listen, state, development, base_url })
     }
 }
 
@@ -94,9 +107,15 @@ pub async fn serve(
         true => AzureBlobPolicy::development(),
         false => AzureBlobPolicy::new(),
     };
-    let engine = ExportEngine::builder(DirectorySource::open(settings.source)?)
-        .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy))
-        .build()?;
+    let mut engine = ExportEngine::builder(DirectorySource::open(settings.source)?)
+        .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy));
+    if let Some(path) = &settings.state {
+        engine = engine.store(state::open(path)?);
+    }
+    let engine = engine.build()?;
+    for operation in engine.resume_all().await? {
+        tracing::info!(%operation, "resumed");
+    }
     let document = http::openapi();
     let app = Router::new()
         .merge(http::router(Arc::new(engine.clone()), HttpOptions::new().base_url(settings.base_url)))
