@@ -1,11 +1,14 @@
-//! A small DICOM archive with the export API: a folder of DICOM files behind HTTP.
+//! A small DICOM archive with the export API: a folder of DICOM files behind HTTP, or the export API for a DICOMweb
+//! server.
 //!
 //! ```text
-//! cargo run --release --features http --example server -- --source DIR --listen 127.0.0.1:8080 [--state FILE] [--development] [--base-url URL]
+//! cargo run --release --features http --example server -- --source DIR|URL --listen 127.0.0.1:8080 [--state FILE] [--development] [--base-url URL]
 //! ```
 //!
-//! With `--features http,redb`, `--state FILE` keeps operations in a file: what has not ended when the server stops, or
-//! dies, goes on when it starts again. `--development` allows the storage emulator (Azurite) as a destination. `RUST_LOG` sets what is logged, on stderr.
+//! With `--features http,dicomweb`, `--source http(s)://…/dicom-web` is a DICOMweb server; `DICOMWEB_USER` and
+//! `DICOMWEB_PASSWORD`, or `DICOMWEB_TOKEN`, are read from the environment. With `--features http,redb`, `--state FILE`
+//! keeps operations in a file: what has not ended when the server stops, or dies, goes on when it starts again.
+//! `--development` allows the storage emulator (Azurite) as a destination. `RUST_LOG` sets what is logged, on stderr.
 //! On SIGTERM or Ctrl-C the server takes no more exports, lets what is being transferred come to its end, and leaves.
 
 use std::error::Error;
@@ -23,9 +26,11 @@ use axum::routing::get;
 use axum::{Json, Router};
 use dicom_export::http::{self, BaseUrl, HttpOptions};
 use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
-use dicom_export::{DirectorySource, ExportDestination, ExportEngine};
+use dicom_export::{ExportDestination, ExportEngine};
 use tokio::net::TcpListener;
 
+#[path = "export/source.rs"]
+mod source;
 #[cfg(feature = "redb")]
 #[path = "export/state.rs"]
 mod state;
@@ -40,12 +45,12 @@ const GRACE: Duration = Duration::from_secs(30);
 const LINGER: Duration = Duration::from_secs(5);
 
 const USAGE: &str =
-    "usage: server --source DIR --listen ADDR [--state FILE] [--development] [--base-url URL]";
+    "usage: server --source DIR|URL --listen ADDR [--state FILE] [--development] [--base-url URL]";
 
 /// What the command line says.
 #[derive(Debug)]
 pub struct Settings {
-    /// The folder of DICOM files.
+    /// The folder of DICOM files, or the URL of a DICOMweb server.
     pub source: PathBuf,
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
@@ -107,7 +112,7 @@ pub async fn serve(
         true => AzureBlobPolicy::development(),
         false => AzureBlobPolicy::new(),
     };
-    let mut engine = ExportEngine::builder(DirectorySource::open(settings.source)?)
+    let mut engine = ExportEngine::builder(source::Source::open(&settings.source)?.instances())
         .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy));
     if let Some(path) = &settings.state {
         engine = engine.store(state::open(path)?);

@@ -66,6 +66,7 @@
 //! | `fs` | yes | `DirectorySource`, `DirectorySink` |
 //! | `object_store` | | `ObjectStoreSink`: any store of the `object_store` crate as a destination |
 //! | `dicom` | | `Content::from_dicom_object` |
+//! | `dicomweb` | | `DicomWebSource`: any DICOMweb server |
 //! | `http` | | `http`: the API as an axum router, its OpenAPI document, and a guide to adding it to a server |
 //! | `redb` | | `RedbOperationStore`: operations in one durable file |
 //! | `testing` | | `testing`: conformance suites for the traits, and DICOM fixtures |

@@ -9,9 +9,14 @@ use lexopt::prelude::*;
 use serde_json::json;
 
 pub(crate) const HELP: &str = "\
-Exports DICOM files from a folder to a folder or an Azure Blob container.
+Exports DICOM files from a folder or a DICOMweb server to a folder or an Azure Blob container.
 
-usage: export --source DIR DESTINATION [OPTIONS]
+usage: export --source SOURCE DESTINATION [OPTIONS]
+
+source:
+  --source DIR                     a folder of DICOM files
+  --source http(s)://.../dicom-web a DICOMweb server (feature dicomweb); credentials are read from the environment:
+                                   DICOMWEB_USER and DICOMWEB_PASSWORD, or DICOMWEB_TOKEN
 
 destination:
   --destination DIR                a folder
@@ -36,6 +41,7 @@ The final status document is written to stdout. Exit status: 0 completed, 3 comp
 ";
 
 pub(crate) struct Args {
+    /// A folder or a URL.
     pub(crate) source: PathBuf,
     pub(crate) destination: Destination,
     pub(crate) wanted: ExportSource,

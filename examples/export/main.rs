@@ -1,4 +1,4 @@
-//! The engine as a command: a folder of DICOM files to a folder or an Azure Blob container.
+//! The engine as a command: a folder of DICOM files, or a DICOMweb server, to a folder or an Azure Blob container.
 //!
 //! `cargo run --release --example export -- --help`
 //!
@@ -7,6 +7,7 @@
 
 mod args;
 mod bar;
+mod source;
 #[cfg(feature = "redb")]
 mod state;
 #[cfg(not(feature = "redb"))]
@@ -18,13 +19,14 @@ use std::sync::Arc;
 
 use dicom_export::sink::DirectorySink;
 use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
-use dicom_export::source::DirectorySource;
+use dicom_export::source::DirectoryReport;
 use dicom_export::{
     BlobSink, Concurrency, Error, ErrorKind, ExportDestination, ExportEngine, ExportService, NewOperation,
     Operation, OperationId, OperationStatus, Retry, Target,
 };
 
 use crate::args::{Args, Destination, Resume};
+use crate::source::Source;
 
 const FAILED: u8 = 1;
 const UNUSABLE: u8 = 2;
@@ -53,8 +55,8 @@ async fn main() -> ExitCode {
 /// # Errors
 /// The operation could not be started.
 async fn export(args: Args) -> dicom_export::Result<ExitCode> {
-    let source = Arc::new(DirectorySource::open(&args.source)?);
-    let engine = engine(&args, Arc::clone(&source))?;
+    let source = Source::open(&args.source)?;
+    let engine = engine(&args, &source)?;
     let target = target(args.destination)?;
     let started = match args.resume {
         Some(wanted) => engine.resume(resumed(&engine, wanted).await?, Some(target)).await?,
@@ -74,7 +76,14 @@ async fn export(args: Args) -> dicom_export::Result<ExitCode> {
     }
     let ended = engine.wait(id).await?;
 
-    let passed_over = source.report();
+    if let Source::Folder(folder) = source {
+        say_what_was_passed_over(folder.report());
+    }
+    println!("{}", serde_json::to_string(&ended).unwrap_or_default());
+    Ok(exit_code(&ended))
+}
+
+fn say_what_was_passed_over(passed_over: DirectoryReport) {
     if !passed_over.is_empty() {
         eprintln!(
             "passed over: {} files that repeat an instance, {} DICOM files without readable UIDs, \
@@ -85,16 +94,14 @@ async fn export(args: Args) -> dicom_export::Result<ExitCode> {
             passed_over.unreadable_folders,
         );
     }
-    println!("{}", serde_json::to_string(&ended).unwrap_or_default());
-    Ok(exit_code(&ended))
 }
 
-fn engine(args: &Args, source: Arc<DirectorySource>) -> dicom_export::Result<ExportEngine> {
+fn engine(args: &Args, source: &Source) -> dicom_export::Result<ExportEngine> {
     let policy = match args.development {
         true => AzureBlobPolicy::development(),
         false => AzureBlobPolicy::new(),
     };
-    let mut builder = ExportEngine::builder(source)
+    let mut builder = ExportEngine::builder(source.instances())
         .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy));
     if let Some(transfers) = args.concurrency {
         builder = builder.concurrency(Concurrency::Fixed(transfers));

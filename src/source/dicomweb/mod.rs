@@ -35,6 +35,11 @@ use crate::source::{
     Content, Cursor, Instance, InstanceSource, ListFailure, ListRequest, ListWarning, Page, Scope,
 };
 
+/// The guide's example is compiled with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/orthanc.md")]
+mod guide {}
+
 /// How many studies are listed ahead of the one that a page has come to, where all of them fit the page.
 const AHEAD: usize = 8;
 
