@@ -196,7 +196,11 @@ impl Run {
                 }
                 _ = publish.tick() => self.publish(),
                 () = sleep_until(next_commit), if waiting.position.is_some() => self.commit(waiting).await?,
-                () = self.ledger.due() => self.ledger.save().await?,
+                // A save for the lease's sake alone would put the checkpoint's turn off, again and again.
+                () = self.ledger.due() => match waiting.position {
+                    Some(_) => self.commit(waiting).await?,
+                    None => self.ledger.save().await?,
+                },
             }
         }
     }

@@ -3,4 +3,5 @@
 mod crash;
 mod flow;
 mod outcome;
+mod stuck;
 mod support;
