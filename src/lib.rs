@@ -114,6 +114,8 @@ pub use sink::DirectorySink;
 #[cfg(feature = "object_store")]
 pub use sink::ObjectStoreSink;
 pub use sink::{BlobSink, MemorySink, SinkProvider};
+#[cfg(feature = "dicomweb")]
+pub use source::DicomWebSource;
 #[cfg(feature = "fs")]
 pub use source::DirectorySource;
 pub use source::{Content, InstanceSource, MemorySource, SourceProvider};

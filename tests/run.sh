@@ -13,7 +13,8 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 pinned=$root/tests/tools
 tools=$root/tests/.tools
-debian_packages=()
+# A DICOMweb server; the tests run it on a port and a folder of their own.
+debian_packages=(orthanc orthanc-dicomweb)
 
 say() { printf '== %s\n' "$*"; }
 fail() {
@@ -73,8 +74,19 @@ set_up_debian() {
     [ ${#missing[@]} -eq 0 ] && return
     [ "$(id -u)" -eq 0 ] || fail "these are needed: sudo apt-get install --no-install-recommends ${missing[*]}"
     say "apt-get install ${missing[*]}"
+    keep_services_stopped
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}"
+}
+
+# A package that brings a service starts it when it is installed, on its usual port and open to anybody. Debian's own
+# switch for that is a policy-rc.d that forbids it (invoke-rc.d(8)); one that is there already is left as it is.
+keep_services_stopped() {
+    local policy=/usr/sbin/policy-rc.d
+    [ -e "$policy" ] && return
+    trap "rm -f $policy" EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
 }
 
 mode=test
@@ -90,7 +102,7 @@ mkdir -p "$tools"
 need_programs
 set_up_npm
 set_up_python
-set_up_debian
+(set_up_debian)
 [ "$mode" = --set-up ] && exit
 
 export DICOM_EXPORT_TOOLS=$tools

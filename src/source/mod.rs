@@ -3,6 +3,8 @@
 mod content;
 #[cfg(feature = "dicom")]
 mod dicom;
+#[cfg(feature = "dicomweb")]
+mod dicomweb;
 #[cfg(feature = "fs")]
 mod directory;
 mod memory;
@@ -13,6 +15,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use self::content::Content;
+#[cfg(feature = "dicomweb")]
+pub use self::dicomweb::{DicomWebCredentials, DicomWebSource, DicomWebSourceBuilder};
 #[cfg(feature = "fs")]
 pub use self::directory::{DirectoryReport, DirectorySource};
 pub use self::memory::MemorySource;

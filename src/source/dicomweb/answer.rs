@@ -1,0 +1,131 @@
+//! [`Answer`]: what the server said, and what a refusal means.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::stream::{self, BoxStream, StreamExt};
+use reqwest::header::{
+    AsHeaderName, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER, TRANSFER_ENCODING,
+};
+use reqwest::{Response, StatusCode, Version};
+
+use super::lane::Place;
+use super::media_type::MediaType;
+use crate::error::{Error, ErrorKind, Result};
+
+/// An answer with a 2xx status; its body is still to come, and its place among the requests is kept until then.
+pub(super) struct Answer {
+    response: Response,
+    _place: Place,
+    patience: Duration,
+}
+
+impl Answer {
+    pub(super) fn new(response: Response, place: Place, patience: Duration) -> Self {
+        Self { response, _place: place, patience }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    pub(super) fn header(&self, name: impl AsHeaderName) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+
+    pub(super) fn media_type(&self) -> MediaType {
+        MediaType::parse(self.header(CONTENT_TYPE).unwrap_or_default())
+    }
+
+    /// The bytes that the body must have, if it is stated.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.response.content_length()
+    }
+
+    /// Whether a body that breaks off can be told from one that ends. In HTTP/1 one that has neither a length nor
+    /// chunks ends with its connection (RFC 9112 6.3).
+    pub(super) fn shows_its_end(&self) -> bool {
+        self.response.version() >= Version::HTTP_2
+            || self.length().is_some()
+            || self.header(TRANSFER_ENCODING).is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"))
+    }
+
+    /// # Errors
+    /// [`ErrorKind::Unreadable`] when the body is compressed, which was not asked for.
+    pub(super) fn check_encoding(&self) -> Result<()> {
+        match self.header(CONTENT_ENCODING) {
+            Some(coding) if !coding.eq_ignore_ascii_case("identity") => {
+                Err(Error::new(ErrorKind::Unreadable, "the server encoded its answer though not asked to"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The body. An error ends it.
+    pub(super) fn into_body(self) -> BoxStream<'static, Result<Bytes>> {
+        stream::try_unfold(self, |mut answer| async move {
+            // Each read is timed for itself: whoever takes the bytes may be slow.
+            let chunk = match tokio::time::timeout(answer.patience, answer.response.chunk()).await {
+                Ok(chunk) => chunk,
+                Err(_) => return Err(Error::new(ErrorKind::Unavailable, "the server stopped sending")),
+            };
+            let broken = |cause: reqwest::Error| {
+                Error::new(ErrorKind::Unavailable, "the server's answer broke off")
+                    .with_source(cause.without_url())
+            };
+            Ok(chunk.map_err(broken)?.map(|chunk| (chunk, answer)))
+        })
+        .boxed()
+    }
+}
+
+/// What a status that is no success means to the engine.
+pub(super) fn refusal(status: StatusCode, headers: &HeaderMap) -> Error {
+    let (kind, what) = match status.as_u16() {
+        401 | 403 | 407 => (ErrorKind::Unauthorized, "the server refused the credential"),
+        404 | 410 => (ErrorKind::NotFound, "the server does not have it"),
+        406 | 415 => (ErrorKind::Unreadable, "the server cannot give it in its stored form"),
+        429 | 503 => (ErrorKind::Throttled, "the server is busy"),
+        408 | 425 => (ErrorKind::Unavailable, "the server gave up waiting"),
+        501 | 505 => (ErrorKind::Unsupported, "the server cannot do this"),
+        300..=399 => (ErrorKind::Unsupported, "the server answered with a redirect that leads nowhere"),
+        400..=499 => (ErrorKind::Invalid, "the server refused the request"),
+        _ => (ErrorKind::Unavailable, "the server failed"),
+    };
+    let error = Error::new(kind, format!("{what} ({})", status.as_u16()));
+    match retry_after(headers, Utc::now()) {
+        Some(wait) if kind.is_transient() => error.with_retry_after(wait),
+        _ => error,
+    }
+}
+
+/// The wait of a `Retry-After` header: seconds, or a date (RFC 9110 10.2.3).
+fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => {
+            let until = DateTime::parse_from_rfc2822(text).ok()?.with_timezone(&Utc);
+            // A date that has passed asks for no wait.
+            Some((until - now).to_std().unwrap_or_default())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = "2026-01-02T03:04:05Z".parse().unwrap();
+        let wait = |text: &'static str| {
+            retry_after(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]), now)
+        };
+        assert_eq!(wait("7"), Some(Duration::from_secs(7)));
+        assert_eq!(wait("Fri, 02 Jan 2026 03:05:05 GMT"), Some(Duration::from_secs(60)));
+        assert_eq!(wait("Fri, 02 Jan 2026 03:03:05 GMT"), Some(Duration::ZERO));
+        assert_eq!(wait("soon"), None);
+    }
+}

@@ -1,0 +1,270 @@
+//! Servers that give instances in odd ways, and in wrong ones.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dicom_export::source::Instance;
+use dicom_export::testing::fixtures;
+use dicom_export::{
+    BlobSink, DicomWebSource, ErrorKind, ExportEngine, ExportSource, InstanceIdentifier, MemorySink,
+    NewOperation, Operation, OperationStatus, Retry,
+};
+
+use crate::server::{Archive, Framing, Quirks, Reply};
+use crate::{archive, read, server, source};
+
+const MULTIPART: &str = "multipart/related; type=application/dicom; boundary=edge";
+
+fn one() -> InstanceIdentifier {
+    fixtures::instance(1, 1, 1)
+}
+
+fn with(body: &[&[u8]], media_type: &str) -> Reply {
+    Reply::new(200).header("content-type", media_type).body(body.concat())
+}
+
+#[tokio::test]
+async fn the_bytes_come_whole_however_they_are_framed() {
+    let archive = archive();
+    let dicom = archive[&one()].clone();
+    let part = b"--edge\r\nContent-Type: application/dicom\r\n\r\n";
+    let end = b"\r\n--edge--";
+    for reply in [
+        Reply::multipart(&dicom),
+        Reply::multipart(&dicom).framing(Framing::Chunked(1)),
+        Reply::multipart(&dicom).framing(Framing::Chunked(7)),
+        Reply::multipart(&dicom).framing(Framing::Close),
+        with(&[part, &dicom, end], MULTIPART),
+        with(&[b"a preamble\r\n", part, &dicom, end, b"\r\nan epilogue"], MULTIPART),
+        with(&[b"--edge\r\n\r\n", &dicom, end], MULTIPART),
+        with(
+            &[b"--edge \r\ncontent-type: application/dicom; x=y\r\nmime-version: 1.0\r\n\r\n", &dicom, end],
+            MULTIPART,
+        ),
+        with(&[&dicom], "application/dicom"),
+        with(&[&dicom], "application/dicom").framing(Framing::Chunked(100)),
+    ] {
+        let framing = reply.framing;
+        let server = server(&archive, Quirks::default(), move |_| Some(reply.clone())).await;
+        let bytes = read(&source(&server), &Instance::new(one())).await.unwrap();
+        assert!(bytes == dicom, "{framing:?}");
+        let request = &server.requests()[0];
+        assert_eq!(
+            request.headers["accept"],
+            r#"multipart/related; type="application/dicom"; transfer-syntax=*"#
+        );
+        assert_eq!(request.headers["accept-encoding"], "identity");
+    }
+}
+
+/// Wrong answers for one instance, and what they are.
+fn wrong(dicom: &[u8]) -> Vec<(&'static str, Reply, ErrorKind)> {
+    let part = b"--edge\r\nContent-Type: application/dicom\r\n\r\n";
+    let (end, half) = (b"\r\n--edge--", &dicom[..dicom.len() / 2]);
+    let whole = Reply::multipart(dicom);
+    let length = whole.body.len();
+    use ErrorKind::{Invalid, NotFound, Throttled, Unauthorized, Unavailable, Unreadable};
+    vec![
+        ("wrong boundary", with(&[part, dicom, end], "multipart/related; boundary=other"), Unreadable),
+        ("no boundary", with(&[part, dicom, end], "multipart/related"), Unreadable),
+        ("no part headers", with(&[b"--edge\r\n", dicom, end], MULTIPART), Unreadable),
+        (
+            "an untyped part",
+            with(&[b"--edge\r\n\r\n", dicom, end], "multipart/related; boundary=edge"),
+            Unreadable,
+        ),
+        ("no part", with(&[b"--edge--"], MULTIPART), Unreadable),
+        ("an empty part", with(&[part, end], MULTIPART), Unreadable),
+        ("two parts", with(&[part, dicom, b"\r\n", part, dicom, end], MULTIPART), Unreadable),
+        (
+            "another type",
+            with(&[b"--edge\r\nContent-Type: image/jpeg\r\n\r\n", dicom, end], MULTIPART),
+            Unreadable,
+        ),
+        (
+            "a wrong length",
+            with(
+                &[b"--edge\r\nContent-Type: application/dicom\r\nContent-Length: 5\r\n\r\n", dicom, end],
+                MULTIPART,
+            ),
+            Unreadable,
+        ),
+        ("cut in the part, by length", whole.clone().framing(Framing::CutAt(length / 2)), Unavailable),
+        ("cut in the part, in chunks", whole.clone().framing(Framing::ChunkedCutAt(length / 2)), Unavailable),
+        ("cut in the part headers", whole.clone().framing(Framing::CutAt(20)), Unavailable),
+        ("no end", with(&[part, half], MULTIPART), Unavailable),
+        ("no end, in chunks", with(&[part, half], MULTIPART).framing(Framing::Chunked(99)), Unavailable),
+        ("no end, by closing", with(&[part, half], MULTIPART).framing(Framing::Close), Unavailable),
+        ("nothing", with(&[], MULTIPART), Unavailable),
+        ("no end to be seen", with(&[half], "application/dicom").framing(Framing::Close), Unreadable),
+        (
+            "a short body",
+            with(&[dicom], "application/dicom").framing(Framing::CutAt(dicom.len() / 2)),
+            Unavailable,
+        ),
+        ("compressed", whole.clone().header("content-encoding", "gzip"), Unreadable),
+        ("a part only", Reply { status: 206, ..whole.clone() }, Unreadable),
+        ("a page", Reply::html(), Unreadable),
+        ("nothing there", Reply::new(204), NotFound),
+        ("gone", Reply::new(404), NotFound),
+        ("gone for good", Reply::new(410), NotFound),
+        ("not acceptable", Reply::new(406), Unreadable),
+        ("unsupported media type", Reply::new(415), Unreadable),
+        ("bad request", Reply::new(400), Invalid),
+        ("forbidden", Reply::new(403), Unauthorized),
+        ("too many", Reply::new(429), Throttled),
+        ("too busy", Reply::new(503), Throttled),
+        ("failed", Reply::new(500), Unavailable),
+        ("bad gateway", Reply::new(502), Unavailable),
+    ]
+}
+
+#[tokio::test]
+async fn a_wrong_answer_is_a_clear_error() {
+    let archive = archive();
+    for (name, reply, kind) in wrong(&archive[&one()]) {
+        let path = format!("/instances/{}", one().sop_instance_uid());
+        let server = server(&archive, Quirks::default(), move |request| {
+            request.path.ends_with(&path).then(|| reply.clone())
+        })
+        .await;
+        let error = read(&source(&server), &Instance::new(one())).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{name}: {error}");
+        assert!(!error.message().contains("127.0.0.1"), "{name}: {error}");
+    }
+}
+
+/// Exports everything to memory.
+async fn export(source: DicomWebSource, retry: Retry) -> (MemorySink, Operation) {
+    let sink = Arc::new(MemorySink::new());
+    let engine = ExportEngine::builder(source).retry(retry).build().unwrap();
+    let target: Arc<dyn BlobSink> = Arc::clone(&sink) as _;
+    let started = engine.start(NewOperation::new(ExportSource::Everything, target)).await.unwrap();
+    let ended = engine.wait(started.operation_id).await.unwrap();
+    drop(engine);
+    (Arc::try_unwrap(sink).ok().unwrap_or_default(), ended)
+}
+
+/// The instances among the results, each held to its bytes.
+fn landed(sink: &MemorySink, operation: &Operation, archive: &Archive) -> Vec<InstanceIdentifier> {
+    let results = format!("{}/results/", operation.operation_id);
+    let names = sink.names();
+    let names = names.iter().filter_map(|name| name.strip_prefix(&results)?.strip_suffix(".dcm"));
+    let landed: Vec<InstanceIdentifier> = names.map(|name| name.parse().unwrap()).collect();
+    for identifier in &landed {
+        let bytes = sink.get(&format!("{results}{identifier}.dcm")).unwrap();
+        assert!(bytes == archive[identifier], "{identifier} is another");
+    }
+    landed
+}
+
+/// Each instance is answered wrongly once, in a way that passes: all of them land whole.
+#[tokio::test]
+async fn what_may_pass_is_repeated() {
+    let archive = archive();
+    let faults: Vec<Reply> = wrong(&archive[&one()])
+        .into_iter()
+        .filter(|(_, _, kind)| kind.is_transient())
+        .map(|(_, reply, _)| reply.header("retry-after", "0"))
+        .collect();
+    let seen = Mutex::new(HashMap::<String, usize>::new());
+    let kinds = faults.len();
+    assert!(kinds <= archive.len());
+    let server = server(&archive, Quirks::default(), move |request| {
+        let mut seen = seen.lock().unwrap();
+        let number = seen.len();
+        match request.path.contains("/instances/") && seen.insert(request.path.clone(), number).is_none() {
+            true => Some(faults[number % faults.len()].clone()),
+            false => None,
+        }
+    })
+    .await;
+    let (sink, ended) = export(source(&server), Retry::for_up_to(Duration::from_secs(20))).await;
+    assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 24), "{ended:?}");
+    assert_eq!(ended.results.skipped, 0);
+    assert_eq!(landed(&sink, &ended, &archive).len(), 24);
+}
+
+/// An instance's own trouble skips it, and it alone.
+#[tokio::test]
+async fn what_will_not_pass_is_skipped() {
+    let archive = archive();
+    let own = [ErrorKind::Unreadable, ErrorKind::NotFound, ErrorKind::Invalid];
+    for (name, reply, _) in wrong(&archive[&one()]).into_iter().filter(|(_, _, kind)| own.contains(kind)) {
+        let path = format!("/instances/{}", one().sop_instance_uid());
+        let server = server(&archive, Quirks::default(), move |request| {
+            request.path.ends_with(&path).then(|| reply.clone())
+        })
+        .await;
+        let (sink, ended) = export(source(&server), Retry::none()).await;
+        assert_eq!(ended.status, OperationStatus::Completed, "{name}: {ended:?}");
+        assert_eq!((ended.results.exported, ended.results.skipped), (23, 1), "{name}");
+        let landed = landed(&sink, &ended, &archive);
+        assert!(landed.len() == 23 && !landed.contains(&one()), "{name}");
+        let log = sink.get(&format!("{}/errors.log", ended.operation_id)).unwrap();
+        assert!(std::str::from_utf8(&log).unwrap().contains(&one().to_string()), "{name}");
+    }
+}
+
+/// A gateway that answers 404 or a page for every request, since the server behind it is down, skips no archive.
+#[tokio::test]
+async fn a_server_that_is_gone_is_no_missing_instance() {
+    let archive = archive();
+    for (reply, kind) in [
+        (Reply::new(404), ErrorKind::Unavailable),
+        (Reply::html(), ErrorKind::Unavailable),
+        (Reply::new(503), ErrorKind::Throttled),
+    ] {
+        let sent = reply.clone();
+        let server = server(&archive, Quirks::default(), move |_| Some(sent.clone())).await;
+        let error = read(&source(&server), &Instance::new(one())).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{reply:?}");
+    }
+    let gone = server(&archive, Quirks::default(), |_| None).await;
+    let source = source(&gone);
+    drop(gone);
+    let error = read(&source, &Instance::new(one())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_is_left() {
+    let archive = archive();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let root = format!("http://{}/dicom-web", listener.local_addr().unwrap());
+    // Takes connections and says nothing.
+    let silent = tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            open.push(stream);
+        }
+    });
+    let source = DicomWebSource::builder(root).timeout(Duration::from_millis(50)).build().unwrap();
+    let identifier = archive.keys().next().unwrap().clone();
+    let error = read(&source, &Instance::new(identifier)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    silent.abort();
+}
+
+/// No more contents are open at once than the source may read.
+#[tokio::test]
+async fn reading_is_limited() {
+    use dicom_export::InstanceSource;
+    use futures::{FutureExt, StreamExt};
+
+    let archive = archive();
+    let server = server(&archive, Quirks::default(), |_| None).await;
+    let source = DicomWebSource::builder(server.root()).concurrency(2).build().unwrap();
+    let instance = Instance::new(one());
+    let first = source.open(&instance).await.unwrap();
+    let mut second = source.open(&instance).await.unwrap().into_stream();
+    let mut third = Box::pin(source.open(&instance));
+    assert!((&mut third).now_or_never().is_none());
+    // Queries have limits of their own.
+    assert!(source.estimate(&ExportSource::Everything).await.is_ok());
+    assert!((&mut third).now_or_never().is_none());
+    while second.next().await.transpose().unwrap().is_some() {}
+    third.await.unwrap();
+    drop(first);
+}

@@ -1,0 +1,148 @@
+//! Orthanc, a DICOM server, with its DICOMweb plugin, on a port and a folder of its own. `tests/run.sh` installs it.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dicom_export::InstanceIdentifier;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use reqwest::{Client, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub(crate) const USER: &str = "exporter";
+pub(crate) const PASSWORD: &str = "a pass-wörd: of one's own";
+
+const PROGRAM: &str = "/usr/sbin/Orthanc";
+const PLUGIN: &str = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so";
+
+/// Runs the command of its arguments until its own standard input ends: that is when whoever started it is gone, in
+/// whatever way.
+const LEASH: &str = r#""$@" </dev/null & trap 'kill $!; wait' EXIT; trap exit HUP INT TERM; cat >/dev/null"#;
+
+/// A running server; it ends with this value, and with the test process at the latest.
+pub(crate) struct Orthanc {
+    process: Child,
+    port: u16,
+    http: Client,
+    _folder: TempDir,
+}
+
+impl Orthanc {
+    /// An empty server that knows one user.
+    pub(crate) async fn start() -> Self {
+        assert!(
+            Path::new(PROGRAM).exists() && Path::new(PLUGIN).exists(),
+            "run tests/run.sh: it installs Orthanc"
+        );
+        let folder = TempDir::new().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let configuration = json!({
+            "StorageDirectory": folder.path().join("storage"),
+            "IndexDirectory": folder.path().join("storage"),
+            "HttpPort": port,
+            "RemoteAccessAllowed": false,
+            "AuthenticationEnabled": true,
+            "RegisteredUsers": { USER: PASSWORD },
+            "DicomServerEnabled": false,
+            "SaveJobs": false,
+            "Plugins": [PLUGIN],
+            "DicomWeb": { "Enable": true, "Root": "/dicom-web/" },
+        });
+        let file = folder.path().join("orthanc.json");
+        std::fs::write(&file, configuration.to_string()).unwrap();
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let process = Command::new("sh")
+            .args(["-c", LEASH, "sh", PROGRAM])
+            .arg(&file)
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        // Orthanc closes connections after a second, perhaps at the moment that one is used again.
+        let http = Client::builder().pool_max_idle_per_host(0).build().unwrap();
+        let orthanc = Self { process, port, http, _folder: folder };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while orthanc.get("system").send().await.is_err() {
+            let log = || std::fs::read_to_string(orthanc._folder.path().join("log")).unwrap_or_default();
+            assert!(Instant::now() < deadline, "Orthanc does not answer: {}", log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        orthanc
+    }
+
+    /// The DICOMweb service root.
+    pub(crate) fn root(&self) -> String {
+        format!("http://127.0.0.1:{}/dicom-web", self.port)
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}/{path}", self.port)
+    }
+
+    fn get(&self, path: &str) -> RequestBuilder {
+        self.http.get(self.url(path)).basic_auth(USER, Some(PASSWORD))
+    }
+
+    async fn json(&self, path: &str) -> Value {
+        let answer = self.get(path).send().await.unwrap().error_for_status().unwrap();
+        answer.json().await.unwrap()
+    }
+
+    /// Stores a file; `false`: it is none that Orthanc takes.
+    pub(crate) async fn store(&self, file: Bytes) -> bool {
+        let request = self.http.post(self.url("instances")).basic_auth(USER, Some(PASSWORD)).body(file);
+        match request.send().await.unwrap().status() {
+            StatusCode::OK => true,
+            // A DICOMDIR, a file without UIDs, an empty one.
+            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => false,
+            other => panic!("Orthanc answers {other}"),
+        }
+    }
+
+    /// Everything that it holds, by its own interface: the bytes as they are stored. Apart from them stand the
+    /// instances that it holds several of, of several patients, and so gives to nobody by DICOMweb.
+    pub(crate) async fn everything(&self) -> (BTreeMap<InstanceIdentifier, Bytes>, Vec<InstanceIdentifier>) {
+        let ids: Vec<String> = serde_json::from_value(self.json("instances").await).unwrap();
+        let read = |id: String| async move {
+            let tags = self.json(&format!("instances/{id}/tags?simplify")).await;
+            let uid = |name: &str| tags[name].as_str().unwrap().to_owned();
+            let names = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"].map(uid).join("/");
+            let file = self.get(&format!("instances/{id}/file")).send().await?.error_for_status()?;
+            Ok::<_, reqwest::Error>((names.parse::<InstanceIdentifier>().unwrap(), file.bytes().await?))
+        };
+        let files: Vec<_> = stream::iter(ids).map(read).buffer_unordered(8).try_collect().await.unwrap();
+        let (mut stored, mut ambiguous) = (BTreeMap::new(), Vec::new());
+        for (identifier, bytes) in files {
+            if stored.insert(identifier.clone(), bytes).is_some() {
+                ambiguous.push(identifier);
+            }
+        }
+        stored.retain(|identifier, _| !ambiguous.contains(identifier));
+        (stored, ambiguous)
+    }
+
+    /// Deletes whatever has this SOP Instance UID.
+    pub(crate) async fn delete(&self, instance: &InstanceIdentifier) {
+        let uid = instance.sop_instance_uid().as_str().to_owned();
+        let found = self.http.post(self.url("tools/lookup")).basic_auth(USER, Some(PASSWORD)).body(uid);
+        let found: Value = found.send().await.unwrap().json().await.unwrap();
+        for one in found.as_array().unwrap() {
+            let url = self.url(&format!("instances/{}", one["ID"].as_str().unwrap()));
+            let request = self.http.delete(url).basic_auth(USER, Some(PASSWORD));
+            assert!(request.send().await.unwrap().status().is_success());
+        }
+    }
+}
+
+impl Drop for Orthanc {
+    fn drop(&mut self) {
+        // Ends the leash.
+        drop(self.process.stdin.take());
+        _ = self.process.wait();
+    }
+}
