@@ -1,6 +1,7 @@
 //! What the engine itself costs: a source that makes its pages up, a sink that drops.
 //!
 //! `cargo bench --bench engine`
+#![allow(missing_docs, reason = "criterion makes the functions")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -192,10 +192,10 @@ fn answer(mut connection: TcpStream) -> std::io::Result<()> {
             if line.trim().is_empty() {
                 break;
             }
-            if let Some((name, value)) = line.split_once(':') {
-                if name.eq_ignore_ascii_case("content-length") {
-                    length = value.trim().parse().unwrap_or(0);
-                }
+            if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("content-length")
+            {
+                length = value.trim().parse().unwrap_or(0);
             }
         }
         std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink())?;

@@ -21,6 +21,17 @@ pub(crate) enum Json {
 }
 
 impl Json {
+    /// Reads a text.
+    ///
+    /// # Errors
+    /// Invalid, with the line and column where it stops being JSON.
+    pub(crate) fn parse(text: &[u8]) -> Result<Self> {
+        serde_json::from_slice(text).map_err(|fault| {
+            let message = format!("not JSON: line {}, column {}", fault.line(), fault.column());
+            Error::invalid("", message)
+        })
+    }
+
     fn name(&self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -153,16 +164,6 @@ impl Object {
         let pointer = self.pointer_to(name);
         let text = self.take(name).map(|member| member.into_string(&pointer)).transpose()?;
         Ok(text.filter(|text| !text.is_empty()))
-    }
-
-    /// Takes a boolean out; `null` and `""` count as absent.
-    pub(crate) fn take_bool(&mut self, name: &str) -> Result<Option<bool>> {
-        match self.take(name) {
-            None => Ok(None),
-            Some(Json::Bool(flag)) => Ok(Some(flag)),
-            Some(Json::String(text)) if text.is_empty() => Ok(None),
-            Some(other) => Err(other.mismatch(&self.pointer_to(name), "a boolean")),
-        }
     }
 
     /// The error for a member that has to be there.

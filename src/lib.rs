@@ -66,14 +66,19 @@
 //! | `fs` | yes | `DirectorySource`, `DirectorySink` |
 //! | `object_store` | | `ObjectStoreSink`: any store of the `object_store` crate as a destination |
 //! | `dicom` | | `Content::from_dicom_object` |
+//! | `http` | | `http`: the API as an axum router, its OpenAPI document, and a guide to adding it to a server |
 //! | `redb` | | `RedbOperationStore`: operations in one durable file |
 //! | `testing` | | `testing`: conformance suites for the traits, and DICOM fixtures |
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// Examples, tests and benches may stop where a library must not.
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 pub mod engine;
 mod error;
 mod error_log;
 mod flow;
+#[cfg(feature = "http")]
+pub mod http;
 mod identifier;
 mod json;
 mod layout;
@@ -89,12 +94,12 @@ mod timestamp;
 #[cfg(feature = "dicom")]
 pub use dicom_object;
 pub use engine::{
-    BatchDone, Concurrency, ExportEngine, ExportEngineBuilder, ExportObserver, ExportService, NewOperation,
+    BatchDone, ExportEngine, ExportEngineBuilder, ExportObserver, ExportService, NewOperation,
     OperationRecord, Progress, Target,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use error_log::ErrorLogEntry;
-pub use flow::{Retry, Upload};
+pub use flow::{Concurrency, Retry, Upload};
 pub use identifier::{DicomIdentifier, InstanceIdentifier, Uid};
 pub use layout::BlobPath;
 #[cfg(feature = "object_store")]

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -40,11 +41,7 @@ impl ExportRequest {
     /// [`ErrorKind::Invalid`], with the JSON pointer of the property that is wrong or missing, or the line and
     /// column where the text stops being JSON.
     pub fn from_json(text: &[u8]) -> Result<Self> {
-        let json: Json = serde_json::from_slice(text).map_err(|fault| {
-            let message = format!("not JSON: line {}, column {}", fault.line(), fault.column());
-            Error::invalid("", message)
-        })?;
-        Self::read(json)
+        Self::read(Json::parse(text)?)
     }
 
     /// What is to be exported.
@@ -167,8 +164,10 @@ impl<'de> Deserialize<'de> for ExportSource {
 }
 
 /// One or more identifiers, none of which covers another: each instance under them is exported and counted once.
+///
+/// Cloning shares them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identifiers(Vec<DicomIdentifier>);
+pub struct Identifiers(Arc<[DicomIdentifier]>);
 
 impl Identifiers {
     fn new(mut values: Vec<DicomIdentifier>) -> Result<Self> {
@@ -197,7 +196,7 @@ impl Identifiers {
             };
             !covered && seen.insert(value.clone())
         });
-        Ok(Self(values))
+        Ok(Self(values.into()))
     }
 
     /// The identifiers, in the order they were given.
@@ -250,7 +249,7 @@ impl ExportDestination {
         &self.settings
     }
 
-    fn read(json: Json, pointer: &str) -> Result<Self> {
+    pub(crate) fn read(json: Json, pointer: &str) -> Result<Self> {
         let (kind, settings) = typed(json, pointer)?;
         let at = format!("{pointer}/settings");
         let settings = settings.unwrap_or(Json::Object(Vec::new()));

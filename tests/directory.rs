@@ -1,4 +1,5 @@
 //! What is particular to [`DirectorySource`] and [`DirectorySink`].
+#![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 use std::fs;
 use std::path::Path;

@@ -24,7 +24,7 @@ options:
   --identifier I                   <study>[/<series>[/<sop instance>]]; may be repeated; none: everything
   --identifiers-file FILE          identifiers, one a line
   --development                    allow the storage emulator and http on this machine
-  --concurrency N                  transfers at once (32)
+  --concurrency N                  requests at once (default: as many as the destination bears)
   --memory SIZE                    bytes of instances held at once (64MiB)
   --retry-for SECONDS              how long passing trouble is retried (600)
   --state FILE                     keep the operation here, so that it can be resumed (feature redb)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::Inner;
+use crate::engine::inner::Inner;
 use crate::engine::service::{NewOperation, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Retrier, Retry};
@@ -43,17 +43,16 @@ impl Inner {
         let Tried { destination, secret, sink } = self.try_target(&spec, target).await?;
         spec.destination = destination;
         spec.error_href = sink.url(&BlobPath::error_log(id));
-        self.remember(&spec.destination, id, secret, sink).await?;
         let mut checkpoint = Checkpoint {
             error_href: spec.error_href.clone(),
             context: spec.context.clone(),
             ..Checkpoint::first(now)
         };
         checkpoint.warn_of_expiry(spec.destination.expires, None);
-        if let Err(error) = self.store.create(&spec, &checkpoint).await {
-            // An operation of this id that was there before keeps its secret only if it is the same caller's retry;
-            // it cannot be told here, so it is forgotten: resuming asks for it again.
-            self.forget(id).await;
+        // First the operation: one of this id that is there already keeps its secret.
+        self.store.create(&spec, &checkpoint).await?;
+        if let Err(error) = self.remember(&spec.destination, id, secret, sink).await {
+            self.store.delete(id).await?;
             return Err(error);
         }
         Ok(Arc::new(spec))

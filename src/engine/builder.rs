@@ -6,33 +6,10 @@ use std::time::Duration;
 
 use crate::engine::{ExportEngine, ExportObserver};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::Retry;
+use crate::flow::{Concurrency, Retry};
 use crate::sink::SinkProvider;
 use crate::source::{InstanceSource, OneSource, SourceProvider};
 use crate::store::{MemoryOperationStore, MemorySecretStore, OperationStore, SecretStore};
-
-/// How many instances are transferred at once, and how many requests run at once towards one destination account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Concurrency {
-    /// So many. Default: 32. More helps where a destination answers slowly; each costs a connection and, while it
-    /// lasts, the bytes of its instance from the byte budget.
-    Fixed(usize),
-}
-
-impl Default for Concurrency {
-    fn default() -> Self {
-        Self::Fixed(32)
-    }
-}
-
-impl Concurrency {
-    pub(crate) fn requests(self) -> usize {
-        match self {
-            Self::Fixed(requests) => requests.max(1),
-        }
-    }
-}
 
 /// What an engine is made of; see [`ExportEngine::builder`].
 #[must_use]
@@ -106,15 +83,16 @@ impl ExportEngineBuilder {
         self
     }
 
-    /// How much runs at once. Default: `Fixed(32)`.
+    /// How many requests run at once towards one destination account. Default: [`Concurrency::Auto`].
     pub fn concurrency(mut self, concurrency: Concurrency) -> Self {
         self.knobs.concurrency = concurrency;
         self
     }
 
     /// The byte budget: how many bytes of instances all the engine's operations hold at once, those on their way
-    /// included. Default: 64 MiB. The process holds some 20 MiB besides. An instance larger than the budget passes
-    /// through it piece by piece; with less than 32 MiB, large instances are sent in fewer or smaller blocks.
+    /// included. Default: 64 MiB, of which one operation takes three quarters at most. The process holds some 20 MiB
+    /// besides. An instance larger than the budget passes through it piece by piece; with less than 32 MiB, large
+    /// instances are sent in fewer or smaller blocks.
     pub fn memory(mut self, bytes: u64) -> Self {
         self.knobs.memory = bytes;
         self

@@ -100,11 +100,6 @@ impl Ledger {
         sleep_until(self.saved + self.term / 3).await;
     }
 
-    /// How long the last save is ago.
-    pub(crate) fn age(&self) -> Duration {
-        self.saved.elapsed()
-    }
-
     /// Runs something that may take long, and keeps the lease meanwhile.
     pub(crate) async fn keep<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::pin!(work);

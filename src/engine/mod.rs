@@ -4,6 +4,7 @@ mod admission;
 mod builder;
 mod expiry;
 mod guard;
+mod inner;
 mod ledger;
 mod observer;
 mod place;
@@ -16,35 +17,28 @@ mod status;
 mod transfer;
 mod verdict;
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-pub use self::builder::{Concurrency, ExportEngineBuilder};
+pub use self::builder::ExportEngineBuilder;
 pub use self::observer::{BatchDone, ExportObserver};
 pub use self::progress::Progress;
 pub use self::service::{ExportService, NewOperation, OperationRecord, Target};
-use crate::engine::builder::Knobs;
+use crate::engine::inner::Inner;
 use crate::engine::place::Place;
-use crate::engine::status::document;
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::{ByteBudget, Limiter};
+use crate::flow::ByteBudget;
 use crate::operation::{Operation, OperationId, OperationStatus};
-use crate::sink::{BlobSink, SinkProvider};
 use crate::source::{InstanceSource, SourceProvider};
-use crate::store::{Checkpoint, OperationKey, OperationStore, SecretStore};
-use crate::timestamp::Timestamp;
-
-/// How often a lost race for a checkpoint is run again.
-const RACES: usize = 20;
+use crate::store::OperationKey;
 
 /// Exports instances, as operations that are started, watched, canceled and resumed.
 ///
@@ -74,32 +68,6 @@ const RACES: usize = 20;
 #[derive(Clone)]
 pub struct ExportEngine {
     inner: Arc<Inner>,
-}
-
-struct Inner {
-    sources: Arc<dyn SourceProvider>,
-    destinations: HashMap<String, Arc<dyn SinkProvider>>,
-    store: Arc<dyn OperationStore>,
-    secrets: Arc<dyn SecretStore>,
-    observer: Option<Arc<dyn ExportObserver>>,
-    knobs: Knobs,
-    budget: ByteBudget,
-    limiters: Mutex<HashMap<String, Weak<Limiter>>>,
-    /// What runs in this process.
-    running: Mutex<HashMap<OperationId, Running>>,
-    /// Sinks that operations were given open.
-    sinks: Mutex<HashMap<OperationId, Arc<dyn BlobSink>>>,
-    /// When ended operations were last looked for.
-    swept: Mutex<Option<Instant>>,
-    tasks: TaskTracker,
-    /// No operation is accepted any more.
-    drain: CancellationToken,
-    abandon: CancellationToken,
-}
-
-struct Running {
-    cancel: CancellationToken,
-    progress: watch::Receiver<Progress>,
 }
 
 impl ExportEngine {
@@ -347,130 +315,6 @@ impl ExportService for ExportEngine {
 
     async fn resume(&self, id: OperationId, target: Option<Target>) -> Result<Operation> {
         self.resume(id, target).await
-    }
-}
-
-impl Inner {
-    fn accepting(&self) -> Result<()> {
-        match self.drain.is_cancelled() {
-            true => Err(Error::new(ErrorKind::Unavailable, "the engine is shutting down")),
-            false => Ok(()),
-        }
-    }
-
-    async fn record(&self, id: OperationId) -> Result<OperationRecord> {
-        let checkpoint = self.store.load(id).await?;
-        Ok(OperationRecord { operation: document(id, &checkpoint), context: checkpoint.context })
-    }
-
-    async fn operation(&self, id: OperationId) -> Result<Operation> {
-        self.record(id).await.map(|record| record.operation)
-    }
-
-    /// Whether an operation waits for somebody to run it.
-    async fn is_left(&self, id: OperationId) -> Result<bool> {
-        let checkpoint = self.store.load(id).await?;
-        let held = checkpoint.lease.as_ref().is_some_and(|lease| lease.is_held_against("", Timestamp::now()));
-        Ok(!checkpoint.status.is_ended() && !held)
-    }
-
-    /// Makes a failed operation run again, or checks that one may be.
-    async fn reopen(&self, id: OperationId, target: Option<Target>) -> Result<()> {
-        let spec = self.store.spec(id).await?;
-        self.resumable(&self.store.load(id).await?)?;
-        let destination = match target {
-            Some(target) => Some(self.replace_target(&spec, target).await?),
-            None => {
-                self.secret(&spec).await?;
-                None
-            }
-        };
-        self.change(id, |checkpoint| {
-            self.resumable(checkpoint)?;
-            checkpoint.status = OperationStatus::Running;
-            checkpoint.error = None;
-            if let Some(destination) = &destination {
-                checkpoint.warn_of_expiry(destination.expires, None);
-                checkpoint.destination = Some(destination.clone());
-            }
-            Ok(())
-        })
-        .await?;
-        Ok(())
-    }
-
-    fn resumable(&self, checkpoint: &Checkpoint) -> Result<()> {
-        let held = checkpoint.lease.as_ref().is_some_and(|lease| lease.is_held_against("", Timestamp::now()));
-        match checkpoint.status {
-            OperationStatus::Completed | OperationStatus::Canceled => {
-                Err(Error::new(ErrorKind::Conflict, "the operation has ended: there is nothing to resume"))
-            }
-            _ if held => Err(Error::new(ErrorKind::Conflict, "the operation is running")),
-            _ => Ok(()),
-        }
-    }
-
-    async fn cancel(&self, id: OperationId) -> Result<()> {
-        let checkpoint = self
-            .change(id, |checkpoint| {
-                if checkpoint.status.is_ended() {
-                    return Err(Error::new(ErrorKind::Conflict, "the operation has ended"));
-                }
-                checkpoint.cancel_requested = true;
-                let lapsed = |lease: &crate::store::Lease| !lease.is_held_against("", Timestamp::now());
-                if checkpoint.lease.as_ref().is_none_or(lapsed) {
-                    // Nobody is there to wind down.
-                    checkpoint.status = OperationStatus::Canceled;
-                    checkpoint.lease = None;
-                }
-                Ok(())
-            })
-            .await?;
-        if checkpoint.status.is_ended() {
-            self.forget(id).await;
-        }
-        if let Some(running) = self.running().get(&id) {
-            running.cancel.cancel();
-        }
-        Ok(())
-    }
-
-    /// Changes a checkpoint, over whatever others do to it meanwhile.
-    async fn change(
-        &self,
-        id: OperationId,
-        change: impl Fn(&mut Checkpoint) -> Result<()> + Send + Sync,
-    ) -> Result<Checkpoint> {
-        for _ in 0..RACES {
-            let mut checkpoint = self.store.load(id).await?;
-            change(&mut checkpoint)?;
-            checkpoint.last_updated_time = Timestamp::now();
-            match self.store.save(id, &checkpoint).await {
-                Err(error) if error.kind() == ErrorKind::Conflict => {}
-                saved => return saved.map(|_| checkpoint),
-            }
-        }
-        Err(Error::new(ErrorKind::Unavailable, "the operation changes too often"))
-    }
-
-    /// The limiter that operations towards one account share.
-    fn limiter(&self, account: &str) -> Arc<Limiter> {
-        let mut limiters = self.limiters.lock().unwrap_or_else(PoisonError::into_inner);
-        limiters.retain(|_, limiter| limiter.strong_count() > 0);
-        if let Some(limiter) = limiters.get(account).and_then(Weak::upgrade) {
-            return limiter;
-        }
-        let limiter = Arc::new(Limiter::new(self.knobs.concurrency.requests()));
-        limiters.insert(account.to_owned(), Arc::downgrade(&limiter));
-        limiter
-    }
-
-    fn running(&self) -> MutexGuard<'_, HashMap<OperationId, Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn open_sinks(&self) -> MutexGuard<'_, HashMap<OperationId, Arc<dyn BlobSink>>> {
-        self.sinks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

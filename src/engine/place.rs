@@ -3,15 +3,16 @@
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::expiry::Pace;
+use crate::engine::inner::{Inner, Running};
 use crate::engine::ledger::Ledger;
 use crate::engine::progress::{Counters, Progress};
 use crate::engine::run::{Run, Stop};
 use crate::engine::transfer::{Backlog, Transfers};
-use crate::engine::{Inner, Running};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Retrier;
 use crate::operation::{OperationId, OperationNote, OperationSpec, OperationStatus};
@@ -75,7 +76,7 @@ impl Place {
         ledger: Ledger,
     ) -> Result<()> {
         let (inner, knobs) = (&*self.inner, &self.inner.knobs);
-        let concurrency = knobs.concurrency.requests();
+        let concurrency = knobs.concurrency.most();
         let transfers = Transfers {
             operation,
             limiter: inner.limiter(&sink.account()),
@@ -84,9 +85,8 @@ impl Place {
             observer: inner.observer.clone(),
             reading: Arc::new(Retrier::new(knobs.retry.clone())),
             writing: Arc::new(Retrier::new(knobs.retry.clone())),
-            slots: Semaphore::new(concurrency),
             concurrency,
-            budget: inner.budget.clone(),
+            budget: inner.budget.share(),
             counters: Arc::new(Counters::starting_at(&ledger.checkpoint.totals)),
             backlog: Backlog::new(2 * concurrency),
         };
@@ -98,6 +98,8 @@ impl Place {
             checkpoint_every: knobs.checkpoint_every,
             stop: self.stop.clone(),
             progress: self.progress.clone(),
+            appends: 0,
+            committed: Instant::now(),
         };
         run.run().await
     }

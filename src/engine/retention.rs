@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::engine::Inner;
+use crate::engine::inner::Inner;
 use crate::error::{ErrorKind, Result};
 use crate::operation::OperationId;
 use crate::timestamp::Timestamp;

@@ -26,6 +26,10 @@ const WINDOW: u64 = 64;
 /// Log lines that wait for the next checkpoint at most; more of them bring it forward.
 const WAITING_LINES: usize = 1 << 20;
 
+/// After so many appends to the log in one run they become half as frequent, and so on: a log takes a limited number of
+/// them (50,000 on Azure), which one a second would use up in fourteen hours.
+const APPENDS_AT_ONE_PACE: u32 = 5_000;
+
 /// How often progress is published.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
@@ -52,6 +56,10 @@ pub(crate) struct Run {
     pub(crate) checkpoint_every: Duration,
     pub(crate) stop: Stop,
     pub(crate) progress: watch::Sender<Progress>,
+    /// Appends to the log in this run.
+    pub(crate) appends: u32,
+    /// When the checkpoint last moved.
+    pub(crate) committed: Instant,
 }
 
 /// What finished batches wait for a checkpoint with.
@@ -180,12 +188,12 @@ impl Run {
                     Ok(batch) => {
                         in_window += 1;
                         self.transfers.backlog.grow(batch.instances.len());
-                        let transfers = Arc::clone(&self.transfers);
+                        let (transfers, number) = (Arc::clone(&self.transfers), batch.number);
                         let export = async move {
                             let outcome = transfers.export_batch(&batch).await;
-                            (batch.number, batch.end, outcome)
+                            (number, batch.end, outcome)
                         };
-                        tasks.spawn(export.in_current_span());
+                        tasks.spawn(export.instrument(tracing::debug_span!("batch", number)));
                     }
                     Err(end) => listed = Some(end),
                 },
@@ -196,11 +204,7 @@ impl Run {
                 }
                 _ = publish.tick() => self.publish(),
                 () = sleep_until(next_commit), if waiting.position.is_some() => self.commit(waiting).await?,
-                // A save for the lease's sake alone would put the checkpoint's turn off, again and again.
-                () = self.ledger.due() => match waiting.position {
-                    Some(_) => self.commit(waiting).await?,
-                    None => self.ledger.save().await?,
-                },
+                () = self.ledger.due() => self.ledger.save().await?,
             }
         }
     }
@@ -222,8 +226,12 @@ impl Run {
     }
 
     fn next_commit(&self, waiting: &Waiting) -> Instant {
-        let age = if waiting.lines.len() > WAITING_LINES { self.checkpoint_every } else { self.ledger.age() };
-        Instant::now() + self.checkpoint_every.saturating_sub(age)
+        let pace = match waiting.lines.len() {
+            0 => self.checkpoint_every,
+            1..=WAITING_LINES => self.checkpoint_every * (1 << (self.appends / APPENDS_AT_ONE_PACE).min(9)),
+            _ => Duration::ZERO,
+        };
+        Instant::now() + pace.saturating_sub(self.committed.elapsed())
     }
 
     /// Makes the waiting lines durable, then moves the checkpoint past their batches.
@@ -237,6 +245,7 @@ impl Run {
             self.ledger.keep(writing.run(|| sink.append(&log, key, lines.clone()))).await?;
             // Durable now: a later failure must not append them again.
             waiting.lines.clear();
+            self.appends += 1;
         }
         let checkpoint = &mut self.ledger.checkpoint;
         checkpoint.position = position;
@@ -245,6 +254,7 @@ impl Run {
             checkpoint.warn_of_expiry(self.transfers.operation.destination.expires, Some(end));
         }
         *waiting = Waiting::default();
+        self.committed = Instant::now();
         self.ledger.save().await
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::engine::guard::guard;
@@ -15,7 +15,7 @@ use crate::engine::progress::Counters;
 use crate::engine::verdict::{Trials, Verdict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::error_log::ErrorLogEntry;
-use crate::flow::{ByteBudget, Limiter, Retrier, Upload};
+use crate::flow::{Limiter, Retrier, Share, Upload};
 use crate::layout::BlobPath;
 use crate::operation::OperationSpec;
 use crate::sink::{BlobSink, Stored};
@@ -33,12 +33,12 @@ pub(crate) struct Transfers {
     pub(crate) reading: Arc<Retrier>,
     /// Retries towards the destination.
     pub(crate) writing: Arc<Retrier>,
-    /// Requests at once towards the destination's account.
+    /// Requests and instances at once towards the destination's account.
     pub(crate) limiter: Arc<Limiter>,
-    /// Instances at once in this operation.
-    pub(crate) slots: Semaphore,
+    /// The most instances of a batch at once; how many there really are is the limiter's to say.
     pub(crate) concurrency: usize,
-    pub(crate) budget: ByteBudget,
+    /// This operation's share of the byte budget.
+    pub(crate) budget: Share,
     pub(crate) counters: Arc<Counters>,
     pub(crate) backlog: Backlog,
 }
@@ -114,8 +114,7 @@ impl Transfers {
     }
 
     async fn transfer<'a>(&self, instance: &'a Instance) -> (&'a Instance, Result<Transferred>) {
-        // Neither semaphore is ever closed.
-        let _slot = self.slots.acquire().await.ok();
+        let _place = self.limiter.instance().await;
         (instance, self.transfer_now(instance).await)
     }
 

@@ -4,11 +4,14 @@
 //! nothing of the engine.
 
 mod budget;
+mod climber;
+mod gate;
 mod limiter;
 mod retry;
 mod upload;
 
-pub(crate) use budget::ByteBudget;
+pub(crate) use budget::{ByteBudget, Share};
+pub use limiter::Concurrency;
 pub(crate) use limiter::Limiter;
 pub use retry::Retry;
 pub(crate) use retry::{Failures, Retrier};

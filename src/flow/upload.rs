@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use crate::error::Result;
 use crate::flow::retry::Failures;
-use crate::flow::{Limiter, Retrier, Retry};
+use crate::flow::{Concurrency, Limiter, Retrier, Retry};
 
 /// The terms on which a sink uploads one instance: how many bytes it may hold, and how its requests are limited
 /// and repeated.
@@ -25,7 +25,11 @@ pub struct Upload {
 impl Upload {
     /// For using a sink by hand: this many bytes, this retrying, this many requests at once.
     pub fn new(window: u64, retry: Retry, requests: usize) -> Self {
-        Self { window, retrier: Arc::new(Retrier::new(retry)), limiter: Arc::new(Limiter::new(requests)) }
+        Self {
+            window,
+            retrier: Arc::new(Retrier::new(retry)),
+            limiter: Arc::new(Limiter::new(Concurrency::Fixed(requests))),
+        }
     }
 
     pub(crate) fn shared(window: u64, retrier: Arc<Retrier>, limiter: Arc<Limiter>) -> Self {
@@ -52,20 +56,17 @@ impl Upload {
     {
         let mut failures = Failures::default();
         loop {
-            let slot = self.limiter.acquire().await;
-            let outcome = send().await;
-            drop(slot);
-            let error = match outcome {
+            let slot = self.limiter.request().await;
+            let error = match send().await {
                 Ok(value) => {
+                    slot.passed();
                     self.retrier.succeeded();
                     return Ok(value);
                 }
                 Err(error) => error,
             };
+            slot.failed(&error);
             let Some(pause) = self.retrier.pause(&mut failures, &error) else { return Err(error) };
-            if let Some(wait) = error.retry_after() {
-                self.limiter.pause(wait);
-            }
             tracing::debug!(kind = error.kind().as_str(), ?pause, "request repeated");
             sleep(pause).await;
         }

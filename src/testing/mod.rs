@@ -3,6 +3,8 @@
 //! The suites are async functions that panic with a message where an implementation breaks its trait's contract. Every
 //! implementation in this crate passes them.
 
+#![allow(clippy::future_not_send, reason = "a suite runs in its test's own task")]
+
 pub mod fixtures;
 mod sink;
 mod source;

@@ -1,5 +1,6 @@
 //! The contract of [`BlobSink`], as a test.
 #![allow(clippy::expect_used, reason = "a failed expectation is what a test is for")]
+#![allow(clippy::future_not_send, reason = "a test waits for it in place, and its closures may be plain")]
 
 use std::time::Duration;
 

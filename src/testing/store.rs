@@ -145,8 +145,7 @@ async fn a_save_needs_the_version_before_it(store: &dyn OperationStore) {
         "a refused save changed the checkpoint"
     );
 
-    let mut version = 2;
-    for _ in 0..5 {
+    for version in 2..7 {
         let contenders: Vec<_> = (0..8)
             .map(|number| {
                 let mut mine = Checkpoint { version, ..stored.clone() };
@@ -157,8 +156,7 @@ async fn a_save_needs_the_version_before_it(store: &dyn OperationStore) {
         let outcomes = join_all(contenders.iter().map(|mine| store.save(spec.id, mine))).await;
         let won: Vec<_> = contenders.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok()).collect();
         assert_eq!(won.len(), 1, "of eight saves over one version so many win");
-        version += 1;
-        let expected = Checkpoint { version, ..won[0].0.clone() };
+        let expected = Checkpoint { version: version + 1, ..won[0].0.clone() };
         assert_eq!(
             store.load(spec.id).await.expect("a checkpoint"),
             expected,

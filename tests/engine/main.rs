@@ -1,5 +1,6 @@
 //! The engine over sources and sinks in memory: what ends up where, what is counted, what is repeated.
 
+mod adapt;
 mod crash;
 mod flow;
 mod outcome;

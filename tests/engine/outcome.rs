@@ -293,7 +293,7 @@ struct Auditor {
 #[async_trait::async_trait]
 impl dicom_export::ExportObserver for Auditor {
     async fn batch_done(&self, batch: dicom_export::BatchDone<'_>) -> Result<()> {
-        if self.calls.fetch_add(1, SeqCst) % 2 == 0 {
+        if self.calls.fetch_add(1, SeqCst).is_multiple_of(2) {
             return Err(Error::new(ErrorKind::Unavailable, "the audit log is busy"));
         }
         self.seen.lock().unwrap().insert(batch.number, (batch.exported.len(), batch.skipped.len()));

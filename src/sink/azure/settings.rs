@@ -11,7 +11,7 @@ use super::policy::{Addressing, AzureBlobPolicy, KnownHost, unlisted};
 use super::sas::{read_sas, sas_expiry};
 use super::uri::{PlainUri, is_account_name, is_container_name};
 use crate::error::{Error, ErrorKind, Result};
-use crate::json::Json;
+use crate::json::{Json, Object};
 use crate::sink::{CheckedSettings, Secret};
 
 const URI: &str = "/blobContainerUri";
@@ -30,7 +30,7 @@ pub(crate) fn read_settings(settings: &Value, policy: &AzureBlobPolicy) -> Resul
     let uri = given.take_string("blobContainerUri")?.map(SecretString::from);
     let string = given.take_string("connectionString")?.map(SecretString::from);
     let name = given.take_string("blobContainerName")?;
-    let identity = given.take_bool("useManagedIdentity")?.unwrap_or(false);
+    let identity = take_flag(&mut given, "useManagedIdentity")?.unwrap_or(false);
     // First of all: a misspelt name explains best why another property seems to be missing.
     given.finish()?;
     let wrong = |at: &str, fault: &str| Err(Error::invalid(at, format!("'{at}' {fault}")));
@@ -183,6 +183,16 @@ pub(crate) fn to_stored(container: AzureContainer) -> Result<CheckedSettings> {
     let mut checked = CheckedSettings::new(location, public);
     (checked.secret, checked.expires) = (secret, expires);
     Ok(checked)
+}
+
+/// Takes a boolean out; `null` and `""` count as absent.
+fn take_flag(settings: &mut Object, name: &str) -> Result<Option<bool>> {
+    match settings.take(name) {
+        None => Ok(None),
+        Some(Json::Bool(flag)) => Ok(Some(flag)),
+        Some(Json::String(text)) if text.is_empty() => Ok(None),
+        Some(other) => Err(other.mismatch(&settings.pointer_to(name), "a boolean")),
+    }
 }
 
 /// Puts a container together again.

@@ -11,11 +11,11 @@ use futures::future::try_join_all;
 use tokio::task::spawn_blocking;
 use walkdir::WalkDir;
 
+use super::head::{Head, read_head};
 use super::path;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identifier::InstanceIdentifier;
 use crate::source::content::read_error;
-use crate::source::dicom::{Head, read_head};
 
 /// How many files are read between two trips to the walk: enough to hide the trips, few enough to stop soon.
 const ROUND: usize = 512;

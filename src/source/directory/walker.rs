@@ -1,11 +1,11 @@
 //! [`Walker`]: a listing of everything, from page to page.
 
 use std::collections::HashSet;
+use std::hash::Hasher;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use siphasher::sip128::{Hasher128, SipHasher13};
-use std::hash::Hasher;
 use uuid::Uuid;
 
 use super::path;

@@ -1,0 +1,170 @@
+//! A small DICOM archive with the export API: a folder of DICOM files behind HTTP.
+//!
+//! ```text
+//! cargo run --release --features http --example server -- --source DIR --listen 127.0.0.1:8080 [--state FILE] [--development] [--base-url URL]
+//! ```
+//!
+//! With `--features http,redb`, `--state FILE` keeps operations in a file: what has not ended when the server stops, or
+//! dies, goes on when it starts again. `--development` allows the storage emulator (Azurite) as a destination. `RUST_LOG` sets what is logged, on stderr.
+//! On SIGTERM or Ctrl-C the server takes no more exports, lets what is being transferred come to its end, and leaves.
+
+use std::error::Error;
+use std::future::Future;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::Request;
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::get;
+use axum::{Json, Router};
+use dicom_export::http::{self, BaseUrl, HttpOptions};
+use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
+use dicom_export::{DirectorySource, ExportDestination, ExportEngine};
+use tokio::net::TcpListener;
+
+#[cfg(feature = "redb")]
+#[path = "export/state.rs"]
+mod state;
+#[cfg(not(feature = "redb"))]
+#[path = "export/no_state.rs"]
+mod state;
+
+/// How long batches under way may take when the server stops.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// How long connections may take after that.
+const LINGER: Duration = Duration::from_secs(5);
+
+const USAGE: &str =
+    "usage: server --source DIR --listen ADDR [--state FILE] [--development] [--base-url URL]";
+
+/// What the command line says.
+#[derive(Debug)]
+pub struct Settings {
+    /// The folder of DICOM files.
+    pub source: PathBuf,
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The file that keeps operations; without one they end with the process.
+    pub state: Option<PathBuf>,
+    /// Whether the emulator is a destination.
+    pub development: bool,
+    /// How links begin.
+    pub base_url: BaseUrl,
+}
+
+impl Settings {
+    fn from_command_line() -> Result<Self, Box<dyn Error>> {
+        use lexopt::prelude::*;
+        let (mut source, mut listen, mut state) = (None, None, None);
+        let (mut development, mut base_url) = (false, BaseUrl::Request);
+        let mut parser = lexopt::Parser::from_env();
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Long("source") => source = Some(PathBuf::from(parser.value()?)),
+                Long("listen") => listen = Some(parser.value()?.parse()?),
+                Long("state") => state = Some(PathBuf::from(parser.value()?)),
+                Long("development") => development = true,
+                Long("base-url") => base_url = BaseUrl::configured(&parser.value()?.string()?)?,
+                Short('h') | Long("help") => {
+                    eprintln!("{USAGE}");
+                    std::process::exit(0);
+                }
+                _ => return Err(argument.unexpected().into()),
+            }
+        }
+        let source = source.ok_or("--source is missing")?;
+        let listen = listen.ok_or("--listen is missing")?;
+        Ok(Self { source, listen, state, development, base_url })
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let settings = Settings::from_command_line().inspect_err(|_| eprintln!("{USAGE}"))?;
+    let listener = TcpListener::bind(settings.listen).await?;
+    eprintln!("listening on http://{}", listener.local_addr()?);
+    serve(settings, listener, stopped()).await
+}
+
+/// Serves until `stop`, and then until nothing runs.
+pub async fn serve(
+    settings: Settings,
+    listener: TcpListener,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Box<dyn Error>> {
+    let policy = match settings.development {
+        true => AzureBlobPolicy::development(),
+        false => AzureBlobPolicy::new(),
+    };
+    let mut engine = ExportEngine::builder(DirectorySource::open(settings.source)?)
+        .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy));
+    if let Some(path) = &settings.state {
+        engine = engine.store(state::open(path)?);
+    }
+    let engine = engine.build()?;
+    for operation in engine.resume_all().await? {
+        tracing::info!(%operation, "resumed");
+    }
+    let document = http::openapi();
+    let app = Router::new()
+        .merge(http::router(Arc::new(engine.clone()), HttpOptions::new().base_url(settings.base_url)))
+        .route("/openapi.json", get(async move || Json(document)))
+        .route("/healthz", get(async || "ok"))
+        .fallback(http::not_found)
+        .layer(middleware::from_fn(log));
+
+    let (drained, is_drained) = tokio::sync::oneshot::channel();
+    let drain = async move {
+        stop.await;
+        tracing::info!("stopping");
+        // New exports are answered with 503 meanwhile, and polls go on.
+        engine.shutdown(GRACE).await;
+        _ = drained.send(());
+    };
+    let serving = axum::serve(listener, app).with_graceful_shutdown(drain);
+    tokio::select! {
+        served = serving.into_future() => served?,
+        () = async { _ = is_drained.await; tokio::time::sleep(LINGER).await } => {
+            tracing::warn!("some connections were cut");
+        }
+    }
+    Ok(())
+}
+
+/// A line for each request.
+async fn log(request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let begin = Instant::now();
+    let response = next.run(request).await;
+    tracing::info!(%method, path, status = response.status().as_u16(), took = ?begin.elapsed());
+    response
+}
+
+/// Ends at SIGTERM or Ctrl-C.
+async fn stopped() {
+    let interrupt = async { _ = tokio::signal::ctrl_c().await };
+    #[cfg(unix)]
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut terminate) => _ = terminate.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminate = std::future::pending::<()>();
+    tokio::select! {
+        () = interrupt => {}
+        () = terminate => {}
+    }
+}

@@ -1,0 +1,145 @@
+//! [`Problem`]: an error as the API answers it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use axum::response::{IntoResponse, Response};
+
+use crate::error::{Error, ErrorKind};
+use crate::http::documents::{ProblemDocument, json};
+
+/// How long a client is asked to wait while the server cannot answer.
+const UNAVAILABLE_FOR: Duration = Duration::from_secs(5);
+
+/// An answer of type `application/problem+json` (RFC 9457): public, so that a server answers its own routes alike.
+///
+/// Its `type` is `about:blank`: the status says what kind of problem it is, the detail which one.
+#[derive(Clone)]
+#[must_use]
+pub struct Problem {
+    status: StatusCode,
+    detail: Cow<'static, str>,
+    pointer: Option<String>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    /// Of this status; its detail is the status's phrase.
+    pub fn new(status: StatusCode) -> Self {
+        let detail = Cow::Borrowed(title(status));
+        Self { status, detail, pointer: None, headers: Vec::new() }
+    }
+
+    /// With a text for people, which everybody may read.
+    pub fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.detail = detail.into();
+        self
+    }
+
+    /// With the JSON pointer (RFC 6901) of the property that is wrong.
+    pub fn with_pointer(mut self, pointer: impl Into<String>) -> Self {
+        self.pointer = Some(pointer.into());
+        self
+    }
+
+    /// With one more header.
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.retain(|(other, _)| *other != name);
+        self.headers.push((name, value));
+        self
+    }
+
+    /// With `Retry-After`, in whole seconds.
+    pub fn with_retry_after(self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.with_header(RETRY_AFTER, seconds.into())
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(super) fn unavailable() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE)
+            .with_detail("the server is shutting down, or cannot do this at the moment")
+            .with_retry_after(UNAVAILABLE_FOR)
+    }
+
+    pub(super) fn no_such_operation() -> Self {
+        Self::new(StatusCode::NOT_FOUND).with_detail("there is no such operation")
+    }
+}
+
+/// What is wrong with a request is told; what is wrong here goes to the log only.
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let status = match error.kind() {
+            ErrorKind::Invalid => StatusCode::BAD_REQUEST,
+            ErrorKind::NotFound => StatusCode::NOT_FOUND,
+            ErrorKind::Conflict | ErrorKind::Unsupported => StatusCode::CONFLICT,
+            ErrorKind::CredentialsNeeded => {
+                let detail = format!("{}: resume with a 'destination'", error.message());
+                return Self::new(StatusCode::CONFLICT).with_detail(detail);
+            }
+            ErrorKind::Unavailable | ErrorKind::Throttled => {
+                tracing::warn!(kind = error.kind().as_str(), %error, "a request was answered with 503");
+                let wait = error.retry_after().unwrap_or(UNAVAILABLE_FOR);
+                return Self::unavailable().with_retry_after(wait);
+            }
+            ErrorKind::Unauthorized | ErrorKind::Unreadable | ErrorKind::Internal => {
+                tracing::error!(kind = error.kind().as_str(), %error, "a request was answered with 500");
+                return Self::new(StatusCode::INTERNAL_SERVER_ERROR)
+                    .with_detail("the server failed; its log says why");
+            }
+        };
+        let problem = Self::new(status).with_detail(error.message().to_owned());
+        match error.pointer() {
+            Some(pointer) => problem.with_pointer(pointer),
+            None => problem,
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let document = ProblemDocument {
+            r#type: "about:blank",
+            title: title(self.status),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            pointer: self.pointer.as_deref(),
+        };
+        let mut response = json(self.status, &document);
+        response.headers_mut().extend(self.headers);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response
+    }
+}
+
+impl fmt::Debug for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Problem")
+            .field("status", &self.status)
+            .field("detail", &self.detail)
+            .field("pointer", &self.pointer)
+            .finish_non_exhaustive()
+    }
+}
+
+fn title(status: StatusCode) -> &'static str {
+    status.canonical_reason().unwrap_or("Error")
+}
+
+/// A fallback for servers that answer unknown paths as this API answers unknown operations:
+/// `.fallback(http::not_found)`.
+pub async fn not_found() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND).with_detail("there is nothing here")
+}
+
+pub(super) async fn method_not_allowed() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED).with_detail("'Allow' names the methods of this path")
+}

@@ -1,0 +1,205 @@
+//! Who may start, see, cancel and resume what: a bearer token names a tenant, and tenants have prefixes.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::extract::{FromRequestParts, Path};
+use axum::http::header::{AUTHORIZATION, HeaderValue};
+use axum::http::request::Parts;
+use dicom_export::http::{self, ApiVersion, Authorize, HttpOptions, Refusal};
+use dicom_export::{ExportDestination, ExportRequest, OperationContext, OperationRecord};
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::support::{Gated, Server, archive, azureblob, engine, everything, of};
+
+struct Tenants;
+
+#[derive(Clone)]
+struct Caller {
+    tenant: String,
+    reads_only: bool,
+}
+
+#[derive(Deserialize)]
+struct Prefix {
+    partition: String,
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let refused = |detail| Refusal::unauthenticated(HeaderValue::from_static("Bearer"), detail);
+        let token = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        match token.and_then(|token| token.strip_prefix("Bearer ")).map(|token| token.split_once('.')) {
+            Some(Some((tenant, rights))) => {
+                Ok(Self { tenant: tenant.to_owned(), reads_only: rights == "read" })
+            }
+            Some(None) => Err(refused("the token is not one")),
+            None => Err(refused("a bearer token is needed")),
+        }
+    }
+}
+
+fn caller(parts: &Parts) -> Result<Caller, Refusal> {
+    parts.extensions.get().cloned().ok_or_else(|| Refusal::unavailable("nobody has entered"))
+}
+
+#[async_trait]
+impl Authorize for Tenants {
+    async fn enter(&self, parts: &mut Parts) -> Result<(), Refusal> {
+        let caller = Caller::from_request_parts(parts, &()).await?;
+        let Path(prefix) = Path::<Prefix>::from_request_parts(parts, &())
+            .await
+            .map_err(|_| Refusal::forbidden("no partition"))?;
+        if prefix.partition != caller.tenant {
+            return Err(Refusal::forbidden("another tenant's partition"));
+        }
+        parts.extensions.insert(caller);
+        Ok(())
+    }
+
+    async fn start(&self, parts: &mut Parts, request: &ExportRequest) -> Result<OperationContext, Refusal> {
+        let caller = caller(parts)?;
+        if caller.reads_only {
+            return Err(Refusal::forbidden("the token may only read"));
+        }
+        if request.destination().expose_settings()["blobContainerUri"] == "https://other.example/export" {
+            return Err(Refusal::forbidden("the tenant may not export to there"));
+        }
+        Ok(OperationContext::default().with_partition(caller.tenant).with_caller("me"))
+    }
+
+    async fn see(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Refusal> {
+        match record.context.partition == Some(caller(parts)?.tenant) {
+            true => Ok(()),
+            false => Err(Refusal::forbidden("it is another tenant's")),
+        }
+    }
+
+    async fn cancel(&self, parts: &mut Parts, _: &OperationRecord) -> Result<(), Refusal> {
+        match caller(parts)?.reads_only {
+            true => Err(Refusal::forbidden("the token may only read")),
+            false => Ok(()),
+        }
+    }
+
+    async fn resume(
+        &self,
+        parts: &mut Parts,
+        record: &OperationRecord,
+        destination: Option<&ExportDestination>,
+    ) -> Result<(), Refusal> {
+        if destination.is_some() {
+            return Err(Refusal::forbidden("not to there"));
+        }
+        self.cancel(parts, record).await
+    }
+}
+
+async fn served(sink: &Gated) -> Server {
+    let engine = engine(archive(3), sink.clone());
+    let routes = http::routes(Arc::new(engine), HttpOptions::new().authorize(Tenants), ApiVersion::V1);
+    Server::serve(Router::new().nest("/v1/partitions/{partition}", routes)).await
+}
+
+fn with(request: RequestBuilder, token: &str) -> RequestBuilder {
+    request.bearer_auth(token)
+}
+
+#[tokio::test]
+async fn nobody_comes_in_without_a_token_and_nothing_is_told() {
+    let mut server = served(&Gated::open()).await;
+    server.prefix = "/v1/partitions/north".to_owned();
+    let path = |rest: &str| format!("/v1/partitions/north{rest}");
+    // A body is not read, and an operation not looked for.
+    let unread =
+        server.request(Method::POST, &path("/export")).header("content-type", "text/plain").body("no");
+    let answer = server.send(unread).await;
+    assert_eq!(answer.problem(401), "a bearer token is needed");
+    assert_eq!(answer.header("www-authenticate"), "Bearer");
+    for rest in ["/operations", "/operations/1", "/operations/00000000000000000000000000000000"] {
+        server.get(&path(rest)).await.problem(401);
+    }
+    let other = with(server.request(Method::POST, &path("/export")).json(&everything()), "south.all");
+    assert_eq!(server.send(other).await.problem(403), "another tenant's partition");
+}
+
+#[tokio::test]
+async fn an_operation_is_its_tenants_own() {
+    let sink = Gated::shut();
+    let mut server = served(&sink).await;
+    let mut ids = Vec::new();
+    for tenant in ["north", "south", "north", "south"] {
+        server.prefix = format!("/v1/partitions/{tenant}");
+        let path = format!("{}/export", server.prefix);
+        let request = server.request(Method::POST, &path).json(&of(json!(["1.2.0"])));
+        let answer = server.send(with(request, &format!("{tenant}.all"))).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+        ids.push(answer.body["id"].as_str().unwrap().to_owned());
+    }
+    server.prefix = "/v1/partitions/north".to_owned();
+    let ask = |method: Method, rest: String| {
+        let request = server.request(method, &format!("/v1/partitions/north{rest}"));
+        server.send(with(request, "north.all"))
+    };
+    assert_eq!(ask(Method::GET, format!("/operations/{}", ids[0])).await.status, StatusCode::ACCEPTED);
+    // Another tenant's is as if it were not there.
+    let unknown = ask(Method::GET, "/operations/00000000000000000000000000000000".to_owned()).await;
+    for (method, rest) in [(Method::GET, ""), (Method::DELETE, ""), (Method::POST, "/resume")] {
+        let hidden = ask(method, format!("/operations/{}{rest}", ids[1])).await;
+        hidden.problem(404);
+        assert_eq!(hidden.body, unknown.body);
+    }
+    // A listing shows what may be seen, a page is full of it.
+    let page = ask(Method::GET, "/operations?limit=1".to_owned()).await.body;
+    assert_eq!(page["operations"][0]["operationId"], ids[2]);
+    let token = page["continuationToken"].as_str().unwrap();
+    let page = ask(Method::GET, format!("/operations?limit=1&continuationToken={token}")).await.body;
+    assert_eq!(page["operations"][0]["operationId"], ids[0]);
+
+    let read_only = |method: Method, rest: &str, body: serde_json::Value| {
+        let request = server.request(method, &format!("/v1/partitions/north{rest}")).json(&body);
+        server.send(with(request, "north.read"))
+    };
+    let operation = format!("/operations/{}", ids[0]);
+    assert_eq!(read_only(Method::GET, &operation, json!({})).await.status, StatusCode::ACCEPTED);
+    read_only(Method::DELETE, &operation, json!({})).await.problem(403);
+    read_only(Method::POST, &format!("{operation}/resume"), json!({})).await.problem(403);
+    let refused = read_only(Method::POST, "/export", everything()).await;
+    assert_eq!(refused.problem(403), "the token may only read");
+    let elsewhere = json!({ "destination": { "type": "azureblob", "settings": { "blobContainerUri": "https://other.example/export" } } });
+    let request = server.request(Method::POST, "/v1/partitions/north/export").json(&elsewhere);
+    assert_eq!(
+        server.send(with(request, "north.all")).await.problem(403),
+        "the tenant may not export to there"
+    );
+    let request = server.request(Method::POST, &format!("/v1/partitions/north{operation}/resume"));
+    let request = request.json(&json!({ "destination": azureblob() }));
+    assert_eq!(server.send(with(request, "north.all")).await.problem(403), "not to there");
+}
+
+#[tokio::test]
+async fn what_cannot_be_told_is_503() {
+    struct Down;
+    #[async_trait]
+    impl Authorize for Down {
+        async fn start(&self, _: &mut Parts, _: &ExportRequest) -> Result<OperationContext, Refusal> {
+            Ok(OperationContext::default())
+        }
+
+        async fn see(&self, _: &mut Parts, _: &OperationRecord) -> Result<(), Refusal> {
+            Err(Refusal::unavailable("the directory does not answer"))
+        }
+    }
+    let server = Server::of(&engine(archive(3), Gated::open()), HttpOptions::new().authorize(Down)).await;
+    let id = server.start("/v1/export", &everything()).await;
+    for path in [format!("/v1/operations/{id}"), "/v1/operations".to_owned()] {
+        let answer = server.get(&path).await;
+        assert_eq!(answer.problem(503), "the directory does not answer");
+        assert_eq!(answer.header("retry-after"), "5");
+    }
+}

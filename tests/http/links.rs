@@ -1,0 +1,123 @@
+//! Where `href` and `Location` lead.
+
+use std::sync::Arc;
+
+use axum::Router;
+use dicom_export::ErrorKind;
+use dicom_export::http::{self, ApiVersion, BaseUrl, HttpOptions};
+use reqwest::Method;
+
+use crate::support::{Gated, Server, archive, engine, everything};
+
+/// Starts an export with these headers, and gives what its link has before the id.
+async fn link(base_url: BaseUrl, path: &str, headers: &[(&'static str, &'static str)]) -> String {
+    let server = Server::of(&engine(archive(3), Gated::open()), HttpOptions::new().base_url(base_url)).await;
+    let mut request = server.request(Method::POST, path).json(&everything());
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let answer = server.send(request).await;
+    let (href, id) = (answer.body["href"].as_str().unwrap(), answer.body["id"].as_str().unwrap());
+    assert_eq!(answer.header("location"), href);
+    href.strip_suffix(id).unwrap().replace(&server.url, "<server>")
+}
+
+#[tokio::test]
+async fn from_the_request() {
+    let forwarded = [("forwarded", "host=evil.example;proto=https"), ("x-forwarded-host", "evil.example")];
+    assert_eq!(link(BaseUrl::Request, "/export", &forwarded).await, "<server>/v1/operations/");
+    let host = [("host", "pacs.example:8042")];
+    assert_eq!(link(BaseUrl::Request, "/v2/export", &host).await, "http://pacs.example:8042/v2/operations/");
+}
+
+#[tokio::test]
+async fn from_what_a_proxy_says_if_it_is_trusted() {
+    let cases: [(&[(&'static str, &'static str)], &str); 8] = [
+        (&[], "<server>/v1/operations/"),
+        (
+            &[("forwarded", "for=1.2.3.4; proto=https; host=pacs.example")],
+            "https://pacs.example/v1/operations/",
+        ),
+        (
+            &[("forwarded", r#"For="[::1]:80,;";Host="pacs.example:8443";Proto=HTTPS, host=inner.example"#)],
+            "https://pacs.example:8443/v1/operations/",
+        ),
+        (
+            &[
+                ("x-forwarded-host", "pacs.example, inner.example"),
+                ("x-forwarded-proto", "https, http"),
+                ("x-forwarded-prefix", "/dicom/"),
+            ],
+            "https://pacs.example/dicom/v1/operations/",
+        ),
+        (&[("x-forwarded-proto", "https"), ("host", "pacs.example")], "https://pacs.example/v1/operations/"),
+        // Nonsense is as if it were not there.
+        (
+            &[
+                ("x-forwarded-host", "a@b"),
+                ("x-forwarded-proto", "ftp"),
+                ("x-forwarded-prefix", "//evil.example"),
+            ],
+            "<server>/v1/operations/",
+        ),
+        (&[("forwarded", r#"host="un\"closed"#)], "<server>/v1/operations/"),
+        (&[("x-forwarded-host", "a b"), ("x-forwarded-prefix", "/x?y")], "<server>/v1/operations/"),
+    ];
+    for (headers, expected) in cases {
+        assert_eq!(link(BaseUrl::Forwarded, "/v1/export", headers).await, expected, "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn from_the_configuration() {
+    let base = || BaseUrl::configured("https://pacs.example/dicom/").unwrap();
+    let host = [("host", "inner.example")];
+    assert_eq!(link(base(), "/export", &host).await, "https://pacs.example/dicom/v1/operations/");
+    assert_eq!(link(base(), "/v2/export", &host).await, "https://pacs.example/dicom/v2/operations/");
+    for wrong in
+        ["", "pacs.example", "/dicom", "ftp://a", "https://user@a", "https://a?b", "https://a#b", "https://"]
+    {
+        assert_eq!(BaseUrl::configured(wrong).unwrap_err().kind(), ErrorKind::Invalid, "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn a_prefix_of_the_servers_own_is_kept() {
+    let nested =
+        |version| http::routes(Arc::new(engine(archive(3), Gated::open())), HttpOptions::new(), version);
+    let app = Router::new()
+        .nest("/v1/partitions/{partition}", nested(ApiVersion::V1))
+        .nest("/v2/partitions/{partition}", nested(ApiVersion::V2))
+        .nest("/dicom", http::router(Arc::new(engine(archive(3), Gated::open())), HttpOptions::new()))
+        .fallback(http::not_found);
+    let mut server = Server::serve(app).await;
+    for (prefix, links, completed) in [
+        ("/v1/partitions/north", "/v1/partitions/north", "completed"),
+        ("/v2/partitions/v1", "/v2/partitions/v1", "succeeded"),
+        ("/v2/partitions/a%2Fb", "/v2/partitions/a%2Fb", "succeeded"),
+        ("/dicom", "/dicom/v1", "completed"),
+        ("/dicom/v2", "/dicom/v2", "succeeded"),
+    ] {
+        server.prefix = prefix.to_owned();
+        let answer = server.post(&format!("{prefix}/export"), &everything()).await;
+        let href = format!("{}{links}/operations/{}", server.url, answer.body["id"].as_str().unwrap());
+        assert_eq!(answer.body["href"], href);
+        server.prefix = links.to_owned();
+        assert_eq!(server.ended(&href).await["status"], completed);
+    }
+    let nothing = server.client.get(format!("{}/v3/export", server.url)).send().await.unwrap();
+    assert_eq!(nothing.status(), 404);
+    assert_eq!(nothing.headers()["content-type"], "application/problem+json");
+}
+
+#[tokio::test]
+async fn a_request_that_names_no_host_is_400() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let server = Server::of(&engine(archive(3), Gated::open()), HttpOptions::new()).await;
+    let mut stream = tokio::net::TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
+    let request = b"POST /export HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+    stream.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.0 400 ") && answer.contains("names no host"), "{answer}");
+}

@@ -1,0 +1,61 @@
+//! `GET /operations`: newest first, by pages.
+
+use dicom_export::http::HttpOptions;
+use serde_json::json;
+
+use crate::support::{Gated, Server, archive, engine, everything};
+
+#[tokio::test]
+async fn pages_go_from_the_newest_to_the_oldest_and_what_starts_meanwhile_shifts_nothing() {
+    let server = Server::of(&engine(archive(3), Gated::open()), HttpOptions::new()).await;
+    assert_eq!(server.get("/v1/operations").await.body, json!({ "operations": [] }));
+    let mut started = Vec::new();
+    for _ in 0..7 {
+        started.push(server.start("/v1/export", &everything()).await);
+    }
+    for id in &started {
+        server.ended(&format!("/v1/operations/{id}")).await;
+    }
+    for limit in [1, 3, 7, 1000] {
+        let (mut found, mut next) = (Vec::new(), format!("/v2/operations?limit={limit}"));
+        loop {
+            let page = server.get(&next).await.body;
+            for operation in page["operations"].as_array().unwrap() {
+                assert_eq!(operation["status"], "succeeded");
+                found.push(operation["operationId"].as_str().unwrap().to_owned());
+            }
+            assert!(page["operations"].as_array().unwrap().len() <= limit);
+            server.start("/v1/export", &everything()).await;
+            match page["continuationToken"].as_str() {
+                Some(token) => next = format!("/v2/operations?limit={limit}&continuationToken={token}"),
+                None => break,
+            }
+        }
+        let oldest = found.split_off(found.len() - 7);
+        assert!(oldest.iter().rev().eq(&started));
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_makes_no_sense_is_400() {
+    let server = Server::of(&engine(archive(3), Gated::open()), HttpOptions::new()).await;
+    for query in [
+        "limit=0",
+        "limit=1001",
+        "limit=-1",
+        "limit=many",
+        "limit=",
+        "limit=1&limit=2",
+        "continuationToken=",
+        "continuationToken=1",
+        "continuationToken=1.2",
+        "continuationToken=99999999999999999999999999999999.00000000000000000000000000000000",
+        "limit=99999999999999999999999999",
+    ] {
+        let answer = server.get(&format!("/operations?{query}")).await;
+        let name = query.split('=').next().unwrap();
+        assert!(answer.problem(400).contains(&format!("'{name}'")), "{answer:?}");
+    }
+    // What others put there is theirs.
+    server.get("/operations?api-version=1").await;
+}

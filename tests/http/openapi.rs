@@ -1,0 +1,54 @@
+//! The OpenAPI document. That answers keep to it is held by every test here.
+
+use serde_json::json;
+
+use crate::lifecycle::reference_case;
+use crate::support::{DOCUMENT, check, everything};
+
+#[test]
+fn the_copy_in_the_repository_is_the_one_that_is_served() {
+    let mut text = serde_json::to_string_pretty(&*DOCUMENT).unwrap();
+    text.push('\n');
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
+    if std::env::var_os("DICOM_EXPORT_WRITE_OPENAPI").is_some() {
+        std::fs::write(path, &text).unwrap();
+    }
+    let copy = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(copy == text, "docs/openapi.json is another: DICOM_EXPORT_WRITE_OPENAPI=1 writes it anew");
+}
+
+#[test]
+fn it_is_openapi_3_1_and_its_references_and_operations_hold() {
+    assert_eq!(DOCUMENT["openapi"], "3.1.0");
+    let paths = DOCUMENT["paths"].as_object().unwrap();
+    assert_eq!(paths.len(), 12);
+    let mut ids = Vec::new();
+    for item in paths.values() {
+        for operation in item.as_object().unwrap().values() {
+            ids.push(operation["operationId"].as_str().unwrap());
+        }
+    }
+    let all = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!((ids.len(), all), (15, 15));
+    let text = DOCUMENT.to_string();
+    for reference in text.split("\"$ref\":\"#").skip(1) {
+        let pointer = reference.split('"').next().unwrap();
+        assert!(DOCUMENT.pointer(pointer).is_some(), "{pointer}");
+    }
+    for item in paths.values().flat_map(|item| item.as_object().unwrap().values()) {
+        let links = item["responses"]["202"]["links"].as_object();
+        for link in links.into_iter().flat_map(|links| links.values()) {
+            assert!(ids.contains(&link["operationId"].as_str().unwrap()));
+        }
+    }
+}
+
+#[test]
+fn published_requests_are_in_its_schema() {
+    check("#/components/schemas/ExportRequest", &reference_case());
+    check("#/components/schemas/ExportRequest", &everything());
+    check("#/components/schemas/ResumeRequest", &json!({}));
+    check("#/components/schemas/ResumeRequest", &json!({ "destination": everything()["destination"] }));
+}

@@ -1,0 +1,47 @@
+//! What a client could send, by the OpenAPI document and against it: no answer is outside the document or a 5xx.
+
+use std::path::PathBuf;
+
+use axum::routing::get;
+use axum::{Json, Router};
+use dicom_export::http::{self, HttpOptions};
+use serde_json::json;
+use tokio::process::Command;
+
+use crate::support::{DOCUMENT, Gated, Server, archive, engine};
+
+/// Published clients are read leniently, so data that the document does not allow is not always refused; and a
+/// destination that it allows may be refused.
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
+                      response_headers_conformance,response_schema_conformance,unsupported_method,\
+                      allow_header_conformance,missing_required_header,ensure_resource_availability";
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs schemathesis: tests/run.sh"]
+async fn no_answer_is_outside_the_document() {
+    let program = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/.tools/venv/bin/schemathesis");
+    assert!(program.exists(), "schemathesis is not installed: run tests/run.sh");
+    // This server's destination types; with any other, few exports would start.
+    let mut document = DOCUMENT.clone();
+    document["components"]["schemas"]["ExportDestination"]["properties"]["type"]["enum"] =
+        json!(["azureblob"]);
+    let engine = engine(archive(3), Gated::open());
+    let app = Router::new()
+        .merge(http::router(std::sync::Arc::new(engine), HttpOptions::new().max_running(20)))
+        .route("/openapi.json", get(async || Json(document)));
+    let server = Server::serve(app).await;
+    // Its own files go where they are cleaned up.
+    let folder = tempfile::tempdir().unwrap();
+    let examples = if std::env::var_os("DICOM_EXPORT_LONG").is_some() { "500" } else { "30" };
+    let output = Command::new(program)
+        .current_dir(folder.path())
+        .args(["run", &format!("{}/openapi.json", server.url), "--checks", CHECKS])
+        .args(["--max-examples", examples, "--seed", "20220908", "--continue-on-failure", "--no-color"])
+        .output()
+        .await
+        .unwrap();
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{report}");
+    // Every operation was tried.
+    assert!(report.contains("Selected: 15/15"), "{report}");
+}

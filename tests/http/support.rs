@@ -1,0 +1,314 @@
+//! A server on a port of its own, and a client that holds every answer to the OpenAPI document.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use bytes::Bytes;
+use dicom_export::http::{self, HttpOptions};
+use dicom_export::sink::{CheckedSettings, LogKey, Secret, Stored};
+use dicom_export::store::MemoryOperationStore;
+use dicom_export::{
+    BlobPath, BlobSink, Content, ErrorLogEntry, ExportEngine, InstanceIdentifier, MemorySink, MemorySource,
+    OperationSpec, Result, Retry, SinkProvider, Upload,
+};
+use jsonschema::Validator;
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// The published document, as the server makes it.
+pub(crate) static DOCUMENT: LazyLock<Value> =
+    LazyLock::new(|| serde_json::to_value(http::openapi()).expect("JSON"));
+
+static SCHEMAS: LazyLock<HashMap<String, Validator>> = LazyLock::new(|| {
+    let names = DOCUMENT["components"]["schemas"].as_object().expect("schemas").keys();
+    let validator = |name: &String| {
+        let schema = json!({
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "$ref": format!("#/components/schemas/{name}"),
+            "components": DOCUMENT["components"],
+        });
+        let validator = jsonschema::options().should_validate_formats(true).build(&schema).expect("a schema");
+        (format!("#/components/schemas/{name}"), validator)
+    };
+    names.map(validator).collect()
+});
+
+pub(crate) fn instance(study: usize, series: usize, sop: usize) -> InstanceIdentifier {
+    format!("1.2.{study}/1.2.{study}.{series}/1.2.{study}.{series}.{sop}").parse().unwrap()
+}
+
+/// Three studies of `per_study` instances in series of three.
+pub(crate) fn archive(per_study: usize) -> Arc<MemorySource> {
+    let all = (0..3 * per_study).map(|n| {
+        let id = instance(n / per_study, n % per_study / 3, n % 3);
+        let bytes = Bytes::from(format!("DICM {id}"));
+        (id, bytes)
+    });
+    Arc::new(all.collect())
+}
+
+/// A container in memory whose gate can be shut: then an instance waits, and the operation runs on. Its settings are
+/// those that the provider was made for; `"open": false` in them is a container that cannot be used.
+#[derive(Clone)]
+pub(crate) struct Gated {
+    pub(crate) inner: MemorySink,
+    gate: watch::Sender<bool>,
+}
+
+impl Gated {
+    pub(crate) fn open() -> Self {
+        Self { inner: MemorySink::new(), gate: watch::Sender::new(true) }
+    }
+
+    pub(crate) fn shut() -> Self {
+        Self { inner: MemorySink::new(), gate: watch::Sender::new(false) }
+    }
+
+    pub(crate) fn set(&self, open: bool) {
+        self.gate.send_replace(open);
+    }
+
+    pub(crate) fn log(&self, id: &str) -> Vec<ErrorLogEntry> {
+        let log = self.inner.get(&format!("{id}/errors.log")).expect("errors.log is there");
+        std::str::from_utf8(&log).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    pub(crate) fn blobs(&self, id: &str) -> usize {
+        let results = format!("{id}/results/");
+        self.inner.names().iter().filter(|name| name.starts_with(&results)).count()
+    }
+}
+
+#[async_trait]
+impl BlobSink for Gated {
+    async fn prepare(&self, log: &BlobPath) -> Result<()> {
+        self.inner.prepare(log).await
+    }
+
+    async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
+        _ = self.gate.subscribe().wait_for(|open| *open).await;
+        self.inner.put(path, content, upload).await
+    }
+
+    async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {
+        self.inner.append(log, key, lines).await
+    }
+
+    async fn finish(&self, log: &BlobPath) -> Result<()> {
+        self.inner.finish(log).await
+    }
+
+    fn url(&self, path: &BlobPath) -> String {
+        self.inner.url(path)
+    }
+
+    fn account(&self) -> String {
+        self.inner.account()
+    }
+}
+
+#[async_trait]
+impl SinkProvider for Gated {
+    fn check(&self, _: &Value) -> Result<CheckedSettings> {
+        Ok(CheckedSettings::new("memory", Value::Null))
+    }
+
+    async fn open(&self, _: &OperationSpec, _: Option<&Secret>) -> Result<Arc<dyn BlobSink>> {
+        Ok(Arc::new(self.clone()))
+    }
+}
+
+/// The engine of most tests: everything in memory, nothing retried.
+pub(crate) fn engine(source: Arc<MemorySource>, sink: impl SinkProvider) -> ExportEngine {
+    engine_over(source, sink, MemoryOperationStore::new())
+}
+
+pub(crate) fn engine_over(
+    source: Arc<MemorySource>,
+    sink: impl SinkProvider,
+    store: MemoryOperationStore,
+) -> ExportEngine {
+    ExportEngine::builder(source)
+        .destination("azureblob", sink)
+        .store(Arc::new(store))
+        .retry(Retry::none())
+        .build()
+        .unwrap()
+}
+
+/// A server that ends with the test.
+pub(crate) struct Server {
+    pub(crate) url: String,
+    /// What the API's routes stand under.
+    pub(crate) prefix: String,
+    pub(crate) client: reqwest::Client,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+impl Server {
+    pub(crate) async fn of(engine: &ExportEngine, options: HttpOptions) -> Self {
+        Self::serve(http::router(Arc::new(engine.clone()), options)).await
+    }
+
+    pub(crate) async fn serve(app: Router) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        let mut server = Self::at(url);
+        server.task = Some(task);
+        server
+    }
+
+    /// One that somebody else runs.
+    pub(crate) fn at(url: String) -> Self {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { url, prefix: String::new(), client, task: None }
+    }
+
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let url = match path.starts_with("http") {
+            true => path.to_owned(),
+            false => format!("{}{path}", self.url),
+        };
+        self.client.request(method, url)
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.send(self.request(Method::DELETE, path)).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// Sends, and holds the answer to the document.
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Answer {
+        let request = request.build().unwrap();
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let response = self.client.execute(request).await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        let body = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status} is not JSON: {text}"));
+        let answer = Answer { status, headers, body };
+        answer.hold(&method, path.strip_prefix(&self.prefix).expect("the API's prefix"));
+        answer
+    }
+
+    /// Starts an export, and gives its id.
+    pub(crate) async fn start(&self, path: &str, body: &Value) -> String {
+        let answer = self.post(path, body).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+        answer.body["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Polls until the operation has ended.
+    pub(crate) async fn ended(&self, path: &str) -> Value {
+        loop {
+            let answer = self.get(path).await;
+            match answer.status {
+                StatusCode::ACCEPTED => tokio::time::sleep(Duration::from_millis(5)).await,
+                StatusCode::OK => return answer.body,
+                _ => panic!("{answer:?}"),
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).unwrap_or_else(|| panic!("no {name}: {self:?}")).to_str().unwrap()
+    }
+
+    /// A problem of this status; gives its detail.
+    #[track_caller]
+    pub(crate) fn problem(&self, status: u16) -> &str {
+        assert_eq!(self.status.as_u16(), status, "{self:?}");
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(self.body["type"], "about:blank");
+        assert_eq!(self.body["title"], self.status.canonical_reason().unwrap());
+        assert_eq!(self.body["status"], status);
+        self.body["detail"].as_str().unwrap()
+    }
+
+    /// A problem of this property.
+    #[track_caller]
+    pub(crate) fn problem_at(&self, status: u16, pointer: &str) -> &str {
+        assert_eq!(self.body["pointer"], pointer, "{self:?}");
+        self.problem(status)
+    }
+
+    /// Holds the answer to the document: status, type, headers, body.
+    fn hold(&self, method: &Method, path: &str) {
+        assert_eq!(self.header("cache-control"), "no-store");
+        let kind = self.header("content-type");
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            assert!(!self.header("allow").is_empty());
+            return check("#/components/schemas/Problem", &self.body);
+        }
+        let segments: Vec<_> = path.split('/').collect();
+        let matches = |template: &str| {
+            let template: Vec<_> = template.split('/').collect();
+            template.len() == segments.len()
+                && template.iter().zip(&segments).all(|(a, b)| a.starts_with('{') || a == b)
+        };
+        let (_, item) = DOCUMENT["paths"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .find(|(template, _)| matches(template))
+            .unwrap_or_else(|| panic!("{path} is not in the document"));
+        let response = &item[method.as_str().to_lowercase()]["responses"][self.status.as_str()];
+        assert!(response.is_object(), "{method} {path}: {} is not in the document", self.status);
+        let schema = &response["content"][kind]["schema"]["$ref"];
+        check(schema.as_str().unwrap_or_else(|| panic!("{kind} is not in the document")), &self.body);
+        for name in response["headers"].as_object().into_iter().flat_map(|headers| headers.keys()) {
+            assert!(!self.header(name).is_empty());
+        }
+    }
+}
+
+/// Holds a value to one of the document's schemas.
+#[track_caller]
+pub(crate) fn check(schema: &str, value: &Value) {
+    if let Err(fault) = SCHEMAS[schema].validate(value) {
+        panic!("{value} is no {schema}: {fault}");
+    }
+}
+
+/// An export of these identifiers to wherever `azureblob` leads.
+pub(crate) fn of(values: Value) -> Value {
+    json!({ "source": { "type": "identifiers", "settings": { "values": values } }, "destination": azureblob() })
+}
+
+pub(crate) fn everything() -> Value {
+    json!({ "destination": azureblob() })
+}
+
+pub(crate) fn azureblob() -> Value {
+    json!({ "type": "azureblob", "settings": { "blobContainerUri": "https://a.blob.core.windows.net/export" } })
+}
