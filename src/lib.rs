@@ -126,3 +126,8 @@ pub use timestamp::Timestamp;
 #[cfg(all(doctest, feature = "azure"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
+
+/// So are those of the page on durability.
+#[cfg(all(doctest, feature = "redb"))]
+#[doc = include_str!("../docs/durability.md")]
+mod durability {}

@@ -110,5 +110,10 @@ export DICOM_EXPORT_ARCHIVE=$tools/archive
 [ "$mode" = --long ] && export DICOM_EXPORT_LONG=1
 
 cd "$root"
+# The tests of the command run it, and a filter like --test would leave it unbuilt.
+profile=()
+for argument; do [ "$argument" = --release ] && profile=(--release); done
+say "cargo build --all-features --examples"
+cargo build --all-features --examples ${profile[@]+"${profile[@]}"}
 say "cargo test --all-features $* -- --include-ignored"
 exec cargo test --all-features "$@" -- --include-ignored

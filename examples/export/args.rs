@@ -83,7 +83,7 @@ impl Args {
         let (mut concurrency, mut memory, mut retry_for) = (None, None, None);
         let (mut development, mut quiet) = (false, false);
         let (mut state, mut resume) = (None, None);
-        while let Some(argument) = parser.next().map_err(text)? {
+        while let Some(argument) = parser.next().map_err(unparsed)? {
             match argument {
                 Long("help") | Short('h') => return Ok(None),
                 Long("source") => source = Some(PathBuf::from(parser.value().map_err(text)?)),
@@ -154,21 +154,18 @@ impl Args {
 impl Given {
     /// Parts folders from containers; what is wrong with a container's settings is the library's to say.
     fn check(self) -> Result<Destination, String> {
-        let is_uri = |text: &str| {
-            let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-            matches!(scheme.as_deref(), Some("http" | "https"))
-        };
-        match self.destination {
-            None if self.connection_string.is_none() && self.container.is_none() => {
+        let scheme = self.destination.as_deref().and_then(scheme);
+        match (self.destination, scheme.as_deref()) {
+            (None, _) if self.connection_string.is_none() && self.container.is_none() => {
                 Err("--destination is missing".to_owned())
             }
-            Some(folder) if !is_uri(&folder) => {
+            (Some(folder), None) if !folder.contains("sig=") => {
                 if self.connection_string.is_some() || self.container.is_some() || self.managed_identity {
                     return Err("--destination is a folder, which takes no credential".to_owned());
                 }
                 Ok(Destination::Folder(folder.into()))
             }
-            uri => {
+            (uri, Some("http" | "https")) | (uri @ None, None) => {
                 let settings = json!({
                     "blobContainerUri": uri,
                     "connectionString": self.connection_string,
@@ -177,12 +174,28 @@ impl Given {
                 });
                 Ok(Destination::Azure(ExportDestination::new(ExportDestination::AZURE_BLOB, settings)))
             }
+            // A URI with a slip in it is no folder, or folders would bear its SAS in their names.
+            _ => Err("--destination is neither a folder nor an http or https URI".to_owned()),
         }
     }
 }
 
+/// What stands before `://`, in lower case.
+fn scheme(text: &str) -> Option<String> {
+    let (scheme, _) = text.split_once("://")?;
+    scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()).then(|| scheme.to_ascii_lowercase())
+}
+
 fn text(fault: impl std::fmt::Display) -> String {
     fault.to_string()
+}
+
+/// lexopt would repeat a value that belongs to no option, which may be a secret.
+fn unparsed(fault: lexopt::Error) -> String {
+    match fault {
+        lexopt::Error::UnexpectedValue { option, .. } => format!("{option} takes no value"),
+        fault => text(fault),
+    }
 }
 
 /// A value that is text; the message never repeats it.

@@ -114,10 +114,11 @@ impl Ledger {
     async fn reload(&mut self) -> Result<()> {
         let (store, id) = (&self.store, self.id);
         let stored = self.retrier.run(|| store.load(id)).await?;
-        // A save that passed although its answer was lost shows here too: it bears our holder's name, or has ended.
+        // A save that passed although its answer was lost shows here too: it bears our holder's name, or is the very
+        // one that gave the lease up. No lease alone says nothing: whoever took a lapsed one over may have ended.
         let ours = match &stored.lease {
             Some(lease) => lease.holder == self.holder,
-            None => self.checkpoint.lease.is_none(),
+            None => stored == Checkpoint { version: stored.version, ..self.checkpoint.clone() },
         };
         if !ours {
             return Err(Error::new(ErrorKind::Conflict, "another runner has taken the operation over"));

@@ -8,6 +8,7 @@ mod azurite;
 mod responder;
 
 mod append;
+mod conformance;
 mod faults;
 mod identity;
 mod lost_answers;

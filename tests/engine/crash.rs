@@ -10,7 +10,7 @@ use dicom_export::{
 };
 use proptest::prelude::*;
 
-use crate::support::{FaultySink, FaultySource, Plan, archive, assert_exported, instance, log_of};
+use crate::support::{FaultySink, FaultySource, Plan, Shared, archive, assert_exported, instance, log_of};
 
 #[derive(Debug, Clone)]
 struct Case {
@@ -119,24 +119,6 @@ async fn survives(case: Case) {
     let logged: std::collections::BTreeSet<_> =
         log_of(&sink.inner, &ended).iter().map(|entry| entry.identifier().to_owned()).collect();
     assert_eq!(logged.len(), unreadable.len() + unmatched, "each named, perhaps more than once");
-}
-
-/// Opens one sink for every operation.
-struct Shared(FaultySink);
-
-#[async_trait::async_trait]
-impl dicom_export::SinkProvider for Shared {
-    fn check(&self, _: &serde_json::Value) -> dicom_export::Result<dicom_export::sink::CheckedSettings> {
-        Ok(dicom_export::sink::CheckedSettings::new("here", serde_json::Value::Null))
-    }
-
-    async fn open(
-        &self,
-        _: &dicom_export::OperationSpec,
-        _: Option<&dicom_export::sink::Secret>,
-    ) -> dicom_export::Result<Arc<dyn dicom_export::BlobSink>> {
-        Ok(Arc::new(self.0.clone()))
-    }
 }
 
 proptest! {

@@ -4,4 +4,5 @@ mod adapt;
 mod crash;
 mod flow;
 mod outcome;
+mod stuck;
 mod support;

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dicom_export::sink::{LogKey, Stored};
+use dicom_export::sink::{CheckedSettings, LogKey, Secret, Stored};
 use dicom_export::source::{Instance, ListRequest, Page};
 use dicom_export::{
     BlobPath, BlobSink, Content, Error, ErrorKind, ErrorLogEntry, InstanceIdentifier, InstanceSource,
-    MemorySink, MemorySource, Operation, Result, Upload,
+    MemorySink, MemorySource, Operation, OperationSpec, Result, SinkProvider, Upload,
 };
 
 pub(crate) fn instance(study: usize, series: usize, sop: usize) -> InstanceIdentifier {
@@ -152,6 +152,20 @@ impl BlobSink for FaultySink {
 
     fn account(&self) -> String {
         self.inner.account()
+    }
+}
+
+/// Opens one sink for every operation.
+pub(crate) struct Shared(pub(crate) FaultySink);
+
+#[async_trait]
+impl SinkProvider for Shared {
+    fn check(&self, _: &serde_json::Value) -> Result<CheckedSettings> {
+        Ok(CheckedSettings::new("here", serde_json::Value::Null))
+    }
+
+    async fn open(&self, _: &OperationSpec, _: Option<&Secret>) -> Result<Arc<dyn BlobSink>> {
+        Ok(Arc::new(self.0.clone()))
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -33,16 +34,19 @@ pub(crate) struct Azurite {
     http: reqwest::Client,
 }
 
-static SHARED: LazyLock<Azurite> = LazyLock::new(|| {
-    // A kept connection would belong to the runtime of the test that opened it, which ends before this does.
-    let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
-    Azurite::start("http", &[], http)
-});
+static SHARED: LazyLock<Azurite> = LazyLock::new(Azurite::new);
 
 impl Azurite {
     /// The server that the tests of a binary share.
     pub(crate) fn shared() -> &'static Self {
         &SHARED
+    }
+
+    /// A server of the test's own.
+    pub(crate) fn new() -> Self {
+        // A kept connection would belong to the runtime of the test that opened it, which may end before this does.
+        let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
+        Self::start("http", &[], http)
     }
 
     /// A server by https that takes bearer tokens; both files are PEM, and `http` trusts the certificate.
@@ -84,6 +88,10 @@ impl Azurite {
             || self.scheme == "https"
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// A new, empty container.
     pub(crate) async fn container(&self) -> Container<'_> {
         let container = self.missing_container();
@@ -121,6 +129,16 @@ pub(crate) struct Blob {
 }
 
 impl Container<'_> {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The account's connection string with this in it: a key or a SAS.
+    pub(crate) fn connection_string(&self, credential: &str) -> String {
+        let Azurite { scheme, port, .. } = self.azurite;
+        format!("BlobEndpoint={scheme}://127.0.0.1:{port}/{ACCOUNT};{credential}")
+    }
+
     pub(crate) fn url(&self) -> String {
         let Azurite { scheme, port, .. } = self.azurite;
         format!("{scheme}://127.0.0.1:{port}/{ACCOUNT}/{}", self.name)
@@ -159,6 +177,25 @@ impl Container<'_> {
         Some(Blob { bytes: answer.into_body().bytes().await.unwrap(), content_type, kind })
     }
 
+    /// Every blob's name and length, listed with the account's key.
+    pub(crate) async fn list(&self) -> BTreeMap<String, u64> {
+        let (mut blobs, mut marker) = (BTreeMap::new(), String::new());
+        loop {
+            let answer = self.request(Method::GET, &format!("?restype=container&comp=list{marker}")).await;
+            assert_eq!(answer.status(), 200);
+            let page = answer.into_body().bytes().await.unwrap();
+            let page = std::str::from_utf8(&page).unwrap();
+            for blob in page.split("<Blob>").skip(1) {
+                let of = |element: &str| within(blob, element).unwrap();
+                blobs.insert(of("Name").to_owned(), of("Content-Length").parse().unwrap());
+            }
+            match within(page, "NextMarker") {
+                None | Some("") => return blobs,
+                Some(next) => marker = format!("&marker={next}"),
+            }
+        }
+    }
+
     async fn request(&self, method: Method, rest: &str) -> HttpResponse {
         let mut request = HttpRequest::new(Bytes::new().into());
         *request.method_mut() = method;
@@ -168,4 +205,10 @@ impl Container<'_> {
         AzureAuthorizer::new(&credential, ACCOUNT).try_authorize(&mut request).unwrap();
         HttpClient::new(self.azurite.http.clone()).execute(request).await.unwrap()
     }
+}
+
+/// The text of the first XML element of this name; nothing in the listings here is escaped.
+fn within<'a>(xml: &'a str, element: &str) -> Option<&'a str> {
+    let (_, rest) = xml.split_once(&format!("<{element}>"))?;
+    rest.split_once(&format!("</{element}>")).map(|(text, _)| text)
 }

@@ -1,0 +1,64 @@
+//! The archive of real files, and what pydicom says is in it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+/// dicom-object cannot read its UIDs, pydicom can: its VRs are implicit under a transfer syntax that has explicit ones
+/// (PS3.5 7.1.2). Another file holds the same instance.
+const UNREADABLE: &str = "test_files/SC_rgb_jpeg.dcm";
+
+pub(crate) struct Archive {
+    pub(crate) root: PathBuf,
+    /// By `<study>/<series>/<instance>`: the first file in path order.
+    pub(crate) instances: BTreeMap<String, PathBuf>,
+    pub(crate) duplicates: usize,
+    pub(crate) unidentified: usize,
+    /// Parts of names of patients.
+    pub(crate) names: Vec<String>,
+}
+
+/// The whole archive.
+pub(crate) fn archive() -> &'static Archive {
+    static ARCHIVE: LazyLock<Archive> = LazyLock::new(Archive::read);
+    &ARCHIVE
+}
+
+fn tools() -> PathBuf {
+    let tools = std::env::var_os("DICOM_EXPORT_TOOLS").map(PathBuf::from);
+    tools.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.tools"))
+}
+
+impl Archive {
+    fn read() -> Self {
+        let root = std::env::var_os("DICOM_EXPORT_ARCHIVE").map(PathBuf::from);
+        let root = root.unwrap_or_else(|| tools().join("archive"));
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/identities.py");
+        let python = tools().join("venv/bin/python");
+        assert!(python.exists(), "pydicom is not installed: run tests/run.sh");
+        let said = Command::new(python).arg(script).arg(&root).output().unwrap();
+        assert!(said.status.success(), "{said:?}");
+        let files: Vec<(String, Option<[String; 3]>, String)> = serde_json::from_slice(&said.stdout).unwrap();
+        assert_eq!(files.len(), 188);
+        let mut archive =
+            Self { root, instances: BTreeMap::new(), duplicates: 0, unidentified: 0, names: Vec::new() };
+        for (path, identity, name) in files {
+            // Short parts would be found in words.
+            let parts = name.split(['^', '=', ' ', '\\']).filter(|part| part.chars().count() > 5);
+            archive.names.extend(parts.map(str::to_owned));
+            match identity.filter(|_| path != UNREADABLE) {
+                None => archive.unidentified += 1,
+                Some(uids) if archive.instances.contains_key(&uids.join("/")) => archive.duplicates += 1,
+                Some(uids) => _ = archive.instances.insert(uids.join("/"), archive.root.join(path)),
+            }
+        }
+        assert_eq!(archive.instances.len(), 129);
+        assert!(archive.names.len() > 20);
+        archive
+    }
+
+    pub(crate) fn bytes(&self, instance: &str) -> Vec<u8> {
+        std::fs::read(&self.instances[instance]).unwrap()
+    }
+}

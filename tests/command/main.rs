@@ -1,0 +1,25 @@
+//! The `export` example as a process: what it writes where, what it prints, how it exits, and what becomes of its
+//! operations when it is killed.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+#[path = "../support/azurite.rs"]
+mod azurite;
+#[path = "../support/proxy.rs"]
+mod proxy;
+
+mod archive;
+mod durability;
+mod process;
+mod real_files;
+mod refusals;
+mod stops;
+
+/// The signature of a container URI or a connection string with a SAS, as it stands there and decoded.
+fn signatures(text: &str) -> [String; 2] {
+    let (_, signature) = text.split_once("sig=").unwrap();
+    let signature = signature.split('&').next().unwrap();
+    let decoded = reqwest::Url::parse(&format!("http://host?sig={signature}")).unwrap();
+    let decoded = decoded.query_pairs().next().unwrap().1.into_owned();
+    [signature.to_owned(), decoded]
+}

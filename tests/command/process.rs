@@ -1,0 +1,144 @@
+//! Runs the command.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A command line.
+pub(crate) struct Export(Command);
+
+/// A process that has not been waited for; it is killed if it never is.
+pub(crate) struct Running {
+    id: u32,
+    outcome: JoinHandle<Outcome>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// `None`: a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Where cargo puts examples: beside the folder of this test.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let program = test.ancestors().nth(2).unwrap().join("examples/export");
+    assert!(
+        program.exists(),
+        "the export example is not built: tests/run.sh does it, and cargo build --all-features --examples"
+    );
+    program
+}
+
+impl Export {
+    pub(crate) fn of(source: impl AsRef<OsStr>) -> Self {
+        Self::with(["--quiet"]).arg("--source").arg(source)
+    }
+
+    pub(crate) fn with(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        let mut command = Command::new(program());
+        command.args(arguments).env_remove("RUST_LOG");
+        Self(command)
+    }
+
+    pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.0.arg(argument);
+        self
+    }
+
+    /// To a container, by its URI, on this machine.
+    pub(crate) fn to(self, container: &str) -> Self {
+        self.arg("--development").arg("--destination").arg(container)
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.0.env(name, value);
+        self
+    }
+
+    pub(crate) fn start(mut self) -> Running {
+        let mut child =
+            self.0.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let id = child.id();
+        let outcome = tokio::task::spawn_blocking(move || {
+            let mut stderr = child.stderr.take().unwrap();
+            let errors = std::thread::spawn(move || {
+                let mut text = String::new();
+                stderr.read_to_string(&mut text).map(|_| text)
+            });
+            let mut stdout = String::new();
+            child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+            let stderr = errors.join().unwrap().unwrap();
+            Outcome { code: child.wait().unwrap().code(), stdout, stderr }
+        });
+        Running { id, outcome }
+    }
+
+    pub(crate) async fn run(self) -> Outcome {
+        self.start().outcome().await
+    }
+}
+
+impl Running {
+    pub(crate) fn signal(&self, signal: &str) {
+        // Its id is its own until it has been waited for.
+        if !self.outcome.is_finished() {
+            Command::new("kill").args([signal, &self.id.to_string()]).status().unwrap();
+        }
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.outcome.is_finished()
+    }
+
+    pub(crate) async fn outcome(mut self) -> Outcome {
+        match tokio::time::timeout(PATIENCE, &mut self.outcome).await {
+            Ok(outcome) => outcome.unwrap(),
+            Err(_) => panic!("the process does not end"),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.signal("-KILL");
+    }
+}
+
+impl Outcome {
+    /// The one status document on stdout.
+    pub(crate) fn document(&self) -> Value {
+        assert_eq!(self.stdout.lines().count(), 1, "{self:?}");
+        let document: Value = serde_json::from_str(&self.stdout).unwrap();
+        assert!(document.is_object(), "{self:?}");
+        document
+    }
+
+    /// The document of an operation that ended so.
+    #[track_caller]
+    pub(crate) fn ended(&self, code: i32, status: &str) -> Value {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        let document = self.document();
+        assert_eq!(document["status"], status, "{document}");
+        document
+    }
+
+    /// It refused its arguments, its source or its destination, and gives the one line that says so.
+    #[track_caller]
+    pub(crate) fn refused(&self) -> &str {
+        assert_eq!((self.code, &*self.stdout), (Some(2), ""), "{self:?}");
+        let line = self.stderr.strip_suffix('\n').unwrap();
+        assert!(line.starts_with("error: ") && !line.contains('\n'), "{self:?}");
+        line
+    }
+}
