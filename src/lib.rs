@@ -85,6 +85,8 @@ mod json;
 mod layout;
 mod operation;
 mod request;
+#[cfg(any(feature = "azure", feature = "dicomweb"))]
+mod retry_after;
 pub mod sink;
 pub mod source;
 pub mod store;

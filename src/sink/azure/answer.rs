@@ -1,13 +1,11 @@
 //! [`Answer`]: what Azure said, and what that means.
 
-use std::time::Duration;
-
-use chrono::{DateTime, Utc};
 use object_store::client::HttpError;
 use reqwest::StatusCode;
-use reqwest::header::{ETAG, HeaderMap, RETRY_AFTER};
+use reqwest::header::{ETAG, HeaderMap};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::retry_after::with_retry_after;
 
 /// The longest error code that is repeated in a message; Azure's have up to 50 letters.
 const LONGEST_CODE: usize = 64;
@@ -65,28 +63,8 @@ impl Answer {
             _ => (ErrorKind::Unavailable, "the destination failed"),
         };
         let separator = if code.is_empty() { "" } else { " " };
-        let error = Error::new(kind, format!("{what} ({}{separator}{code})", self.status.as_u16()));
-        match self.retry_after() {
-            Some(wait) if kind.is_transient() => error.with_retry_after(wait),
-            _ => error,
-        }
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        retry_after(&self.headers, Utc::now())
-    }
-}
-
-/// The wait of a `Retry-After` header: seconds, or a date (RFC 9110 10.2.3).
-pub(super) fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    match text.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => {
-            let until = DateTime::parse_from_rfc2822(text).ok()?.with_timezone(&Utc);
-            // A date that has passed asks for no wait.
-            Some((until - now).to_std().unwrap_or_default())
-        }
+        let message = format!("{what} ({}{separator}{code})", self.status.as_u16());
+        with_retry_after(Error::new(kind, message), &self.headers)
     }
 }
 
@@ -99,18 +77,6 @@ pub(super) fn unreachable(cause: HttpError) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now = "2026-01-02T03:04:05Z".parse().unwrap();
-        let wait = |text: &'static str| {
-            retry_after(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]), now)
-        };
-        assert_eq!(wait("7"), Some(Duration::from_secs(7)));
-        assert_eq!(wait("Fri, 02 Jan 2026 03:05:05 GMT"), Some(Duration::from_secs(60)));
-        assert_eq!(wait("Fri, 02 Jan 2026 03:03:05 GMT"), Some(Duration::ZERO));
-        assert_eq!(wait("soon"), None);
-    }
 
     #[test]
     fn an_error_code_that_is_not_a_name_is_not_repeated() {

@@ -19,11 +19,11 @@ use reqwest::StatusCode;
 use reqwest::header::{DATE, HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
 
-use super::answer::retry_after;
 use super::client::{build, client_builder};
 use super::container::{AzureContainer, AzureCredential};
 use super::policy::{AzureBlobPolicy, Identity};
 use crate::error::{Error, ErrorKind, Result};
+use crate::retry_after::retry_after;
 
 /// The emulator's published account key, which is no secret.
 const EMULATOR_KEY: &str =

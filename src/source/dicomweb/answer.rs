@@ -3,16 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
 use futures::stream::{self, BoxStream, StreamExt};
-use reqwest::header::{
-    AsHeaderName, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER, TRANSFER_ENCODING,
-};
+use reqwest::header::{AsHeaderName, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, TRANSFER_ENCODING};
 use reqwest::{Response, StatusCode, Version};
 
 use super::lane::Place;
 use super::media_type::MediaType;
 use crate::error::{Error, ErrorKind, Result};
+use crate::retry_after::with_retry_after;
 
 /// An answer with a 2xx status; its body is still to come, and its place among the requests is kept until then.
 pub(super) struct Answer {
@@ -93,39 +91,5 @@ pub(super) fn refusal(status: StatusCode, headers: &HeaderMap) -> Error {
         400..=499 => (ErrorKind::Invalid, "the server refused the request"),
         _ => (ErrorKind::Unavailable, "the server failed"),
     };
-    let error = Error::new(kind, format!("{what} ({})", status.as_u16()));
-    match retry_after(headers, Utc::now()) {
-        Some(wait) if kind.is_transient() => error.with_retry_after(wait),
-        _ => error,
-    }
-}
-
-/// The wait of a `Retry-After` header: seconds, or a date (RFC 9110 10.2.3).
-fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    match text.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => {
-            let until = DateTime::parse_from_rfc2822(text).ok()?.with_timezone(&Utc);
-            // A date that has passed asks for no wait.
-            Some((until - now).to_std().unwrap_or_default())
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now = "2026-01-02T03:04:05Z".parse().unwrap();
-        let wait = |text: &'static str| {
-            retry_after(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]), now)
-        };
-        assert_eq!(wait("7"), Some(Duration::from_secs(7)));
-        assert_eq!(wait("Fri, 02 Jan 2026 03:05:05 GMT"), Some(Duration::from_secs(60)));
-        assert_eq!(wait("Fri, 02 Jan 2026 03:03:05 GMT"), Some(Duration::ZERO));
-        assert_eq!(wait("soon"), None);
-    }
+    with_retry_after(Error::new(kind, format!("{what} ({})", status.as_u16())), headers)
 }
