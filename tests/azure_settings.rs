@@ -640,7 +640,7 @@ async fn a_missing_secret_is_said() {
     let provider = AzureBlobProvider::new(production());
     let checked = provider.check(&with_sas(CONTAINER)).unwrap();
     let error = provider.open(&operation(&checked), None).await.map(|_| ()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unauthorized);
+    assert_eq!(error.kind(), ErrorKind::CredentialsNeeded);
     assert_eq!(error.to_string(), "the destination's credentials are needed again");
 }
 

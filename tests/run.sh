@@ -116,4 +116,4 @@ for argument; do [ "$argument" = --release ] && profile=(--release); done
 say "cargo build --all-features --examples"
 cargo build --all-features --examples ${profile[@]+"${profile[@]}"}
 say "cargo test --all-features $* -- --include-ignored"
-exec cargo test --all-features "$@" -- --include-ignored
+exec cargo test --no-fail-fast --all-features "$@" -- --include-ignored
