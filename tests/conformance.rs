@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dicom_dictionary_std::tags;
-use dicom_export::source::{Cursor, DirectorySource, Instance, ListRequest, Scope};
+use dicom_export::source::DirectorySource;
 use dicom_export::store::MemoryOperationStore;
 use dicom_export::testing::{SinkQuirks, fixtures, sink_conformance, source_conformance, store_conformance};
 use dicom_export::{
-    BlobSink, DicomIdentifier, DirectorySink, ErrorKind, InstanceIdentifier, InstanceSource, MemorySink,
-    MemorySource, ObjectStoreSink, ObjectStoreSource,
+    BlobSink, DirectorySink, ErrorKind, InstanceIdentifier, MemorySink, MemorySource, ObjectStoreSink,
+    ObjectStoreSource,
 };
 use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
@@ -87,78 +87,6 @@ async fn object_store_source_below_a_prefix() {
         let refused = ObjectStoreSource::new(Arc::clone(&store)).with_prefix(prefix);
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Invalid, "{prefix}");
     }
-}
-
-/// Every listing, and the warnings' count.
-async fn walk(source: &ObjectStoreSource, scope: Scope<'_>, limit: usize) -> (Vec<Instance>, u64) {
-    let (mut found, mut passed_over, mut after) = (Vec::new(), 0, None::<Cursor>);
-    loop {
-        let page = source.list(ListRequest::new(scope, after.as_ref(), limit)).await.unwrap();
-        assert!(page.warnings.iter().all(|warning| warning.code == "unidentifiedObject"));
-        passed_over += page.warnings.iter().map(|warning| warning.count).sum::<u64>();
-        found.extend(page.instances);
-        match page.next {
-            Some(next) => after = Some(next),
-            None => return (found, passed_over),
-        }
-    }
-}
-
-#[tokio::test]
-async fn objects_that_are_named_otherwise_are_passed_over_and_counted() {
-    let archive = archive();
-    let store = stored(&archive, "").await;
-    let some = archive.keys().nth(7).unwrap();
-    let study = some.study_instance_uid();
-    let others = [
-        "errors.log".to_owned(),
-        format!("{study}/{}", some.series_instance_uid()),
-        format!("{study}/1.2/3.4"),
-        format!("{study}/1.2/3.4.DCM"),
-        format!("{study}/1.2/x.dcm"),
-        format!("{study}/1.2/ 3.4.dcm"),
-        format!("{study}/1.2/3.4/5.6.dcm"),
-        format!("{study}/1.2/.dcm"),
-        "Doe^John/1.2/3.4.dcm".to_owned(),
-    ];
-    for name in &others {
-        store.put(&name.as_str().into(), "other".into()).await.unwrap();
-    }
-    let source = ObjectStoreSource::new(store);
-    let scope = DicomIdentifier::study(study.clone());
-    for limit in [1, 2, 5, 1000] {
-        let (found, passed_over) = walk(&source, Scope::Everything, limit).await;
-        assert!(found.iter().map(Instance::identifier).eq(archive.keys()));
-        assert_eq!(passed_over, others.len() as u64);
-        let (found, passed_over) = walk(&source, Scope::Identifier(&scope), limit).await;
-        let covered = archive.keys().filter(|instance| scope.covers(instance));
-        assert!(found.iter().map(Instance::identifier).eq(covered));
-        assert_eq!(passed_over, others.len() as u64 - 2);
-    }
-}
-
-/// A page ends also where there is nothing to list for long.
-#[tokio::test]
-async fn a_heap_of_other_objects_is_passed_over_in_steps() {
-    let store = InMemory::new();
-    for number in 0..45_000 {
-        store.put(&format!("a/{number}.txt").into(), Bytes::new().into()).await.unwrap();
-    }
-    store.put(&"b/1.2/3.4.dcm".into(), "no UID".into()).await.unwrap();
-    store.put(&"b/1.2.dcm".into(), "no UID".into()).await.unwrap();
-    let source = ObjectStoreSource::new(Arc::new(store));
-    let first = source.list(ListRequest::new(Scope::Everything, None, 10)).await.unwrap();
-    assert!(first.instances.is_empty() && first.next.is_some());
-    assert_eq!(walk(&source, Scope::Everything, 10).await, (Vec::new(), 45_002));
-}
-
-#[tokio::test]
-async fn without_a_signer_nothing_is_copied() {
-    let archive = archive();
-    let source = ObjectStoreSource::new(stored(&archive, "").await);
-    let (found, _) = walk(&source, Scope::Everything, 1000).await;
-    assert!(source.copy_url(&found[0]).await.unwrap().is_none());
-    assert!(!format!("{source:?}").contains("InMemory"));
 }
 
 #[tokio::test]
