@@ -42,6 +42,18 @@ const URL_VALIDITY: Duration = Duration::from_secs(3600);
 /// With a [signer](Self::with_signer) every instance has a URL, made without a request, for a destination that
 /// fetches it itself. The version that was listed is copied, or none.
 ///
+/// ```no_run
+/// # #[cfg(feature = "azure")] fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::Arc;
+/// use dicom_export::ObjectStoreSource;
+/// use dicom_export::object_store::azure::MicrosoftAzureBuilder;
+///
+/// let archive = MicrosoftAzureBuilder::new().with_account("archive").with_container_name("instances");
+/// let archive = Arc::new(archive.with_credential_type("managed_identity").build()?);
+/// let source = ObjectStoreSource::new(archive.clone()).with_signer(archive).with_prefix("dicom")?;
+/// # Ok(()) }
+/// ```
+///
 /// # Permissions
 /// To list and to read; to sign, what the store asks for (on Azure an account key, or a token that may get a user
 /// delegation key; a SAS cannot sign).
@@ -74,6 +86,10 @@ impl ObjectStoreSource {
     }
 
     /// Lets destinations fetch instances themselves, by URLs that this signs: the same store again, as a rule.
+    ///
+    /// It spares this process the bytes, down and up again, and most of the work on a large instance. A copy takes
+    /// Azure two requests, though, where an instance up to 8 MiB is streamed in one: an archive of small instances
+    /// beside a good network is exported more quickly without.
     pub fn with_signer(mut self, signer: Arc<dyn Signer>) -> Self {
         self.signer = Some(signer);
         self

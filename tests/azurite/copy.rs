@@ -90,7 +90,8 @@ async fn export(source: &Arc<Watched>, archive: &BTreeMap<InstanceIdentifier, By
     }
 }
 
-const SIZES: [usize; 8] = [1, 0, 513, 100_000, MIB, 8 * MIB + 1, 64 * MIB, 130 * MIB + 7];
+/// The last two are a whole block, and a little more than one.
+const SIZES: [usize; 7] = [1, 0, 513, 100_000, MIB, 64 * MIB, 65 * MIB + 7];
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
@@ -118,7 +119,7 @@ async fn instances_of_every_size_are_copied_byte_for_byte() {
 #[ignore = "needs Azurite: tests/run.sh"]
 async fn what_a_bad_url_leads_to_is_streamed() {
     let container = Azurite::shared().container().await;
-    let archive = fill(&container, &SIZES[..6]).await;
+    let archive = fill(&container, &SIZES[..5]).await;
     let changes: [fn(&str) -> String; 4] = [
         |url| url.replace("sig=", "sig=A"),
         |url| url.replace(".dcm", ".gone"),
