@@ -64,7 +64,7 @@
 //! | --- | --- | --- |
 //! | `azure` | yes | `sink::azure`: Azure Blob Storage as a destination |
 //! | `fs` | yes | `DirectorySource`, `DirectorySink` |
-//! | `object_store` | | `ObjectStoreSink`: any store of the `object_store` crate as a destination |
+//! | `object_store` | | `ObjectStoreSource`, `ObjectStoreSink`: any store of the `object_store` crate |
 //! | `dicom` | | `Content::from_dicom_object` |
 //! | `dicomweb` | | `DicomWebSource`: any DICOMweb server |
 //! | `http` | | `http`: the API as an axum router, its OpenAPI document, and a guide to adding it to a server |
@@ -121,6 +121,8 @@ pub use sink::{BlobSink, MemorySink, SinkProvider};
 pub use source::DicomWebSource;
 #[cfg(feature = "fs")]
 pub use source::DirectorySource;
+#[cfg(feature = "object_store")]
+pub use source::ObjectStoreSource;
 pub use source::{Content, InstanceSource, MemorySource, SourceProvider};
 pub use timestamp::Timestamp;
 

@@ -11,6 +11,7 @@ use dicom_export::store::MemoryOperationStore;
 use dicom_export::testing::{SinkQuirks, fixtures, sink_conformance, source_conformance, store_conformance};
 use dicom_export::{
     BlobSink, DirectorySink, ErrorKind, InstanceIdentifier, MemorySink, MemorySource, ObjectStoreSink,
+    ObjectStoreSource,
 };
 use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
@@ -53,6 +54,39 @@ async fn directory_source() {
     source_conformance(|| DirectorySource::open(folder.path()).unwrap(), &archive).await;
     let one = Arc::new(DirectorySource::open(folder.path()).unwrap());
     source_conformance(|| Arc::clone(&one), &archive).await;
+}
+
+async fn stored(archive: &BTreeMap<InstanceIdentifier, Bytes>, prefix: &str) -> Arc<dyn ObjectStore> {
+    let store = InMemory::new();
+    for (identifier, bytes) in archive {
+        store.put(&format!("{prefix}{identifier}.dcm").into(), bytes.clone().into()).await.unwrap();
+    }
+    Arc::new(store)
+}
+
+#[tokio::test]
+async fn object_store_source() {
+    let archive = archive();
+    let store = stored(&archive, "").await;
+    source_conformance(|| ObjectStoreSource::new(Arc::clone(&store)), &archive).await;
+    let one = ObjectStoreSource::new(store);
+    source_conformance(|| one.clone(), &archive).await;
+}
+
+#[tokio::test]
+async fn object_store_source_below_a_prefix() {
+    let archive = archive();
+    let store = stored(&archive, "a/results/").await;
+    // Beside the prefix, before and behind it.
+    for name in ["a/errors.log", "a/result/1/2/3.dcm", "a/results.old/1/2/3.dcm", "1/2/3.dcm"] {
+        store.put(&name.into(), "other".into()).await.unwrap();
+    }
+    let source = || ObjectStoreSource::new(Arc::clone(&store)).with_prefix("a/results").unwrap();
+    source_conformance(source, &archive).await;
+    for prefix in ["a//b", "../b", "a/./b"] {
+        let refused = ObjectStoreSource::new(Arc::clone(&store)).with_prefix(prefix);
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Invalid, "{prefix}");
+    }
 }
 
 #[tokio::test]

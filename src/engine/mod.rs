@@ -2,6 +2,7 @@
 
 mod admission;
 mod builder;
+mod copy;
 mod expiry;
 mod guard;
 mod inner;

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::engine::copy::Copies;
 use crate::engine::expiry::Pace;
 use crate::engine::inner::{Inner, Running};
 use crate::engine::ledger::Ledger;
@@ -89,6 +90,7 @@ impl Place {
             budget: inner.budget.share(),
             counters: Arc::new(Counters::starting_at(&ledger.checkpoint.totals)),
             backlog: Backlog::new(2 * concurrency),
+            copies: Copies::default(),
         };
         let run = Run {
             transfers: Arc::new(transfers),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use crate::engine::copy::{Copied, Copies};
 use crate::engine::guard::guard;
 use crate::engine::observer::{BatchDone, ExportObserver};
 use crate::engine::plan::Batch;
@@ -41,6 +42,7 @@ pub(crate) struct Transfers {
     pub(crate) budget: Share,
     pub(crate) counters: Arc<Counters>,
     pub(crate) backlog: Backlog,
+    pub(crate) copies: Copies,
 }
 
 /// What became of a batch: small, whatever the batch holds, but for the lines of what failed.
@@ -118,9 +120,23 @@ impl Transfers {
         (instance, self.transfer_now(instance).await)
     }
 
-    /// Opens and puts an instance until it is there, is skipped, or fails the operation.
+    /// Has an instance copied, or else opens and puts it, until it is there, is skipped, or fails the operation.
     async fn transfer_now(&self, instance: &Instance) -> Result<Transferred> {
         let path = BlobPath::instance(self.operation.id, instance.identifier());
+        match self.copy(instance, &path).await? {
+            Copied::Done(stored) => Ok(Transferred::Exported(stored)),
+            Copied::NotTried => self.stream(instance, &path).await,
+            Copied::Refused => {
+                let streamed = self.stream(instance, &path).await?;
+                if matches!(streamed, Transferred::Exported(_)) {
+                    self.copies.refused();
+                }
+                Ok(streamed)
+            }
+        }
+    }
+
+    async fn stream(&self, instance: &Instance, path: &BlobPath) -> Result<Transferred> {
         let window = self.budget.acquire(self.sink.window(instance.size())).await;
         let upload = Upload::shared(window.bytes(), Arc::clone(&self.writing), Arc::clone(&self.limiter));
         let mut trials = Trials::default();
@@ -131,7 +147,7 @@ impl Transfers {
                     self.reading.succeeded();
                     let (content, trouble) = guard(content, instance.size());
                     let length = content.length();
-                    let outcome = self.sink.put(&path, content, &upload).await;
+                    let outcome = self.sink.put(path, content, &upload).await;
                     match (trouble.take(), outcome) {
                         (Some(error), _) => (trials.source(&self.reading, &error), error),
                         (None, Ok(stored)) => {
@@ -155,7 +171,7 @@ impl Transfers {
     }
 }
 
-fn check_length(stored: &Stored, length: Option<u64>) -> Result<()> {
+pub(super) fn check_length(stored: &Stored, length: Option<u64>) -> Result<()> {
     match length {
         Some(length) if length != stored.size => {
             let message = format!("the destination stored {} of {length} bytes", stored.size);

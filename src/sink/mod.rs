@@ -25,7 +25,7 @@ pub use self::provider::{CheckedSettings, Secret, SinkProvider};
 use crate::error::Result;
 use crate::flow::Upload;
 use crate::layout::BlobPath;
-use crate::source::Content;
+use crate::source::{Content, CopySource};
 
 /// What [`BlobSink::window`] asks for by default: a chunk or two on their way.
 const STREAMING_WINDOW: u64 = 4 << 20;
@@ -36,6 +36,10 @@ const STREAMING_WINDOW: u64 = 4 << 20;
 /// - [`put`](Self::put): the whole blob becomes visible at once, or nothing does. A content whose stream ends in an
 ///   error leaves nothing, and the sink returns an error (any: the engine knows the source's own). Putting twice
 ///   leaves one blob.
+/// - [`copy_from`](Self::copy_from) leaves what `put` would have left of the same bytes, content type included, or
+///   nothing. `Ok(None)` means that the instance is to be streamed; a source that cannot be read from the
+///   destination's side (it is gone, it changed, it refuses, no network leads there) is that, and no error: the
+///   source's own [`open`](crate::InstanceSource::open) then says what is wrong with it.
 /// - [`append`](Self::append) adds whole lines to the log; none is cut or mixed with another's. Once it has returned,
 ///   they are durable.
 /// - [`prepare`](Self::prepare) proves that the sink can be written by leaving an empty log, and changes nothing if
@@ -63,6 +67,19 @@ pub trait BlobSink: Send + Sync + 'static {
     /// Writes a blob: `Content-Type: application/dicom` where there is such a thing.
     async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored>;
 
+    /// Has the destination fetch a blob's bytes itself, none of them through this process; `None`, as by default: it
+    /// cannot, or not from there. `upload` is for the requests that this takes, with a window of no bytes. The URL is
+    /// a secret: it is in no log and no error.
+    async fn copy_from(
+        &self,
+        path: &BlobPath,
+        source: &CopySource,
+        upload: &Upload,
+    ) -> Result<Option<Stored>> {
+        let _ = (path, source, upload);
+        Ok(None)
+    }
+
     /// Appends whole lines, each ended by `\n`, to the log.
     async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()>;
 
@@ -84,7 +101,7 @@ pub trait BlobSink: Send + Sync + 'static {
     fn account(&self) -> String;
 }
 
-/// What a [`BlobSink::put`] left behind.
+/// What a [`BlobSink::put`] or [`BlobSink::copy_from`] left behind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Stored {
@@ -136,6 +153,15 @@ macro_rules! delegate {
 
             async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
                 (**self).put(path, content, upload).await
+            }
+
+            async fn copy_from(
+                &self,
+                path: &BlobPath,
+                source: &CopySource,
+                upload: &Upload,
+            ) -> Result<Option<Stored>> {
+                (**self).copy_from(path, source, upload).await
             }
 
             async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Where instances come from: [`InstanceSource`].
 
 mod content;
+mod copy;
 #[cfg(feature = "dicom")]
 mod dicom;
 #[cfg(feature = "dicomweb")]
@@ -8,6 +9,8 @@ mod dicomweb;
 #[cfg(feature = "fs")]
 mod directory;
 mod memory;
+#[cfg(feature = "object_store")]
+mod object_store;
 mod page;
 
 use std::sync::Arc;
@@ -15,11 +18,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use self::content::Content;
+pub use self::copy::CopySource;
 #[cfg(feature = "dicomweb")]
 pub use self::dicomweb::{DicomWebCredentials, DicomWebSource, DicomWebSourceBuilder};
 #[cfg(feature = "fs")]
 pub use self::directory::{DirectoryReport, DirectorySource};
 pub use self::memory::MemorySource;
+#[cfg(feature = "object_store")]
+pub use self::object_store::ObjectStoreSource;
 pub use self::page::{Cursor, Instance, ListFailure, ListRequest, ListWarning, Locator, Page, Scope};
 use crate::error::Result;
 use crate::operation::OperationSpec;
@@ -35,6 +41,9 @@ use crate::request::ExportSource;
 ///   that an identifier matched nothing is the engine's finding.
 /// - A cursor stays good after a restart of the process, and in another process over the same data.
 /// - [`open`](Self::open) gives an instance as DICOM Part 10 bytes (PS3.10 7). The engine passes them on unread.
+/// - [`copy_url`](Self::copy_url) gives a URL with the very bytes that `open` would give. The engine asks for it first,
+///   where the destination can [fetch an instance itself](crate::BlobSink::copy_from), and opens the instance when
+///   there is none or the copy is refused. The URL goes to the destination and nowhere else.
 ///
 /// # Errors
 /// [`Throttled`](crate::ErrorKind::Throttled) and [`Unavailable`](crate::ErrorKind::Unavailable) are repeated within
@@ -44,13 +53,14 @@ use crate::request::ExportSource;
 /// [`Conflict`](crate::ErrorKind::Conflict) and [`Internal`](crate::ErrorKind::Internal) skip that instance, with the
 /// public message in `errors.log`; `Unauthorized` fails the operation. From `list`, everything that is not repeated
 /// fails the operation: an archive that cannot be listed is not an empty one. A *row* or file that cannot be listed
-/// is a [`ListFailure`] in its page.
+/// is a [`ListFailure`] in its page. From `copy_url`, everything that is not repeated is as good as `None`: the
+/// instance is opened, and that says what is wrong with it.
 ///
 /// # Cancellation
 /// Dropping a future cancels the call. Work handed to other threads ends by itself soon after.
 ///
 /// # Retry and idempotence
-/// Both calls may be repeated at any time, with the same arguments, and after a restart.
+/// Every call may be repeated at any time, with the same arguments, and after a restart.
 ///
 /// # Concurrency
 /// Many calls run at once, over many scopes and instances.
@@ -61,6 +71,13 @@ pub trait InstanceSource: Send + Sync + 'static {
 
     /// The bytes of an instance that this source listed, perhaps in another process.
     async fn open(&self, instance: &Instance) -> Result<Content>;
+
+    /// Where a destination can fetch an instance that this source listed; `None`, as by default: nowhere, or its length
+    /// is not known. It should make no request for each instance: a URL can be signed without one.
+    async fn copy_url(&self, instance: &Instance) -> Result<Option<CopySource>> {
+        let _ = instance;
+        Ok(None)
+    }
 
     /// How many instances an export covers, if that is cheap to say; it gives `percentComplete`. It runs beside the
     /// export and never delays its start.
@@ -90,6 +107,10 @@ impl<S: InstanceSource + ?Sized> InstanceSource for Arc<S> {
         (**self).open(instance).await
     }
 
+    async fn copy_url(&self, instance: &Instance) -> Result<Option<CopySource>> {
+        (**self).copy_url(instance).await
+    }
+
     async fn estimate(&self, source: &ExportSource) -> Result<Option<u64>> {
         (**self).estimate(source).await
     }
@@ -103,6 +124,10 @@ impl<S: InstanceSource + ?Sized> InstanceSource for Box<S> {
 
     async fn open(&self, instance: &Instance) -> Result<Content> {
         (**self).open(instance).await
+    }
+
+    async fn copy_url(&self, instance: &Instance) -> Result<Option<CopySource>> {
+        (**self).copy_url(instance).await
     }
 
     async fn estimate(&self, source: &ExportSource) -> Result<Option<u64>> {

@@ -9,6 +9,7 @@ mod responder;
 
 mod append;
 mod conformance;
+mod copy;
 mod faults;
 mod identity;
 mod lost_answers;

@@ -14,7 +14,9 @@ use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential};
+use object_store::azure::{
+    AzureAccessKey, AzureAuthorizer, AzureCredential, MicrosoftAzure, MicrosoftAzureBuilder,
+};
 use object_store::client::{HttpClient, HttpRequest, HttpResponse};
 use reqwest::Method;
 
@@ -175,6 +177,19 @@ impl Container<'_> {
         let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
         let (content_type, kind) = (header("content-type"), header("x-ms-blob-type"));
         Some(Blob { bytes: answer.into_body().bytes().await.unwrap(), content_type, kind })
+    }
+
+    /// The container as a store, with the account's key.
+    pub(crate) fn store(&self) -> MicrosoftAzure {
+        let Azurite { scheme, port, http: _, process: _ } = self.azurite;
+        MicrosoftAzureBuilder::new()
+            .with_endpoint(format!("{scheme}://127.0.0.1:{port}/{ACCOUNT}"))
+            .with_allow_http(true)
+            .with_account(ACCOUNT)
+            .with_access_key(KEY)
+            .with_container_name(&self.name)
+            .build()
+            .unwrap()
     }
 
     /// Every blob's name and length, listed with the account's key.

@@ -37,9 +37,13 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
+    pub(super) fn is_done(&self) -> bool {
+        self.status.is_success()
+    }
+
     /// The answer of a request that was carried out, or else the error.
     pub(super) fn into_done(self) -> Result<Self> {
-        if self.status.is_success() { Ok(self) } else { Err(self.error()) }
+        if self.is_done() { Ok(self) } else { Err(self.error()) }
     }
 
     /// What a refusal or failure means to the engine. Only the status and the code are repeated, never the URL:

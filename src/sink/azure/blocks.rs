@@ -18,13 +18,13 @@ use crate::layout::BlobPath;
 use crate::sink::Stored;
 use crate::source::Content;
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 
 /// The size of a block, and the largest blob that is sent in one request.
 pub(super) const BLOCK: u64 = 8 * MIB;
 
 /// How many blocks of a large blob are on their way at once, if the window allows.
-const PARALLEL: u64 = 4;
+pub(super) const PARALLEL: u64 = 4;
 
 /// What is held of a content whose length is not known: two blocks.
 pub(super) const UNKNOWN_WINDOW: u64 = 8 * MIB;
@@ -33,7 +33,7 @@ pub(super) const UNKNOWN_WINDOW: u64 = 8 * MIB;
 const SMALLEST_BLOCK: u64 = 256 << 10;
 
 /// Azure's limit.
-const MOST_BLOCKS: u64 = 50_000;
+pub(super) const MOST_BLOCKS: u64 = 50_000;
 
 /// From this block on, one of a content of unknown length fills the window.
 const GROW_AT: u64 = 8_000;
@@ -105,15 +105,15 @@ pub(super) async fn put(
 
 /// Where a blob goes, and on which terms.
 #[derive(Clone, Copy)]
-struct Target<'a> {
-    client: &'a BlobClient,
-    path: &'a BlobPath,
-    upload: &'a Upload,
+pub(super) struct Target<'a> {
+    pub(super) client: &'a BlobClient,
+    pub(super) path: &'a BlobPath,
+    pub(super) upload: &'a Upload,
 }
 
 impl Target<'_> {
     /// Put Blob.
-    async fn put_blob(self, payload: PutPayload, size: u64) -> Result<Stored> {
+    pub(super) async fn put_blob(self, payload: PutPayload, size: u64) -> Result<Stored> {
         let answer = self.request(|| {
             Put::new(self.path, payload.clone())
                 .header(BLOB_TYPE, HeaderValue::from_static("BlockBlob"))
@@ -173,7 +173,7 @@ impl Target<'_> {
 
     /// Put Block List. `Latest` also finds a block that is committed already, so it can be repeated when its answer
     /// was lost.
-    async fn commit(self, attempt: u64, blocks: u64, size: u64) -> Result<Stored> {
+    pub(super) async fn commit(self, attempt: u64, blocks: u64, size: u64) -> Result<Stored> {
         let mut list = String::from(r#"<?xml version="1.0" encoding="utf-8"?><BlockList>"#);
         for number in 0..blocks {
             list.extend(["<Latest>", &block_id(attempt, number), "</Latest>"]);
@@ -196,7 +196,7 @@ impl Target<'_> {
 }
 
 /// 24 characters that are base64 as they are.
-fn block_id(attempt: u64, number: u64) -> String {
+pub(super) fn block_id(attempt: u64, number: u64) -> String {
     format!("{attempt:016x}{number:08x}")
 }
 

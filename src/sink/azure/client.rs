@@ -47,11 +47,13 @@ pub(super) struct Put<'a> {
     query: String,
     headers: HeaderMap,
     body: PutPayload,
+    /// How many bytes Azure fetches from elsewhere before it answers.
+    fetched: u64,
 }
 
 impl<'a> Put<'a> {
     pub(super) fn new(path: &'a BlobPath, body: PutPayload) -> Self {
-        Self { path, query: String::new(), headers: HeaderMap::new(), body }
+        Self { path, query: String::new(), headers: HeaderMap::new(), body, fetched: 0 }
     }
 
     /// With this query, which needs no escaping.
@@ -62,6 +64,12 @@ impl<'a> Put<'a> {
 
     pub(super) fn header(mut self, name: HeaderName, value: impl Into<HeaderValue>) -> Self {
         self.headers.insert(name, value.into());
+        self
+    }
+
+    /// Azure fetches so many bytes from elsewhere before it answers, which is waited for as for a body.
+    pub(super) fn fetching(mut self, bytes: u64) -> Self {
+        self.fetched = bytes;
         self
     }
 }
@@ -93,6 +101,7 @@ impl BlobClient {
     /// When there is no answer: the credential cannot be had, or [`ErrorKind::Unavailable`].
     pub(super) async fn send(&self, put: Put<'_>) -> Result<Answer> {
         let length = put.body.content_length() as u64;
+        let moved = length + put.fetched;
         let mut url = self.url(put.path);
         if !put.query.is_empty() {
             url.push('?');
@@ -113,7 +122,7 @@ impl BlobClient {
             drain(body).await;
             Ok(Answer::new(parts.status, parts.headers))
         };
-        let patience = PATIENCE + Duration::from_secs(length / SLOWEST);
+        let patience = PATIENCE + Duration::from_secs(moved / SLOWEST);
         match tokio::time::timeout(patience, exchange).await {
             Ok(outcome) => outcome.map_err(unreachable),
             Err(_) => Err(Error::new(ErrorKind::Unavailable, "the destination did not answer in time")),

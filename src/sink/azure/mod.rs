@@ -6,6 +6,7 @@ mod blocks;
 mod client;
 mod connection_string;
 mod container;
+mod copy;
 mod identity;
 mod policy;
 mod provider;

@@ -12,13 +12,14 @@ use super::append::{self, Log};
 use super::blocks;
 use super::client::BlobClient;
 use super::container::AzureContainer;
+use super::copy;
 use super::policy::AzureBlobPolicy;
 use super::settings::read_settings;
 use crate::error::Result;
 use crate::flow::Upload;
 use crate::layout::BlobPath;
 use crate::sink::{BlobSink, LogKey, Stored};
-use crate::source::Content;
+use crate::source::{Content, CopySource};
 
 /// A container of Azure Blob Storage.
 ///
@@ -29,10 +30,12 @@ use crate::source::Content;
 ///   byte budget is small. A content of unknown length is sent in blocks of half its window, then of all of it, and
 ///   must end before 50,000: at 359 GiB with the window of 8 MiB that it gets by default. Past that it is
 ///   [`Unsupported`](crate::ErrorKind::Unsupported).
+/// - An instance that its source has a URL of is copied by Azure itself, in blocks of 64 MiB or more, four at once.
+///   Azure gets the URL and nothing else does. Whatever it refuses to copy for a reason that lasts is streamed instead.
 /// - The log is an append blob, written by one task in a process, whatever the number of sinks: so no line is cut or
 ///   mixed with another, and one whose answer was lost is not appended again. Azure takes 50,000 appends to a blob;
 ///   past that the log is full, which fails the operation with [`Unsupported`](crate::ErrorKind::Unsupported).
-/// - Requests follow no redirect. Each has a minute, and the time that its body takes at 64 KiB/s.
+/// - Requests follow no redirect. Each has a minute, and the time that its body, or what it copies, takes at 64 KiB/s.
 pub struct AzureBlobSink {
     client: Arc<BlobClient>,
     /// Held so that what is known of a log outlives a single append.
@@ -75,6 +78,15 @@ impl BlobSink for AzureBlobSink {
 
     async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
         blocks::put(&self.client, path, content, upload).await
+    }
+
+    async fn copy_from(
+        &self,
+        path: &BlobPath,
+        source: &CopySource,
+        upload: &Upload,
+    ) -> Result<Option<Stored>> {
+        copy::copy(&self.client, path, source, upload).await
     }
 
     async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {

@@ -1,0 +1,201 @@
+//! What `ObjectStoreSource` passes over, refuses and signs, over stores in memory; its contract is held in
+//! `conformance.rs`.
+#![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dicom_export::source::{Cursor, Instance, ListRequest, Scope};
+use dicom_export::testing::fixtures;
+use dicom_export::{DicomIdentifier, ErrorKind, InstanceIdentifier, InstanceSource, ObjectStoreSource};
+use futures::TryStreamExt;
+use futures::stream::{BoxStream, StreamExt};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::signer::{Method, Signer, Url};
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+
+/// Twelve slices, in the order of their keys.
+fn archive() -> BTreeMap<InstanceIdentifier, Bytes> {
+    let all =
+        (1..=3).flat_map(|study| (1..=2).flat_map(move |series| (0..2).map(move |n| (study, series, n))));
+    all.map(|(study, series, n)| (fixtures::instance(study, series, n), fixtures::ct_slice(study, series, n)))
+        .collect()
+}
+
+async fn stored(archive: &BTreeMap<InstanceIdentifier, Bytes>) -> Arc<dyn ObjectStore> {
+    let store = InMemory::new();
+    for (identifier, bytes) in archive {
+        store.put(&format!("{identifier}.dcm").into(), bytes.clone().into()).await.unwrap();
+    }
+    Arc::new(store)
+}
+
+/// Every listing, and the warnings' count.
+async fn walk(source: &ObjectStoreSource, scope: Scope<'_>, limit: usize) -> (Vec<Instance>, u64) {
+    let (mut found, mut passed_over, mut after) = (Vec::new(), 0, None::<Cursor>);
+    loop {
+        let page = source.list(ListRequest::new(scope, after.as_ref(), limit)).await.unwrap();
+        assert!(page.warnings.iter().all(|warning| warning.code == "unidentifiedObject"));
+        passed_over += page.warnings.iter().map(|warning| warning.count).sum::<u64>();
+        found.extend(page.instances);
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return (found, passed_over),
+        }
+    }
+}
+
+#[tokio::test]
+async fn objects_that_are_named_otherwise_are_passed_over_and_counted() {
+    let archive = archive();
+    let store = stored(&archive).await;
+    let some = archive.keys().nth(7).unwrap();
+    let study = some.study_instance_uid();
+    let others = [
+        "errors.log".to_owned(),
+        format!("{study}/{}", some.series_instance_uid()),
+        format!("{study}/1.2/3.4"),
+        format!("{study}/1.2/3.4.DCM"),
+        format!("{study}/1.2/x.dcm"),
+        format!("{study}/1.2/ 3.4.dcm"),
+        format!("{study}/1.2/3.4/5.6.dcm"),
+        format!("{study}/1.2/.dcm"),
+        "Doe^John/1.2/3.4.dcm".to_owned(),
+    ];
+    for name in &others {
+        store.put(&name.as_str().into(), "other".into()).await.unwrap();
+    }
+    let source = ObjectStoreSource::new(store);
+    let scope = DicomIdentifier::study(study.clone());
+    for limit in [1, 2, 5, 1000] {
+        let (found, passed_over) = walk(&source, Scope::Everything, limit).await;
+        assert!(found.iter().map(Instance::identifier).eq(archive.keys()));
+        assert_eq!(passed_over, others.len() as u64);
+        let (found, passed_over) = walk(&source, Scope::Identifier(&scope), limit).await;
+        let covered = archive.keys().filter(|instance| scope.covers(instance));
+        assert!(found.iter().map(Instance::identifier).eq(covered));
+        assert_eq!(passed_over, others.len() as u64 - 2);
+    }
+}
+
+/// A page ends also where there is nothing to list for long.
+#[tokio::test]
+async fn a_heap_of_other_objects_is_passed_over_in_steps() {
+    let store = InMemory::new();
+    for number in 0..45_000 {
+        store.put(&format!("a/{number}.txt").into(), Bytes::new().into()).await.unwrap();
+    }
+    store.put(&"b/1.2/3.4.dcm".into(), "no UID".into()).await.unwrap();
+    store.put(&"b/1.2.dcm".into(), "no UID".into()).await.unwrap();
+    let source = ObjectStoreSource::new(Arc::new(store));
+    let first = source.list(ListRequest::new(Scope::Everything, None, 10)).await.unwrap();
+    assert!(first.instances.is_empty() && first.next.is_some());
+    assert_eq!(walk(&source, Scope::Everything, 10).await, (Vec::new(), 45_002));
+}
+
+/// Lists from the last key to the first.
+#[derive(Debug)]
+struct Backwards(Arc<dyn ObjectStore>);
+
+impl fmt::Display for Backwards {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Backwards")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Backwards {
+    async fn put_opts(&self, to: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        self.0.put_opts(to, payload, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        to: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.0.put_multipart_opts(to, options).await
+    }
+
+    async fn get_opts(&self, from: &Path, options: GetOptions) -> Result<GetResult> {
+        self.0.get_opts(from, options).await
+    }
+
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.0.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let all = self.0.list(prefix).try_collect::<Vec<_>>();
+        let backwards =
+            futures::TryFutureExt::map_ok(all, |all| futures::stream::iter(all.into_iter().rev().map(Ok)));
+        futures::TryFutureExt::try_flatten_stream(backwards).boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.0.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.0.copy_opts(from, to, options).await
+    }
+}
+
+/// Going on after a key would lose instances there.
+#[tokio::test]
+async fn a_store_that_lists_in_another_order_is_refused() {
+    let source = ObjectStoreSource::new(Arc::new(Backwards(stored(&archive()).await)));
+    let refused = source.list(ListRequest::new(Scope::Everything, None, 10)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported);
+}
+
+/// Signs for the place that it is asked for.
+#[derive(Debug)]
+struct Stamp;
+
+#[async_trait]
+impl Signer for Stamp {
+    async fn signed_url(&self, method: Method, path: &Path, expires_in: Duration) -> Result<Url> {
+        let seconds = expires_in.as_secs();
+        Ok(Url::parse(&format!("https://host/{path}?method={method}&for={seconds}&sig=secret")).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn urls_are_signed_for_the_version_that_was_listed() {
+    let archive = archive();
+    let store = stored(&archive).await;
+    let (empty, unsigned) = ("1.2/3.4/5.6", ObjectStoreSource::new(Arc::clone(&store)));
+    store.put(&format!("{empty}.dcm").into(), Bytes::new().into()).await.unwrap();
+    let source = unsigned.clone().with_signer(Arc::new(Stamp));
+    let short = source.clone().url_validity(Duration::from_secs(60));
+    assert!(!format!("{source:?}").contains("Stamp") && !format!("{source:?}").contains("InMemory"));
+    let (found, _) = walk(&source, Scope::Everything, 1000).await;
+    assert_eq!(found.len(), archive.len() + 1);
+    for instance in found {
+        assert!(unsigned.copy_url(&instance).await.unwrap().is_none());
+        let name = instance.identifier().to_string();
+        let copy = source.copy_url(&instance).await.unwrap();
+        if name == empty {
+            assert!(copy.is_none());
+            continue;
+        }
+        let meta = store.head(&format!("{name}.dcm").into()).await.unwrap();
+        let copy = copy.unwrap();
+        let url = |seconds| format!("https://host/{name}.dcm?method=GET&for={seconds}&sig=secret");
+        assert_eq!(copy.expose_url(), url(3600));
+        assert_eq!((copy.length(), copy.etag()), (meta.size, meta.e_tag.as_deref()));
+        assert_eq!(short.copy_url(&instance).await.unwrap().unwrap().expose_url(), url(60));
+        // Found by its identifier alone, it could be of any version by now.
+        let bare = Instance::new(instance.identifier().clone()).with_size(meta.size);
+        assert!(source.copy_url(&bare).await.unwrap().is_none());
+    }
+}
