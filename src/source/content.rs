@@ -48,50 +48,21 @@ impl Content {
         Self { length, body: Body::Stream(stream.boxed()) }
     }
 
-    /// What a function writes, on a blocking thread, as fast as it is read and a megabyte or two ahead.
+    /// What a function writes, on a blocking thread, as fast as it is read and up to three megabytes ahead.
     ///
     /// Once the content is dropped the function's writes fail with [`io::ErrorKind::BrokenPipe`]. An error that it
     /// returns is the content's.
     pub fn from_writer(write: impl FnOnce(&mut dyn Write) -> Result<()> + Send + 'static) -> Self {
-        let (sender, mut chunks) = mpsc::channel(1);
-        let mut out = ChunkWriter { chunk: Vec::new(), sender };
-        // Spawned by the first poll, so that a content nobody reads costs no thread.
-        let mut start = Some(move || {
-            spawn_blocking(move || {
-                let outcome = write(&mut out).and_then(|()| {
-                    let cause = |cause| {
-                        Error::new(ErrorKind::Internal, "the content's writer failed").with_source(cause)
-                    };
-                    out.send().map_err(cause)
-                });
-                match outcome {
-                    Ok(()) => out.sender.blocking_send(None).is_ok(),
-                    Err(error) => out.sender.blocking_send(Some(Err(error))).is_ok(),
-                }
-            });
-        });
-        let mut ended = false;
-        let stream = stream::poll_fn(move |context| {
-            if let Some(start) = start.take() {
-                start();
-            }
-            if ended {
-                return std::task::Poll::Ready(None);
-            }
-            chunks.poll_recv(context).map(|item| match item {
-                Some(None) => None,
-                Some(Some(item)) => {
-                    ended = item.is_err();
-                    Some(item)
-                }
-                // The writer panicked: what came so far must not pass for the whole.
-                None => {
-                    ended = true;
-                    Some(Err(Error::new(ErrorKind::Internal, "the content's writer stopped")))
-                }
-            })
-        });
-        Self::from_stream(None, stream)
+        Self::from_stream(
+            None,
+            produced(move |chunks| {
+                let mut out = ChunkWriter { chunk: Vec::new(), chunks };
+                write(&mut out)?;
+                out.send().map_err(|cause| {
+                    Error::new(ErrorKind::Internal, "the content's writer failed").with_source(cause)
+                })
+            }),
+        )
     }
 
     /// A file as it is when it is opened; its length is the file's.
@@ -141,11 +112,60 @@ impl fmt::Debug for Content {
     }
 }
 
-/// The rest of a file, a chunk a trip, the next one read while the last one is used.
-fn file_chunks(file: File) -> impl futures::Stream<Item = Result<Bytes>> + Send + 'static {
-    stream::try_unfold(file, |mut file| async move {
-        let (chunk, file) = blocking(move || Ok((read_up_to(&mut file, CHUNK)?, file))).await?;
-        Ok((!chunk.is_empty()).then_some((chunk, file)))
+/// The rest of a file, read ahead of whoever uses it: reading and sending go on at the same time.
+fn file_chunks(mut file: File) -> impl futures::Stream<Item = Result<Bytes>> + Send + 'static {
+    produced(move |chunks| {
+        loop {
+            let chunk = read_up_to(&mut file, CHUNK).map_err(read_error)?;
+            // A chunk that nobody takes: the content was dropped.
+            if chunk.is_empty() || chunks.blocking_send(Some(Ok(chunk))).is_err() {
+                return Ok(());
+            }
+        }
+    })
+}
+
+/// Chunks on their way from a blocking thread; `None` is the end.
+type Chunks = mpsc::Sender<Option<Result<Bytes>>>;
+
+/// What a blocking thread sends, as a stream. The thread is taken by the first poll, so that a content nobody reads
+/// costs none, and is given back at the end, or soon after the stream is dropped: sending fails then.
+fn produced(
+    work: impl FnOnce(&mut Chunks) -> Result<()> + Send + 'static,
+) -> impl futures::Stream<Item = Result<Bytes>> + Send + 'static {
+    let (mut sender, mut chunks) = mpsc::channel(2);
+    let mut start = Some(move || {
+        spawn_blocking(move || {
+            let end = match work(&mut sender) {
+                Ok(()) => None,
+                Err(error) => Some(Err(error)),
+            };
+            sender.blocking_send(end).is_ok()
+        });
+    });
+    let mut ended = false;
+    stream::poll_fn(move |context| {
+        if let Some(start) = start.take() {
+            start();
+        }
+        if ended {
+            return std::task::Poll::Ready(None);
+        }
+        chunks.poll_recv(context).map(|item| match item {
+            Some(None) => {
+                ended = true;
+                None
+            }
+            Some(Some(item)) => {
+                ended = item.is_err();
+                Some(item)
+            }
+            // The thread panicked: what came so far must not pass for the whole.
+            None => {
+                ended = true;
+                Some(Err(Error::new(ErrorKind::Internal, "the content's writer stopped")))
+            }
+        })
     })
 }
 
@@ -187,24 +207,23 @@ pub(crate) fn read_error(cause: io::Error) -> Error {
     Error::new(kind, message).with_source(cause)
 }
 
-/// The writing end of [`Content::from_writer`]: whole chunks into a channel of one.
-struct ChunkWriter {
+/// The writing end of [`Content::from_writer`]: whole chunks.
+struct ChunkWriter<'a> {
     chunk: Vec<u8>,
-    /// `None` is the end.
-    sender: mpsc::Sender<Option<Result<Bytes>>>,
+    chunks: &'a mut Chunks,
 }
 
-impl ChunkWriter {
+impl ChunkWriter<'_> {
     fn send(&mut self) -> io::Result<()> {
         if self.chunk.is_empty() {
             return Ok(());
         }
         let chunk = Bytes::from(std::mem::take(&mut self.chunk));
-        self.sender.blocking_send(Some(Ok(chunk))).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        self.chunks.blocking_send(Some(Ok(chunk))).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 
-impl Write for ChunkWriter {
+impl Write for ChunkWriter<'_> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let taken = data.len().min(CHUNK - self.chunk.len());
         self.chunk.extend_from_slice(&data[..taken]);
