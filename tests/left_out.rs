@@ -1,0 +1,24 @@
+//! Names the test binaries that a bare `cargo test` leaves out, because they need more features than the default ones.
+
+macro_rules! left_out {
+    ($($binary:ident needs $($feature:literal)+;)*) => {$(
+        #[cfg(not(all($(feature = $feature),+)))]
+        #[test]
+        #[ignore = "needs more features: tests/run.sh"]
+        fn $binary() {
+            panic!(concat!("needs", $(" ", $feature),+, ": run tests/run.sh"));
+        }
+    )*};
+}
+
+left_out! {
+    azurite needs "azure" "testing";
+    command needs "azure" "fs" "redb" "testing";
+    conformance needs "fs" "object_store" "testing";
+    dicomweb needs "dicomweb" "testing";
+    directory needs "fs" "testing";
+    http needs "azure" "fs" "http" "testing";
+    object_store needs "object_store" "testing";
+    orthanc needs "azure" "dicomweb" "testing";
+    redb needs "redb" "testing";
+}
