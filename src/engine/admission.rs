@@ -40,7 +40,7 @@ impl Inner {
             context,
         };
         self.sources.open(&spec).await?;
-        let Tried { destination, secret, sink } = self.try_target(&spec, target).await?;
+        let Tried { destination, secret, sink } = self.try_target(&spec, target, None).await?;
         spec.destination = destination;
         spec.error_href = sink.url(&BlobPath::error_log(id));
         let mut checkpoint = Checkpoint {
@@ -64,13 +64,8 @@ impl Inner {
         spec: &OperationSpec,
         target: Target,
     ) -> Result<StoredDestination> {
-        let Tried { destination, secret, sink } = self.try_target(spec, target).await?;
-        if destination.location != spec.destination.location {
-            return Err(Error::invalid(
-                "/destination",
-                "an operation is resumed in the container it began in",
-            ));
-        }
+        let begun_in = Some(&*spec.destination.location);
+        let Tried { destination, secret, sink } = self.try_target(spec, target, begun_in).await?;
         self.remember(&destination, spec.id, secret, sink).await?;
         Ok(destination)
     }
@@ -80,7 +75,7 @@ impl Inner {
         if let Some(sink) = self.open_sinks().get(&spec.id) {
             return Ok(Arc::clone(sink));
         }
-        let secret = self.secret(spec).await?;
+        let secret = self.secret(spec.id, &spec.destination).await?;
         match self.destinations.get(&spec.destination.r#type) {
             Some(provider) => provider.open(spec, secret.as_ref()).await,
             None if spec.destination.r#type == OPEN_SINK => Err(credentials_needed()),
@@ -91,9 +86,13 @@ impl Inner {
     }
 
     /// The secret of a stored operation, if it needs one.
-    pub(super) async fn secret(&self, spec: &OperationSpec) -> Result<Option<Secret>> {
-        match spec.destination.has_secret {
-            true => self.secrets.get(spec.id).await?.ok_or_else(credentials_needed).map(Some),
+    pub(super) async fn secret(
+        &self,
+        id: OperationId,
+        destination: &StoredDestination,
+    ) -> Result<Option<Secret>> {
+        match destination.has_secret {
+            true => self.secrets.get(id).await?.ok_or_else(credentials_needed).map(Some),
             false => Ok(None),
         }
     }
@@ -106,12 +105,25 @@ impl Inner {
         }
     }
 
-    /// Checks a target and leaves an empty log there.
-    async fn try_target(&self, spec: &OperationSpec, target: Target) -> Result<Tried> {
+    /// Checks a target, which has to be the container that the operation began in, and leaves an empty log there.
+    /// Nothing is sent anywhere else.
+    async fn try_target(
+        &self,
+        spec: &OperationSpec,
+        target: Target,
+        begun_in: Option<&str>,
+    ) -> Result<Tried> {
+        let same_place = |location: &str| match begun_in {
+            Some(begun_in) if begun_in != location => {
+                Err(Error::invalid("/destination", "an operation is resumed in the container it began in"))
+            }
+            _ => Ok(()),
+        };
         let tried = match target {
             Target::Sink(sink) => {
                 let destination =
                     StoredDestination::new(OPEN_SINK, sink.account(), serde_json::Value::Null, false);
+                same_place(&destination.location)?;
                 Tried { destination, secret: None, sink }
             }
             Target::Destination(wanted) => {
@@ -124,6 +136,7 @@ impl Inner {
                 let checked = provider
                     .check(wanted.expose_settings())
                     .map_err(|error| error.under("/destination/settings"))?;
+                same_place(&checked.location)?;
                 let has_secret = checked.secret.is_some();
                 let mut destination =
                     StoredDestination::new(wanted.kind(), checked.location, checked.public, has_secret);

@@ -16,7 +16,7 @@ use crate::flow::{ByteBudget, Limiter};
 use crate::operation::{Operation, OperationId, OperationStatus};
 use crate::sink::{BlobSink, SinkProvider};
 use crate::source::SourceProvider;
-use crate::store::{Checkpoint, Lease, OperationStore, SecretStore};
+use crate::store::{Checkpoint, OperationStore, SecretStore};
 use crate::timestamp::Timestamp;
 
 /// How often a lost race for a checkpoint is run again.
@@ -70,18 +70,17 @@ impl Inner {
     /// Whether an operation waits for somebody to run it.
     pub(super) async fn is_left(&self, id: OperationId) -> Result<bool> {
         let checkpoint = self.store.load(id).await?;
-        let held = checkpoint.lease.as_ref().is_some_and(|lease| lease.is_held_against("", Timestamp::now()));
-        Ok(!checkpoint.status.is_ended() && !held)
+        Ok(!checkpoint.status.is_ended() && !checkpoint.is_held(Timestamp::now()))
     }
 
     /// Makes a failed operation run again, or checks that one may be.
     pub(super) async fn reopen(&self, id: OperationId, target: Option<Target>) -> Result<()> {
-        let spec = self.store.spec(id).await?;
-        self.resumable(&self.store.load(id).await?)?;
+        let (spec, checkpoint) = (self.store.spec(id).await?, self.store.load(id).await?);
+        self.resumable(&checkpoint)?;
         let destination = match target {
             Some(target) => Some(self.replace_target(&spec, target).await?),
             None => {
-                self.secret(&spec).await?;
+                self.secret(id, checkpoint.destination.as_ref().unwrap_or(&spec.destination)).await?;
                 None
             }
         };
@@ -100,12 +99,13 @@ impl Inner {
     }
 
     fn resumable(&self, checkpoint: &Checkpoint) -> Result<()> {
-        let held = checkpoint.lease.as_ref().is_some_and(|lease| lease.is_held_against("", Timestamp::now()));
         match checkpoint.status {
             OperationStatus::Completed | OperationStatus::Canceled => {
                 Err(Error::new(ErrorKind::Conflict, "the operation has ended: there is nothing to resume"))
             }
-            _ if held => Err(Error::new(ErrorKind::Conflict, "the operation is running")),
+            _ if checkpoint.is_held(Timestamp::now()) => {
+                Err(Error::new(ErrorKind::Conflict, "the operation is running"))
+            }
             _ => Ok(()),
         }
     }
@@ -117,8 +117,7 @@ impl Inner {
                     return Err(Error::new(ErrorKind::Conflict, "the operation has ended"));
                 }
                 checkpoint.cancel_requested = true;
-                let lapsed = |lease: &Lease| !lease.is_held_against("", Timestamp::now());
-                if checkpoint.lease.as_ref().is_none_or(lapsed) {
+                if !checkpoint.is_held(Timestamp::now()) {
                     // Nobody is there to wind down.
                     checkpoint.status = OperationStatus::Canceled;
                     checkpoint.lease = None;

@@ -45,7 +45,7 @@ impl Ledger {
             return Err(Error::new(ErrorKind::Conflict, "the operation has ended"));
         }
         let now = Timestamp::now();
-        if checkpoint.lease.as_ref().is_some_and(|lease| lease.is_held_against(&holder, now)) {
+        if checkpoint.is_held(now) {
             return Err(Error::new(ErrorKind::Conflict, "the operation is being run already"));
         }
         let mut ledger = Self { store, retrier, id, holder, term, cancel, checkpoint, saved: Instant::now() };

@@ -68,6 +68,11 @@ impl Checkpoint {
             destination: None,
         }
     }
+
+    /// Whether somebody runs the operation now.
+    pub fn is_held(&self, now: Timestamp) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.expires > now)
+    }
 }
 
 /// A place in an operation's listing: everything before it has been handed out in batches.
@@ -134,10 +139,5 @@ impl Lease {
     /// For this runner, from now on for so long.
     pub fn new(holder: impl Into<String>, now: Timestamp, term: Duration) -> Self {
         Self { holder: holder.into(), expires: (now.to_utc() + term).into() }
-    }
-
-    /// Whether somebody else holds it now.
-    pub fn is_held_against(&self, holder: &str, now: Timestamp) -> bool {
-        self.holder != holder && self.expires > now
     }
 }

@@ -409,3 +409,14 @@ async fn ended_operations_are_forgotten_in_time() {
     assert_eq!(engine.status(left).await.unwrap().status, OperationStatus::NotStarted);
     assert!(sink.names().iter().any(|name| name.starts_with(&format!("{ended}/results/"))));
 }
+
+#[tokio::test]
+async fn resuming_in_another_container_is_refused_before_anything_is_written_there() {
+    let engine = ExportEngine::builder(archive(3)).build().unwrap();
+    let (first, other) = (MemorySink::new(), MemorySink::new());
+    let new = NewOperation::new(ExportSource::Everything, to(&first));
+    let id = engine.create(new).await.unwrap().operation_id;
+    let refused = engine.resume(id, Some(to(&other).into())).await.unwrap_err();
+    assert_eq!((refused.kind(), refused.pointer()), (ErrorKind::Invalid, Some("/destination")));
+    assert_eq!(other.names(), Vec::<String>::new());
+}
