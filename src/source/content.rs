@@ -10,6 +10,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
+use super::buffers::Buffer;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A file up to this size is read in one piece, on one trip to a blocking thread.
@@ -56,7 +57,7 @@ impl Content {
         Self::from_stream(
             None,
             produced(move |chunks| {
-                let mut out = ChunkWriter { chunk: Vec::new(), chunks };
+                let mut out = ChunkWriter { chunk: Buffer::default(), chunks };
                 write(&mut out)?;
                 out.send().map_err(|cause| {
                     Error::new(ErrorKind::Internal, "the content's writer failed").with_source(cause)
@@ -171,9 +172,9 @@ fn produced(
 
 /// Reads so many bytes, or up to the end.
 fn read_up_to(file: &mut File, length: usize) -> io::Result<Bytes> {
-    let mut bytes = Vec::with_capacity(length);
-    file.take(length as u64).read_to_end(&mut bytes)?;
-    Ok(bytes.into())
+    let mut buffer = Buffer::with_capacity(length);
+    file.take(length as u64).read_to_end(buffer.as_mut())?;
+    Ok(buffer.into_bytes())
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T> {
@@ -209,16 +210,17 @@ pub(crate) fn read_error(cause: io::Error) -> Error {
 
 /// The writing end of [`Content::from_writer`]: whole chunks.
 struct ChunkWriter<'a> {
-    chunk: Vec<u8>,
+    /// The first one grows, since most contents are small; the ones after it have their size from the start.
+    chunk: Buffer,
     chunks: &'a mut Chunks,
 }
 
 impl ChunkWriter<'_> {
     fn send(&mut self) -> io::Result<()> {
-        if self.chunk.is_empty() {
+        let chunk = std::mem::take(&mut self.chunk).into_bytes();
+        if chunk.is_empty() {
             return Ok(());
         }
-        let chunk = Bytes::from(std::mem::take(&mut self.chunk));
         self.chunks.blocking_send(Some(Ok(chunk))).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
@@ -226,9 +228,10 @@ impl ChunkWriter<'_> {
 impl Write for ChunkWriter<'_> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let taken = data.len().min(CHUNK - self.chunk.len());
-        self.chunk.extend_from_slice(&data[..taken]);
+        self.chunk.as_mut().extend_from_slice(&data[..taken]);
         if self.chunk.len() == CHUNK {
             self.send()?;
+            self.chunk = Buffer::with_capacity(CHUNK);
         }
         Ok(taken)
     }

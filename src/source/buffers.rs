@@ -1,0 +1,149 @@
+//! [`Buffer`]: memory that instances are read into, used again.
+//!
+//! Allocators give large pieces back to the system and take them anew, and the system clears every page of them: a
+//! third of what an export costs.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+/// Smaller ones are the allocator's, which is good at them.
+const SMALLEST: usize = 64 << 10;
+
+/// How many bytes are kept for later at most.
+const KEPT: usize = 16 << 20;
+
+static FREE: Pool = Pool::new(KEPT);
+
+/// An empty buffer, to be filled up to its capacity.
+#[derive(Debug, Default)]
+pub(super) struct Buffer {
+    bytes: Vec<u8>,
+    pool: Option<&'static Pool>,
+}
+
+impl Buffer {
+    /// Room for so many bytes, and up to a quarter more.
+    pub(super) fn with_capacity(least: usize) -> Self {
+        Self::from_pool(&FREE, least)
+    }
+
+    fn from_pool(pool: &'static Pool, least: usize) -> Self {
+        if least < SMALLEST {
+            return Self { bytes: Vec::with_capacity(least), pool: None };
+        }
+        let capacity = rounded(least);
+        let bytes = pool.take(capacity).unwrap_or_else(|| Vec::with_capacity(capacity));
+        Self { bytes, pool: Some(pool) }
+    }
+
+    /// What it is filled through.
+    pub(super) fn as_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// What was filled in; once nobody holds it any more, the memory is used again.
+    pub(super) fn into_bytes(mut self) -> Bytes {
+        match self.pool {
+            Some(_) => Bytes::from_owner(self),
+            None => std::mem::take(&mut self.bytes).into(),
+        }
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool {
+            pool.put(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+/// A few sizes in each doubling, so that instances of about one size share buffers.
+fn rounded(capacity: usize) -> usize {
+    capacity.next_multiple_of(capacity.next_power_of_two() / 8)
+}
+
+/// Free buffers, the one that came last at the back.
+#[derive(Debug)]
+struct Pool {
+    free: Mutex<Free>,
+    most: usize,
+}
+
+#[derive(Debug)]
+struct Free {
+    buffers: VecDeque<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Pool {
+    const fn new(most: usize) -> Self {
+        Self { free: Mutex::new(Free { buffers: VecDeque::new(), bytes: 0 }), most }
+    }
+
+    /// The one of this capacity that was used last.
+    fn take(&self, capacity: usize) -> Option<Vec<u8>> {
+        let mut free = self.free();
+        let at = free.buffers.iter().rposition(|buffer| buffer.capacity() == capacity)?;
+        free.bytes -= capacity;
+        free.buffers.remove(at)
+    }
+
+    fn put(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        // What is let go is freed after the lock.
+        let mut old = Vec::new();
+        let mut free = self.free();
+        free.bytes += buffer.capacity();
+        free.buffers.push_back(buffer);
+        while free.bytes > self.most
+            && let Some(oldest) = free.buffers.pop_front()
+        {
+            free.bytes -= oldest.capacity();
+            old.push(oldest);
+        }
+    }
+
+    fn free(&self) -> MutexGuard<'_, Free> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_used_again_once_nobody_holds_it_and_no_more_is_kept_than_the_limit() {
+        static POOL: Pool = Pool::new(1 << 20);
+        let filled = |size: usize| {
+            let mut buffer = Buffer::from_pool(&POOL, size);
+            buffer.as_mut().resize(size, 7);
+            buffer.into_bytes()
+        };
+        let first = filled(500_000);
+        let at = first.as_ptr();
+        let part = first.slice(10..20);
+        drop(first);
+        assert_ne!(filled(500_000).as_ptr(), at, "a part of it is still held");
+        drop(part);
+        assert_eq!(filled(510_000).as_ptr(), at, "nearly the same size");
+
+        drop([filled(1 << 20), filled(600_000), filled(700_000)]);
+        let free = POOL.free();
+        assert!(free.bytes <= 1 << 20);
+        assert_eq!(free.bytes, free.buffers.iter().map(Vec::capacity).sum::<usize>());
+    }
+}
