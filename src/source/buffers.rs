@@ -16,49 +16,61 @@ const KEPT: usize = 16 << 20;
 
 static FREE: Pool = Pool::new(KEPT);
 
-/// An empty buffer, to be filled up to its capacity.
-#[derive(Debug, Default)]
+/// A buffer of a fixed size, filled from the front.
+#[derive(Debug)]
 pub(super) struct Buffer {
+    /// Set from the start, so that a reader can be given any part of it.
     bytes: Vec<u8>,
+    filled: usize,
     pool: Option<&'static Pool>,
 }
 
 impl Buffer {
     /// Room for so many bytes, and up to a quarter more.
-    pub(super) fn with_capacity(least: usize) -> Self {
+    pub(super) fn with_room(least: usize) -> Self {
         Self::from_pool(&FREE, least)
     }
 
     fn from_pool(pool: &'static Pool, least: usize) -> Self {
         if least < SMALLEST {
-            return Self { bytes: Vec::with_capacity(least), pool: None };
+            return Self { bytes: vec![0; least], filled: 0, pool: None };
         }
-        let capacity = rounded(least);
-        let bytes = pool.take(capacity).unwrap_or_else(|| Vec::with_capacity(capacity));
-        Self { bytes, pool: Some(pool) }
+        let size = rounded(least);
+        let bytes = pool.take(size).unwrap_or_else(|| vec![0; size]);
+        Self { bytes, filled: 0, pool: Some(pool) }
     }
 
-    /// What it is filled through.
-    pub(super) fn as_mut(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+    /// What is not filled yet.
+    pub(super) fn room(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.filled..]
     }
 
+    /// So many more bytes have been written to the room.
+    pub(super) fn fill(&mut self, written: usize) {
+        self.filled = self.bytes.len().min(self.filled + written);
+    }
+
+    /// How many bytes are filled.
     pub(super) fn len(&self) -> usize {
-        self.bytes.len()
+        self.filled
     }
 
     /// What was filled in; once nobody holds it any more, the memory is used again.
     pub(super) fn into_bytes(mut self) -> Bytes {
         match self.pool {
             Some(_) => Bytes::from_owner(self),
-            None => std::mem::take(&mut self.bytes).into(),
+            None => {
+                let mut bytes = std::mem::take(&mut self.bytes);
+                bytes.truncate(self.filled);
+                bytes.into()
+            }
         }
     }
 }
 
 impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes[..self.filled]
     }
 }
 
@@ -71,8 +83,8 @@ impl Drop for Buffer {
 }
 
 /// A few sizes in each doubling, so that instances of about one size share buffers.
-fn rounded(capacity: usize) -> usize {
-    capacity.next_multiple_of(capacity.next_power_of_two() / 8)
+fn rounded(size: usize) -> usize {
+    size.next_multiple_of(size.next_power_of_two() / 8)
 }
 
 /// Free buffers, the one that came last at the back.
@@ -93,25 +105,24 @@ impl Pool {
         Self { free: Mutex::new(Free { buffers: VecDeque::new(), bytes: 0 }), most }
     }
 
-    /// The one of this capacity that was used last.
-    fn take(&self, capacity: usize) -> Option<Vec<u8>> {
+    /// The one of this size that was used last.
+    fn take(&self, size: usize) -> Option<Vec<u8>> {
         let mut free = self.free();
-        let at = free.buffers.iter().rposition(|buffer| buffer.capacity() == capacity)?;
-        free.bytes -= capacity;
+        let at = free.buffers.iter().rposition(|buffer| buffer.len() == size)?;
+        free.bytes -= size;
         free.buffers.remove(at)
     }
 
-    fn put(&self, mut buffer: Vec<u8>) {
-        buffer.clear();
+    fn put(&self, buffer: Vec<u8>) {
         // What is let go is freed after the lock.
         let mut old = Vec::new();
         let mut free = self.free();
-        free.bytes += buffer.capacity();
+        free.bytes += buffer.len();
         free.buffers.push_back(buffer);
         while free.bytes > self.most
             && let Some(oldest) = free.buffers.pop_front()
         {
-            free.bytes -= oldest.capacity();
+            free.bytes -= oldest.len();
             old.push(oldest);
         }
     }
@@ -130,7 +141,7 @@ mod tests {
         static POOL: Pool = Pool::new(1 << 20);
         let filled = |size: usize| {
             let mut buffer = Buffer::from_pool(&POOL, size);
-            buffer.as_mut().resize(size, 7);
+            buffer.fill(size);
             buffer.into_bytes()
         };
         let first = filled(500_000);
@@ -144,6 +155,6 @@ mod tests {
         drop([filled(1 << 20), filled(600_000), filled(700_000)]);
         let free = POOL.free();
         assert!(free.bytes <= 1 << 20);
-        assert_eq!(free.bytes, free.buffers.iter().map(Vec::capacity).sum::<usize>());
+        assert_eq!(free.bytes, free.buffers.iter().map(Vec::len).sum::<usize>());
     }
 }
