@@ -25,7 +25,7 @@
 //!     source.insert(fixtures::instance(1, 1, n), fixtures::ct_slice(1, 1, n));
 //! }
 //! let (reading, writing) = (FaultPlan::new(7), FaultPlan::new(8));
-//! let source = FaultySource::new(source, reading.damages(0.05, [StreamFault::Breaks, StreamFault::Crawls]));
+//! let source = FaultySource::new(source, reading.damages(0.05, [StreamFault::Breaks, StreamFault::Stalls]));
 //! let container = MemorySink::new();
 //! let sink: Arc<dyn BlobSink> = Arc::new(FaultySink::new(
 //!     container.clone(),

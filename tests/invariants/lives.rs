@@ -133,7 +133,7 @@ async fn resume(case: &Case, engine: &ExportEngine, rng: &mut Rng) -> Result<Ope
     let target = (lost || rng.u8(..4) == 0).then(|| Target::from(case.destination()));
     match rng.u8(..3) {
         0 if target.is_none() => return engine.run(case.id).await,
-        1 if stored.status != OperationStatus::Failed => _ = engine.resume_all().await?,
+        1 if target.is_none() && stored.status != OperationStatus::Failed => _ = engine.resume_all().await?,
         _ => _ = engine.resume(case.id, target).await?,
     }
     // Ends when the run does, and when nobody runs it.

@@ -32,8 +32,8 @@ fn slow() -> FaultPlan {
 #[tokio::test(start_paused = true)]
 async fn a_plan_without_rules_keeps_every_contract() {
     let source: Arc<MemorySource> = Arc::new(archive().into_iter().collect());
-    let crawling = slow().damages(1.0, [StreamFault::Crawls]);
-    source_conformance(|| FaultySource::new(Arc::clone(&source), crawling.clone()), &archive()).await;
+    let stalling = slow().damages(1.0, [StreamFault::Stalls]);
+    source_conformance(|| FaultySource::new(Arc::clone(&source), stalling.clone()), &archive()).await;
     let memory = MemorySink::new();
     let sink = FaultySink::new(memory.clone(), slow());
     sink_conformance(&sink, async |name| memory.get(name), &SinkQuirks::default()).await;

@@ -25,14 +25,14 @@ pub enum StreamFault {
     Repeats,
     /// It goes on after its end.
     GoesOn,
-    /// It is whole, and each of its parts takes up to a second.
-    Crawls,
+    /// It is whole, and stands still for up to ten seconds on its way.
+    Stalls,
 }
 
 impl StreamFault {
     /// All of them.
     pub const ALL: [Self; 6] =
-        [Self::Breaks, Self::Spoils, Self::EndsEarly, Self::Repeats, Self::GoesOn, Self::Crawls];
+        [Self::Breaks, Self::Spoils, Self::EndsEarly, Self::Repeats, Self::GoesOn, Self::Stalls];
 }
 
 /// So many parts at most are made of what is in one piece.
@@ -74,13 +74,13 @@ pub(super) fn damaged(content: Content, fault: StreamFault, mut rng: Rng) -> Con
             let more = stream::iter([Ok(Bytes::from_static(b"more"))]);
             Content::from_stream(length, pieces.map(|piece| piece.map(|(bytes, _)| bytes)).chain(more))
         }
-        StreamFault::Crawls => {
-            let pieces = pieces.then(move |piece| {
-                let pause = Duration::from_secs(1).mul_f64(rng.f64());
-                async move {
+        StreamFault::Stalls => {
+            let pause = Duration::from_secs(10).mul_f64(rng.f64());
+            let pieces = pieces.then(move |piece| async move {
+                if matches!(piece, Ok((_, true))) {
                     sleep(pause).await;
-                    piece.map(|(bytes, _)| bytes)
                 }
+                piece.map(|(bytes, _)| bytes)
             });
             Content::from_stream(length, pieces)
         }
