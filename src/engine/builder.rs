@@ -91,8 +91,8 @@ impl ExportEngineBuilder {
 
     /// The byte budget: how many bytes of instances all the engine's operations hold at once, those on their way
     /// included. Default: 64 MiB, of which one operation takes three quarters at most. The process holds some 20 MiB
-    /// besides. An instance larger than the budget passes through it piece by piece; with less than 32 MiB, large
-    /// instances are sent in fewer or smaller blocks.
+    /// besides. An instance larger than the budget passes through it piece by piece; with less than 43 MiB, or while
+    /// several operations run, large instances are sent in fewer or smaller blocks.
     pub fn memory(mut self, bytes: u64) -> Self {
         self.knobs.memory = bytes;
         self

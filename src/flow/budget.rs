@@ -26,7 +26,8 @@ struct Budget {
 }
 
 /// One operation's share: an equal part of three quarters of the budget, or one window where that is more. The last
-/// quarter is for whoever comes next, so that an operation whose destination is slow does not hold up the others.
+/// quarter is for whoever comes next, so that an operation whose destination is slow does not hold up the others; so
+/// while there are others, a window is a sixteenth to a quarter at most.
 #[derive(Debug)]
 pub(crate) struct Share {
     budget: Arc<Budget>,
@@ -59,24 +60,33 @@ impl ByteBudget {
 }
 
 impl Share {
-    /// Waits for so many bytes, or for the whole budget if it is smaller than that. First come, first served within
-    /// the share. Dropping the future takes nothing.
+    /// Waits for so many bytes, or for as many as an operation may hold at once if that is less. First come, first
+    /// served within the share. Dropping the future takes nothing.
     pub(crate) async fn acquire(&self, bytes: u64) -> ByteLease {
         let budget = &self.budget;
-        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, budget.units);
+        let wanted = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
         // One at a time, in order: a large window is not passed by small ones for ever.
         let turn = self.turn.lock().await;
-        loop {
+        let units = loop {
             // It counts from here, so that no change after the look is missed.
             let changed = budget.changed.notified();
-            let part = u64::from(budget.units) * 3 / 4 / budget.sharers.load(SeqCst).max(1) as u64;
-            let fits =
-                |held: u64| (held == 0 || held + u64::from(units) <= part).then_some(held + u64::from(units));
+            let sharers = budget.sharers.load(SeqCst).max(1);
+            let part = (u64::from(budget.units) * 3 / 4 / sharers as u64) as u32;
+            let most = match sharers {
+                1 => part,
+                // What another operation may never give back must not be waited for, by this one or by those behind it
+                // in the queue; and the last quarter is for several.
+                _ => part.clamp(budget.units / 16, budget.units / 4),
+            };
+            let units = wanted.clamp(1, most.max(1));
+            let fits = |held: u64| {
+                (held == 0 || held + u64::from(units) <= u64::from(part)).then_some(held + u64::from(units))
+            };
             if self.held.fetch_update(SeqCst, SeqCst, fits).is_ok() {
-                break;
+                break units;
             }
             changed.await;
-        }
+        };
         drop(turn);
         // From here on the drop of the lease gives back what was taken.
         let (budget, held) = (Arc::clone(budget), Arc::clone(&self.held));
