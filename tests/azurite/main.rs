@@ -4,6 +4,8 @@
 
 #[path = "../support/azurite.rs"]
 mod azurite;
+#[path = "../support/proxy.rs"]
+mod proxy;
 #[path = "../support/responder.rs"]
 mod responder;
 
@@ -13,6 +15,7 @@ mod copy;
 mod faults;
 mod identity;
 mod lost_answers;
+mod outages;
 mod put;
 mod refusals;
 

@@ -1,4 +1,7 @@
-//! A door before a server: it counts and names the requests that go through, and holds them up or shuts when told.
+//! A door before a server: it counts and names the requests that go through, and holds them up, shuts or lets some go
+//! wrong when told.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::sync::{Arc, Mutex};
 
@@ -16,6 +19,21 @@ pub(crate) enum Door {
     Shut,
 }
 
+/// What becomes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Passes,
+    /// It is answered so, with a status line and headers, and does not reach the server.
+    Answered(&'static str),
+    /// The connection is cut before the server sees it.
+    Cut,
+    /// The server does its work, and the connection is cut before its answer.
+    AnswerLost,
+}
+
+/// Decides by a request's number, from 1, and its head.
+type Fates = dyn Fn(usize, &str) -> Fate + Send + Sync;
+
 /// Ends with this value.
 pub(crate) struct Proxy {
     port: u16,
@@ -29,6 +47,7 @@ struct Shared {
     requests: Mutex<Vec<String>>,
     count: watch::Sender<usize>,
     door: watch::Sender<Door>,
+    fates: Mutex<Arc<Fates>>,
 }
 
 impl Proxy {
@@ -40,6 +59,7 @@ impl Proxy {
             requests: Mutex::default(),
             count: watch::Sender::new(0),
             door: watch::Sender::new(Door::Open),
+            fates: Mutex::new(Arc::new(|_, _| Fate::Passes)),
         });
         let mut tasks = JoinSet::new();
         let serving = Arc::clone(&shared);
@@ -71,6 +91,11 @@ impl Proxy {
         self.shared.door.send_replace(door);
     }
 
+    /// What becomes of requests from now on.
+    pub(crate) fn decide(&self, fates: impl Fn(usize, &str) -> Fate + Send + Sync + 'static) {
+        *self.shared.fates.lock().unwrap() = Arc::new(fates);
+    }
+
     /// Every request so far, as `<method> <path>`.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.shared.requests.lock().unwrap().clone()
@@ -88,12 +113,21 @@ impl Shared {
         client.set_nodelay(true)?;
         let server = TcpStream::connect(("127.0.0.1", self.upstream)).await?;
         server.set_nodelay(true)?;
-        let (from_client, mut to_client) = client.into_split();
+        let (from_client, to_client) = client.into_split();
         let (mut from_server, to_server) = server.into_split();
-        let answers = async { tokio::io::copy(&mut from_server, &mut to_client).await.map(drop) };
+        let to_client = tokio::sync::Mutex::new(to_client);
+        let answers = async {
+            let mut answer = vec![0; 1 << 16];
+            loop {
+                match from_server.read(&mut answer).await? {
+                    0 => return Ok(()),
+                    length => to_client.lock().await.write_all(&answer[..length]).await?,
+                }
+            }
+        };
         tokio::select! {
             ended = answers => ended,
-            ended = self.requests(BufReader::new(from_client), to_server) => ended,
+            ended = self.requests(BufReader::new(from_client), to_server, &to_client) => ended,
         }
     }
 
@@ -101,6 +135,7 @@ impl Shared {
         &self,
         mut client: impl AsyncBufReadExt + Unpin,
         mut server: impl AsyncWriteExt + Unpin,
+        to_client: &tokio::sync::Mutex<impl AsyncWriteExt + Unpin>,
     ) -> std::io::Result<()> {
         loop {
             let mut head = String::new();
@@ -117,8 +152,28 @@ impl Shared {
             let length = head.lines().filter_map(|line| line.split_once(": "));
             let mut length = length.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
             let length = length.next().map_or(0, |(_, length)| length.parse().unwrap());
-            server.write_all(head.as_bytes()).await?;
-            tokio::io::copy(&mut (&mut client).take(length), &mut server).await?;
+            let fates = Arc::clone(&self.fates.lock().unwrap());
+            let mut body = (&mut client).take(length);
+            match fates(number, &head) {
+                Fate::Passes => {
+                    server.write_all(head.as_bytes()).await?;
+                    tokio::io::copy(&mut body, &mut server).await?;
+                }
+                Fate::Answered(answer) => {
+                    tokio::io::copy(&mut body, &mut tokio::io::sink()).await?;
+                    let answer = format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n");
+                    to_client.lock().await.write_all(answer.as_bytes()).await?;
+                }
+                Fate::Cut => return Ok(()),
+                Fate::AnswerLost => {
+                    let mut server = TcpStream::connect(("127.0.0.1", self.upstream)).await?;
+                    server.write_all(head.as_bytes()).await?;
+                    tokio::io::copy(&mut body, &mut server).await?;
+                    // It answers when it is done.
+                    server.read_u8().await?;
+                    return Ok(());
+                }
+            }
         }
     }
 

@@ -1,0 +1,217 @@
+//! Guarantee 3 on the real thing: whole exports to Azurite through a proxy that lets requests go wrong.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{TimeDelta, Utc};
+use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
+use dicom_export::testing::{Call, FaultPlan, FaultySource};
+use dicom_export::{
+    ErrorKind, ErrorLogEntry, ExportDestination, ExportEngine, ExportSource, InstanceIdentifier,
+    MemorySource, NewOperation, Operation, OperationStatus, Retry,
+};
+
+use crate::azurite::{Azurite, Container};
+use crate::proxy::{Door, Fate, Proxy};
+use crate::{MIB, bytes};
+
+/// Small instances, an empty one, and two that are uploaded in blocks.
+fn archive() -> BTreeMap<InstanceIdentifier, Bytes> {
+    let sizes = (0..60).map(|n| n * 700).chain([9 * MIB, 17 * MIB]);
+    let instances = sizes
+        .enumerate()
+        .map(|(n, size)| (format!("1.2.{}/1.2.{}.1/1.2.3.{n}", n % 3, n % 3).parse().unwrap(), bytes(size)));
+    instances.collect()
+}
+
+struct Export {
+    container: Container<'static>,
+    proxy: Proxy,
+    engine: ExportEngine,
+    archive: BTreeMap<InstanceIdentifier, Bytes>,
+}
+
+impl Export {
+    async fn new(retry: Duration, reading: FaultPlan) -> Self {
+        let azurite = Azurite::shared();
+        let (container, archive) = (azurite.container().await, archive());
+        let source: MemorySource = archive.clone().into_iter().collect();
+        let engine = ExportEngine::builder(FaultySource::new(Arc::new(source), reading))
+            .destination(
+                ExportDestination::AZURE_BLOB,
+                AzureBlobProvider::new(AzureBlobPolicy::development()),
+            )
+            .batch_size(20)
+            .retry(Retry::for_up_to(retry))
+            .build()
+            .unwrap();
+        Self { container, proxy: Proxy::before(azurite.port()).await, engine, archive }
+    }
+
+    /// The container through the proxy, with a SAS that may only write and is not like the one before.
+    fn destination(&self, hours: i64) -> ExportDestination {
+        let url = self.container.sas_url_until("w", Utc::now() + TimeDelta::hours(hours));
+        ExportDestination::azure_blob(&self.proxy.through(&url))
+    }
+
+    async fn run(&self, destination: ExportDestination) -> Operation {
+        let new = NewOperation::new(ExportSource::Everything, destination);
+        let id = self.engine.start(new).await.unwrap().operation_id;
+        self.engine.wait(id).await.unwrap()
+    }
+
+    /// Nothing was skipped and nothing is cut: all of it is there, or what was counted at least.
+    async fn hold(&self, ended: &Operation) {
+        assert_eq!(ended.results.skipped, 0, "{ended:?}");
+        assert_eq!(self.log(ended).await, []);
+        let blobs = self.container.list().await;
+        let mut there = 0;
+        for (id, bytes) in &self.archive {
+            let name = format!("{}/results/{id}.dcm", ended.operation_id);
+            if ended.status == OperationStatus::Completed || blobs.contains_key(&name) {
+                let blob = self.container.get(&name).await.unwrap_or_else(|| panic!("{id} is not there"));
+                assert!(blob.bytes == bytes, "{id} is not whole");
+                assert_eq!(blob.content_type, "application/dicom");
+                there += 1;
+            }
+        }
+        assert!(ended.results.exported <= there, "{ended:?} of {there}");
+        if ended.status == OperationStatus::Completed {
+            assert_eq!(ended.results.exported as usize, self.archive.len());
+        }
+    }
+
+    async fn log(&self, ended: &Operation) -> Vec<ErrorLogEntry> {
+        let log = self.container.get(&format!("{}/errors.log", ended.operation_id)).await.unwrap();
+        let text = std::str::from_utf8(&log.bytes).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+/// Of so many requests one meets this, by chance, and each of the first few; gives how many have.
+fn let_some(proxy: &Proxy, fate: Fate, one_in: u64) -> Arc<AtomicUsize> {
+    let met = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&met);
+    // Whichever request has a number, the outcome is the same.
+    proxy.decide(move |number, _| {
+        if number >= 4 && fastrand::Rng::with_seed(number as u64).u64(..one_in) > 0 {
+            return Fate::Passes;
+        }
+        count.fetch_add(1, SeqCst);
+        fate
+    });
+    met
+}
+
+#[tokio::test]
+#[ignore = "needs Azurite: tests/run.sh"]
+async fn passing_trouble_costs_nothing_but_time() {
+    let busy = Fate::Answered("503 Busy\r\nx-ms-error-code: ServerBusy");
+    let busy_for = Fate::Answered("503 Busy\r\nx-ms-error-code: ServerBusy\r\nretry-after: 1");
+    let failed = Fate::Answered("500 Failed\r\nx-ms-error-code: InternalError");
+    let fates = [(busy, 4), (busy_for, 40), (failed, 4), (Fate::Cut, 5), (Fate::AnswerLost, 4)];
+    let exports = fates.map(async |(fate, one_in)| {
+        let export = Export::new(Duration::from_secs(60), FaultPlan::new(0)).await;
+        let met = let_some(&export.proxy, fate, one_in);
+        let ended = export.run(export.destination(1)).await;
+        assert_eq!(ended.status, OperationStatus::Completed, "{fate:?}: {:?}", ended.error);
+        export.hold(&ended).await;
+        let met = met.load(SeqCst);
+        assert!(met >= 4, "{fate:?} was met {met} times");
+    });
+    futures::future::join_all(exports).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Azurite: tests/run.sh"]
+async fn lines_are_in_the_log_although_answers_are_lost() {
+    let reading = FaultPlan::new(4).fails_for_good([Call::Open], 0.3, [ErrorKind::Unreadable]);
+    let export = Export::new(Duration::from_secs(60), reading).await;
+    let_some(&export.proxy, Fate::AnswerLost, 3);
+    let ended = export.run(export.destination(1)).await;
+    assert_eq!(ended.status, OperationStatus::Completed, "{:?}", ended.error);
+    let (exported, skipped) = (ended.results.exported as usize, ended.results.skipped as usize);
+    assert!(skipped > 0 && exported + skipped == export.archive.len(), "{ended:?}");
+    let mut logged: Vec<_> =
+        export.log(&ended).await.iter().map(|line| line.identifier().to_owned()).collect();
+    logged.sort_unstable();
+    logged.dedup();
+    assert_eq!(logged.len(), skipped);
+    let blobs = export.container.list().await;
+    for id in export.archive.keys() {
+        let is_there = blobs.contains_key(&format!("{}/results/{id}.dcm", ended.operation_id));
+        assert_ne!(is_there, logged.contains(&id.to_string()), "{id}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Azurite: tests/run.sh"]
+async fn a_destination_that_is_down_for_a_while_is_waited_for() {
+    let export = Export::new(Duration::from_secs(60), FaultPlan::new(0)).await;
+    let destination = export.destination(1);
+    let outage = async {
+        export.proxy.seen(25).await;
+        export.proxy.set(Door::Shut);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        export.proxy.set(Door::Open);
+    };
+    let (ended, ()) = futures::future::join(export.run(destination), outage).await;
+    assert_eq!(ended.status, OperationStatus::Completed, "{:?}", ended.error);
+    export.hold(&ended).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Azurite: tests/run.sh"]
+async fn a_destination_that_stays_down_fails_the_operation_which_is_then_resumed() {
+    let export = Export::new(Duration::from_secs(1), FaultPlan::new(0)).await;
+    let (first, second) = (export.destination(1), export.destination(2));
+    let outage = async {
+        export.proxy.seen(25).await;
+        export.proxy.set(Door::Shut);
+    };
+    let (failed, ()) = futures::future::join(export.run(first), outage).await;
+    assert_eq!(failed.status, OperationStatus::Failed);
+    assert_eq!(failed.error.as_ref().unwrap().code, "unavailable");
+    export.hold(&failed).await;
+
+    // Not even started while it is down.
+    let refused = export.engine.resume(failed.operation_id, Some(second.clone().into())).await;
+    assert_eq!(refused.unwrap_err().pointer(), Some("/destination"));
+    export.proxy.set(Door::Open);
+    export.engine.resume(failed.operation_id, Some(second.into())).await.unwrap();
+    let ended = export.engine.wait(failed.operation_id).await.unwrap();
+    assert_eq!(ended.status, OperationStatus::Completed, "{:?}", ended.error);
+    export.hold(&ended).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Azurite: tests/run.sh"]
+async fn a_credential_that_is_refused_from_some_time_on_is_replaced() {
+    let export = Export::new(Duration::from_secs(60), FaultPlan::new(0)).await;
+    let expiry = |destination: &ExportDestination| {
+        let uri = destination.expose_settings()["blobContainerUri"].as_str().unwrap();
+        uri.split('&').find(|part| part.starts_with("se=")).unwrap().to_owned()
+    };
+    let (first, second) = (export.destination(1), export.destination(2));
+    let refused = expiry(&first);
+    assert_ne!(refused, expiry(&second));
+    export.proxy.decide(move |number, head| match number > 30 && head.contains(&refused) {
+        true => Fate::Answered("403 Refused\r\nx-ms-error-code: AuthenticationFailed"),
+        false => Fate::Passes,
+    });
+    let failed = export.run(first.clone()).await;
+    assert_eq!(failed.status, OperationStatus::Failed);
+    assert_eq!(failed.error.as_ref().unwrap().code, "unauthorized");
+    export.hold(&failed).await;
+
+    // The same one again will not do.
+    let refused = export.engine.resume(failed.operation_id, Some(first.into())).await;
+    assert_eq!(refused.unwrap_err().pointer(), Some("/destination"));
+    export.engine.resume(failed.operation_id, Some(second.into())).await.unwrap();
+    let ended = export.engine.wait(failed.operation_id).await.unwrap();
+    assert_eq!(ended.status, OperationStatus::Completed, "{:?}", ended.error);
+    export.hold(&ended).await;
+}
