@@ -22,4 +22,5 @@ left_out! {
     object_store needs "object_store" "testing";
     orthanc needs "azure" "dicomweb" "testing";
     redb needs "redb" "testing";
+    soak needs "azure" "testing";
 }
