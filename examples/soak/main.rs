@@ -22,7 +22,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use self::load::Load;
 use self::memory::Watch;
@@ -42,7 +42,7 @@ const GROWTH: u64 = 16 << 20;
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Longer than anything here takes that ends at all.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 fn main() -> Outcome<ExitCode> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -72,13 +72,15 @@ async fn soak(address: &str, long: Duration) -> Outcome<Vec<String>> {
         sleep(long / 2).await;
         watch.halfway();
         sleep(long / 2).await;
+        // A machine that is slow needs longer for the least that has to happen.
+        load.has_shown_enough().await;
     };
     let mut faults = Vec::new();
     tokio::select! {
         outcome = load.run(long + PATIENCE) => outcome?,
         outcome = watch.keep() => outcome?,
         outcome = report(&load, &watch, began, long / 4) => outcome?,
-        () = halfway => {}
+        _ = timeout(long + PATIENCE, halfway) => {}
     }
     writeln!(std::io::stdout(), "{:4} s  {load}", began.elapsed().as_secs())?;
 
