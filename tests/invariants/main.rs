@@ -17,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 /// What a run without a number tries: some seconds' worth.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 1_000;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
