@@ -20,5 +20,6 @@ left_out! {
     http needs "azure" "fs" "http" "testing";
     object_store needs "object_store" "testing";
     orthanc needs "azure" "dicomweb" "testing";
+    privacy needs "azure" "dicomweb" "fs" "http" "redb" "testing";
     redb needs "redb" "testing";
 }
