@@ -17,6 +17,7 @@ left_out! {
     conformance needs "fs" "object_store" "testing";
     dicomweb needs "dicomweb" "testing";
     directory needs "fs" "testing";
+    hostile needs "azure" "dicomweb" "fs" "http" "redb" "testing";
     http needs "azure" "fs" "http" "testing";
     object_store needs "object_store" "testing";
     orthanc needs "azure" "dicomweb" "testing";

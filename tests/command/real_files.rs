@@ -78,7 +78,7 @@ pub(crate) fn lasting(container: &Container<'_>) -> String {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn a_write_only_sas_brings_the_archive_into_a_container_byte_for_byte() {
+async fn guarantee_1_and_2_a_write_only_sas_brings_the_archive_byte_for_byte() {
     let container = Azurite::shared().container().await;
     let outcome = Export::of(&archive().root).to(&lasting(&container)).run().await;
     assert_whole(&container, &outcome).await;
