@@ -51,19 +51,25 @@ fn of_file(file: &PathBuf, module: &str) -> BTreeSet<Held> {
     let functions = text.lines().filter_map(|line| {
         let line = line.trim_start().trim_start_matches("pub(crate) ").trim_start_matches("async ");
         let name = line.strip_prefix("fn ")?.split(['(', '<']).next()?;
-        name.starts_with("guarantee_").then(|| name.to_owned())
+        (name.starts_with("guarantee_") || name.starts_with("guarantees_")).then(|| name.to_owned())
     });
-    // guarantee_1_and_2_…
-    let numbered = functions.flat_map(|name| {
-        let words = name.split('_').skip(1).map(str::to_owned).collect::<Vec<_>>();
-        let numbers = words.into_iter().take_while(|word| word == "and" || word.parse::<u32>().is_ok());
-        let test = format!("{module}::{name}");
-        numbers
-            .filter_map(|word| word.parse().ok())
-            .map(move |number| (number, test.clone()))
-            .collect::<Vec<_>>()
-    });
-    numbered.collect()
+    functions
+        .flat_map(|name| numbers(&name).into_iter().map(move |at| (at, format!("{module}::{name}"))))
+        .collect()
+}
+
+/// The numbers in `guarantee_1_and_2_…` and `guarantees_1_to_5_and_8_…`.
+fn numbers(name: &str) -> BTreeSet<u32> {
+    let (mut numbers, mut range) = (BTreeSet::new(), None);
+    for word in name.split('_').skip(1) {
+        match (word, word.parse::<u32>()) {
+            ("to", _) => range = numbers.last().copied(),
+            (_, Ok(number)) => numbers.extend(range.take().unwrap_or(number)..=number),
+            ("and", _) => {}
+            _ => break,
+        }
+    }
+    numbers
 }
 
 #[test]

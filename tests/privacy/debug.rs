@@ -35,20 +35,28 @@ const TOKEN: &str = "canary-bearer-token-which-is-as-long-as-tokens-are";
 const PASSWORD: &str = "canary-password";
 
 /// Those that cannot hold any of it: numbers, times, UIDs, fixed words, and what is public by contract (messages,
-/// names of blobs, a host's context).
+/// names of blobs, a host's context). Wrappers show what they wrap.
 const HARMLESS: &[&str] = &[
     "Addressing",
     "AllowAll",
     "ApiVersion",
     "BatchDone",
     "BlobPath",
+    "Call",
     "Concurrency",
     "ConfiguredBaseUrl",
     "DicomIdentifier",
     "DirectoryReport",
+    "DroppingSink",
     "ErrorKind",
     "ErrorLogEntry",
     "ExportResults",
+    "FaultPlan",
+    "FaultyOperationStore",
+    "FaultySecretStore",
+    "FaultySink",
+    "FaultySource",
+    "GeneratedSource",
     "Identifiers",
     "InstanceIdentifier",
     "Lease",
@@ -65,6 +73,7 @@ const HARMLESS: &[&str] = &[
     "Retry",
     "SinkQuirks",
     "Stored",
+    "StreamFault",
     "Timestamp",
     "Totals",
     "Uid",
