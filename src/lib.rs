@@ -71,6 +71,7 @@
 //! | `redb` | | `RedbOperationStore`: operations in one durable file |
 //! | `testing` | | `testing`: conformance suites for the traits, faults on a seed, and DICOM fixtures |
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![forbid(unsafe_code)]
 // Examples, tests and benches may stop where a library must not.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 

@@ -5,11 +5,14 @@
 
 #[path = "../support/azurite.rs"]
 mod azurite;
+#[path = "../support/canary.rs"]
+mod canary;
 #[path = "../support/proxy.rs"]
 mod proxy;
 
 mod archive;
 mod durability;
+mod privacy;
 mod process;
 mod real_files;
 mod refusals;

@@ -30,7 +30,7 @@ pub(crate) struct Outcome {
 }
 
 /// Where cargo puts examples: beside the folder of this test.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let program = test.ancestors().nth(2).unwrap().join("examples/export");
     assert!(
