@@ -97,7 +97,7 @@ mod timestamp;
 #[cfg(feature = "dicom")]
 pub use dicom_object;
 pub use engine::{
-    BatchDone, ExportEngine, ExportEngineBuilder, ExportObserver, ExportService, NewOperation,
+    BatchDone, Checksums, ExportEngine, ExportEngineBuilder, ExportObserver, ExportService, NewOperation,
     OperationRecord, Progress, Target,
 };
 pub use error::{Error, ErrorKind, Result};

@@ -102,7 +102,8 @@ fn engine(args: &Args, source: &Source) -> dicom_export::Result<ExportEngine> {
         false => AzureBlobPolicy::new(),
     };
     let mut builder = ExportEngine::builder(source.instances())
-        .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy));
+        .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy))
+        .checksums(args.checksums);
     if let Some(transfers) = args.concurrency {
         builder = builder.concurrency(Concurrency::Fixed(transfers));
     }

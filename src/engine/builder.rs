@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::engine::checks::{Checks, Checksums};
 use crate::engine::{ExportEngine, ExportObserver};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Concurrency, Retry};
@@ -31,6 +32,7 @@ pub(crate) struct Knobs {
     pub(crate) checkpoint_every: Duration,
     pub(crate) lease: Duration,
     pub(crate) retention: Duration,
+    pub(crate) checks: Checks,
 }
 
 impl ExportEngineBuilder {
@@ -49,6 +51,7 @@ impl ExportEngineBuilder {
                 checkpoint_every: Duration::from_secs(1),
                 lease: Duration::from_secs(15),
                 retention: Duration::from_secs(7 * 24 * 3600),
+                checks: Checks::default(),
             },
         }
     }
@@ -128,6 +131,12 @@ impl ExportEngineBuilder {
     /// How long ended operations are remembered. Default: 7 days. What they exported stays.
     pub fn retention(mut self, age: Duration) -> Self {
         self.knobs.retention = age;
+        self
+    }
+
+    /// Whether what the destination says it stored is compared with what it was sent. Default: [`Checksums::Sent`].
+    pub fn checksums(mut self, checksums: Checksums) -> Self {
+        self.knobs.checks.checksums = checksums;
         self
     }
 

@@ -2,6 +2,7 @@
 
 mod admission;
 mod builder;
+mod checks;
 mod copy;
 mod expiry;
 mod guard;
@@ -30,6 +31,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 pub use self::builder::ExportEngineBuilder;
+pub use self::checks::Checksums;
 pub use self::observer::{BatchDone, ExportObserver};
 pub use self::progress::Progress;
 pub use self::service::{ExportService, NewOperation, OperationRecord, Target};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use crate::engine::checks::{Checks, Checksums};
 use crate::engine::copy::{Copied, Copies};
 use crate::engine::guard::guard;
 use crate::engine::observer::{BatchDone, ExportObserver};
@@ -43,6 +44,7 @@ pub(crate) struct Transfers {
     pub(crate) counters: Arc<Counters>,
     pub(crate) backlog: Backlog,
     pub(crate) copies: Copies,
+    pub(crate) checks: Checks,
 }
 
 /// What became of a batch: small, whatever the batch holds, but for the lines of what failed.
@@ -123,6 +125,9 @@ impl Transfers {
     /// Has an instance copied, or else opens and puts it, until it is there, is skipped, or fails the operation.
     async fn transfer_now(&self, instance: &Instance) -> Result<Transferred> {
         let path = BlobPath::instance(self.operation.id, instance.identifier());
+        if self.checks.need_streaming() {
+            return self.stream(instance, &path).await;
+        }
         match self.copy(instance, &path).await? {
             Copied::Done(stored) => Ok(Transferred::Exported(stored)),
             Copied::NotTried => self.stream(instance, &path).await,
@@ -138,7 +143,8 @@ impl Transfers {
 
     async fn stream(&self, instance: &Instance, path: &BlobPath) -> Result<Transferred> {
         let window = self.budget.acquire(self.sink.window(instance.size())).await;
-        let upload = Upload::shared(window.bytes(), Arc::clone(&self.writing), Arc::clone(&self.limiter));
+        let upload = Upload::shared(window.bytes(), Arc::clone(&self.writing), Arc::clone(&self.limiter))
+            .with_checksums(self.checks.checksums != Checksums::Off);
         let mut trials = Trials::default();
         loop {
             let (verdict, error) = match self.source.open(instance).await {
