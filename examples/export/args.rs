@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use dicom_export::{Checksums, DicomIdentifier, ExportDestination, ExportSource, OperationId};
+use dicom_export::{Checksums, DicomIdentifier, ExportDestination, ExportSource, IdentityCheck, OperationId};
 use lexopt::prelude::*;
 use serde_json::json;
 
@@ -34,6 +34,9 @@ options:
   --retry-for SECONDS              how long passing trouble is retried (600)
   --checksums off|sent|always      compare what the destination says it stored with what it was sent (sent); always:
                                    and let it copy nothing by itself
+  --check-identity off|warn|enforce
+                                   compare each instance with the UIDs that it is listed with (off)
+  --receipt                        write manifest.jsonl, which the example verify checks a container against
   --state FILE                     keep the operation here, so that it can be resumed (feature redb)
   --resume OPERATION_ID|last       go on with an operation of the state file; source and destination are given again
   --quiet                          no progress bar
@@ -52,6 +55,8 @@ pub(crate) struct Args {
     pub(crate) memory: Option<u64>,
     pub(crate) retry_for: Option<Duration>,
     pub(crate) checksums: Checksums,
+    pub(crate) identity: IdentityCheck,
+    pub(crate) receipt: bool,
     pub(crate) quiet: bool,
     pub(crate) state: Option<PathBuf>,
     pub(crate) resume: Option<Resume>,
@@ -86,7 +91,8 @@ impl Args {
         let (mut concurrency, mut memory, mut retry_for) = (None, None, None);
         let (mut development, mut quiet) = (false, false);
         let (mut state, mut resume) = (None, None);
-        let mut checksums = Checksums::default();
+        let (mut checksums, mut identity, mut receipt) =
+            (Checksums::default(), IdentityCheck::default(), false);
         while let Some(argument) = parser.next().map_err(unparsed)? {
             match argument {
                 Long("help") | Short('h') => return Ok(None),
@@ -112,6 +118,15 @@ impl Args {
                         [("off", Checksums::Off), ("sent", Checksums::Sent), ("always", Checksums::Always)];
                     checksums = choice(&mut parser, "--checksums", choices)?;
                 }
+                Long("check-identity") => {
+                    let choices = [
+                        ("off", IdentityCheck::Off),
+                        ("warn", IdentityCheck::Warn),
+                        ("enforce", IdentityCheck::Enforce),
+                    ];
+                    identity = choice(&mut parser, "--check-identity", choices)?;
+                }
+                Long("receipt") => receipt = true,
                 Long("state") => state = Some(PathBuf::from(parser.value().map_err(text)?)),
                 Long("resume") => {
                     resume = Some(match string(&mut parser, "--resume")?.as_str() {
@@ -154,6 +169,8 @@ impl Args {
             memory,
             retry_for,
             checksums,
+            identity,
+            receipt,
             quiet,
             state,
             resume,

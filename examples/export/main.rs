@@ -103,7 +103,9 @@ fn engine(args: &Args, source: &Source) -> dicom_export::Result<ExportEngine> {
     };
     let mut builder = ExportEngine::builder(source.instances())
         .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy))
-        .checksums(args.checksums);
+        .checksums(args.checksums)
+        .identity_check(args.identity)
+        .receipt(args.receipt);
     if let Some(transfers) = args.concurrency {
         builder = builder.concurrency(Concurrency::Fixed(transfers));
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::inner::Inner;
+use crate::engine::lines::logs;
 use crate::engine::service::{NewOperation, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Retrier, Retry};
@@ -38,6 +39,7 @@ impl Inner {
             destination: StoredDestination::new("", "", serde_json::Value::Null, false),
             error_href: String::new(),
             context,
+            receipt: self.knobs.receipt,
         };
         self.sources.open(&spec).await?;
         let Tried { destination, secret, sink } = self.try_target(&spec, target, None).await?;
@@ -105,7 +107,7 @@ impl Inner {
         }
     }
 
-    /// Checks a target, which has to be the container that the operation began in, and leaves an empty log there.
+    /// Checks a target, which has to be the container that the operation began in, and leaves empty logs there.
     /// Nothing is sent anywhere else.
     async fn try_target(
         &self,
@@ -148,8 +150,9 @@ impl Inner {
         };
         let budget = self.knobs.retry.budget.min(PREPARE_FOR);
         let retrier = Retrier::new(Retry { budget, ..self.knobs.retry.clone() });
-        let log = BlobPath::error_log(spec.id);
-        retrier.run(|| tried.sink.prepare(&log)).await.map_err(unusable)?;
+        for log in logs(spec) {
+            retrier.run(|| tried.sink.prepare(&log)).await.map_err(unusable)?;
+        }
         Ok(tried)
     }
 

@@ -1,4 +1,6 @@
-//! What is checked of each instance besides its length: [`Checksums`].
+//! What is checked of each instance besides its length: [`Checksums`], and [its head](HeadCheck).
+
+use crate::engine::identity::HeadCheck;
 
 /// Whether what the destination says it stored is compared with what it was sent.
 ///
@@ -23,11 +25,12 @@ pub enum Checksums {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Checks {
     pub(crate) checksums: Checksums,
+    pub(crate) head: Option<HeadCheck>,
 }
 
 impl Checks {
     /// Whether something is asked that a copy at the destination could not give.
     pub(crate) fn need_streaming(&self) -> bool {
-        self.checksums == Checksums::Always
+        self.checksums == Checksums::Always || self.head.is_some()
     }
 }
