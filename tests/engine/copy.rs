@@ -277,10 +277,15 @@ async fn a_copy_of_another_length_is_a_fault() {
 async fn what_has_to_be_checked_is_streamed() {
     let held = Arc::new(archive(10));
     let (source, sink) = (Signing::over(&held), Copying::from(&held, |_| Answer::Copied));
-    for (checksums, copied) in [(Checksums::Always, 0), (Checksums::Sent, 10), (Checksums::Off, 20)] {
-        let ended = export_with(&source, &sink, |engine| engine.checksums(checksums)).await;
+    for (checksums, receipt, copied, streamed) in [
+        (Checksums::Always, false, 0, 10),
+        (Checksums::Sent, true, 0, 20),
+        (Checksums::Sent, false, 10, 20),
+        (Checksums::Off, false, 20, 20),
+    ] {
+        let ended = export_with(&source, &sink, |engine| engine.checksums(checksums).receipt(receipt)).await;
         assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 10));
-        assert_eq!(counts(&source, &sink), (copied, copied, 10, 10), "{checksums:?}");
+        assert_eq!(counts(&source, &sink), (copied, copied, streamed, streamed), "{checksums:?}");
     }
 }
 
