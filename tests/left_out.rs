@@ -19,6 +19,7 @@ left_out! {
     directory needs "fs" "testing";
     http needs "azure" "fs" "http" "testing";
     identity needs "testing";
+    invariants needs "fs" "object_store" "testing";
     object_store needs "object_store" "testing";
     orthanc needs "azure" "dicomweb" "testing";
     redb needs "redb" "testing";
