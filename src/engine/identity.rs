@@ -34,7 +34,7 @@ pub enum IdentityCheck {
 
 impl ExportEngineBuilder {
     /// Whether an instance is compared with the identifier that it is listed under. Default: [`IdentityCheck::Off`].
-    /// It costs some 20 µs an instance.
+    /// It costs microseconds an instance: over 4,000 CT slices less than the noise.
     pub fn identity_check(mut self, check: IdentityCheck) -> Self {
         self.knobs.checks.head = match check {
             IdentityCheck::Off => None,
