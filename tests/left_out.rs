@@ -19,6 +19,7 @@ left_out! {
     directory needs "fs" "testing";
     hostile needs "azure" "dicomweb" "fs" "http" "redb" "testing";
     http needs "azure" "fs" "http" "testing";
+    identity needs "testing";
     invariants needs "fs" "object_store" "testing";
     object_store needs "object_store" "testing";
     orthanc needs "azure" "dicomweb" "testing";

@@ -17,6 +17,7 @@ mod process;
 mod real_files;
 mod refusals;
 mod stops;
+mod verify;
 
 /// The signature of a container URI or a connection string with a SAS, as it stands there and decoded.
 fn signatures(text: &str) -> [String; 2] {

@@ -80,7 +80,7 @@ async fn guarantee_6_the_progress_bar_shows_no_secret_no_name_and_no_path() {
     for (uri, code, shows) in [(&uri, 0, "instances/s"), (&forged, 2, "error: ")] {
         let terminal = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
         let mut command = Command::new("python3");
-        command.args(["-c", terminal]).arg(program()).arg("--source").arg(root);
+        command.args(["-c", terminal]).arg(program("export")).arg("--source").arg(root);
         command.args(["--development", "--retry-for", "1", "--destination", uri]);
         command.env_remove("RUST_LOG").env("TERM", "xterm").env_remove("NO_COLOR").stdin(Stdio::null());
         let said = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
