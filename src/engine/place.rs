@@ -114,6 +114,7 @@ impl Place {
             counters: Arc::new(Counters::starting_at(&ledger.checkpoint.totals)),
             backlog: Backlog::new(2 * concurrency),
             copies: Copies::default(),
+            checks: knobs.checks.clone(),
         };
         let run = Run {
             transfers: Arc::new(transfers),

@@ -14,6 +14,7 @@ mod conformance;
 mod copy;
 mod faults;
 mod identity;
+mod integrity;
 mod lost_answers;
 mod outages;
 mod put;

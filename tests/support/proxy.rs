@@ -1,8 +1,9 @@
-//! A door before a server: it counts and names the requests that go through, and holds them up, shuts or lets some go
-//! wrong when told.
+//! A door before a server: it counts and names the requests that go through, holds them up, damages them, lets some go
+//! wrong or shuts when told.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -48,6 +49,8 @@ struct Shared {
     count: watch::Sender<usize>,
     door: watch::Sender<Door>,
     fates: Mutex<Arc<Fates>>,
+    /// So many bodies for instances are still to be damaged.
+    damage: AtomicUsize,
 }
 
 impl Proxy {
@@ -60,6 +63,7 @@ impl Proxy {
             count: watch::Sender::new(0),
             door: watch::Sender::new(Door::Open),
             fates: Mutex::new(Arc::new(|_, _| Fate::Passes)),
+            damage: AtomicUsize::new(0),
         });
         let mut tasks = JoinSet::new();
         let serving = Arc::clone(&shared);
@@ -94,6 +98,16 @@ impl Proxy {
     /// What becomes of requests from now on.
     pub(crate) fn decide(&self, fates: impl Fn(usize, &str) -> Fate + Send + Sync + 'static) {
         *self.shared.fates.lock().unwrap() = Arc::new(fates);
+    }
+
+    /// Of the next so many requests for instances one bit arrives wrong.
+    pub(crate) fn damage(&self, requests: usize) {
+        self.shared.damage.store(requests, SeqCst);
+    }
+
+    /// How many are still to be damaged.
+    pub(crate) fn undamaged(&self) -> usize {
+        self.shared.damage.load(SeqCst)
     }
 
     /// Every request so far, as `<method> <path>`.
@@ -157,7 +171,15 @@ impl Shared {
             match fates(number, &head) {
                 Fate::Passes => {
                     server.write_all(head.as_bytes()).await?;
-                    tokio::io::copy(&mut body, &mut server).await?;
+                    let damaged = |left: usize| left.checked_sub(1);
+                    if held && length > 0 && self.damage.fetch_update(SeqCst, SeqCst, damaged).is_ok() {
+                        let mut whole = vec![0; length as usize];
+                        body.read_exact(&mut whole).await?;
+                        whole[length as usize / 2] ^= 1;
+                        server.write_all(&whole).await?;
+                    } else {
+                        tokio::io::copy(&mut body, &mut server).await?;
+                    }
                 }
                 Fate::Answered(answer) => {
                     tokio::io::copy(&mut body, &mut tokio::io::sink()).await?;
