@@ -5,7 +5,7 @@ use std::process::Command;
 
 #[test]
 #[ignore = "takes half a minute, and the built example: tests/run.sh"]
-fn twenty_operations_at_once_hold() {
+fn guarantee_5_twenty_operations_at_once_hold() {
     // Cargo puts examples beside the folder of this test.
     let test = std::env::current_exe().unwrap();
     let program = test.ancestors().nth(2).unwrap().join("examples/soak");

@@ -108,7 +108,7 @@ fn let_some(proxy: &Proxy, fate: Fate, one_in: u64) -> Arc<AtomicUsize> {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn passing_trouble_costs_nothing_but_time() {
+async fn guarantee_3_passing_trouble_costs_nothing_but_time() {
     let busy = Fate::Answered("503 Busy\r\nx-ms-error-code: ServerBusy");
     let busy_for = Fate::Answered("503 Busy\r\nx-ms-error-code: ServerBusy\r\nretry-after: 1");
     let failed = Fate::Answered("500 Failed\r\nx-ms-error-code: InternalError");
@@ -149,7 +149,7 @@ async fn lines_are_in_the_log_although_answers_are_lost() {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn a_destination_that_is_down_for_a_while_is_waited_for() {
+async fn guarantee_3_a_destination_that_is_down_for_a_while_is_waited_for() {
     let export = Export::new(Duration::from_secs(60), FaultPlan::new(0)).await;
     let destination = export.destination(1);
     let outage = async {
@@ -165,7 +165,7 @@ async fn a_destination_that_is_down_for_a_while_is_waited_for() {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn a_destination_that_stays_down_fails_the_operation_which_is_then_resumed() {
+async fn guarantee_3_a_destination_that_stays_down_fails_the_operation_which_is_then_resumed() {
     let export = Export::new(Duration::from_secs(1), FaultPlan::new(0)).await;
     let (first, second) = (export.destination(1), export.destination(2));
     let outage = async {
@@ -189,7 +189,7 @@ async fn a_destination_that_stays_down_fails_the_operation_which_is_then_resumed
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn a_credential_that_is_refused_from_some_time_on_is_replaced() {
+async fn guarantee_3_a_credential_that_is_refused_from_some_time_on_is_replaced() {
     let export = Export::new(Duration::from_secs(60), FaultPlan::new(0)).await;
     let expiry = |destination: &ExportDestination| {
         let uri = destination.expose_settings()["blobContainerUri"].as_str().unwrap();
