@@ -68,7 +68,7 @@ use crate::store::OperationKey;
 /// ```
 #[derive(Clone)]
 pub struct ExportEngine {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 impl ExportEngine {
@@ -83,13 +83,15 @@ impl ExportEngine {
     }
 
     fn assemble(builder: ExportEngineBuilder) -> Self {
-        let ExportEngineBuilder { sources, destinations, store, secrets, observer, knobs } = builder;
+        let ExportEngineBuilder { sources, destinations, store, secrets, has_own_secrets, observer, knobs } =
+            builder;
         let budget = ByteBudget::new(knobs.memory);
         let inner = Inner {
             sources,
             destinations,
             store,
             secrets,
+            has_own_secrets,
             observer,
             knobs,
             budget,
@@ -322,6 +324,7 @@ impl ExportService for ExportEngine {
 impl fmt::Debug for ExportEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ExportEngine")
+            .field("has_own_secrets", &self.inner.has_own_secrets)
             .field("knobs", &self.inner.knobs)
             .field("running", &self.inner.running().len())
             .finish_non_exhaustive()
