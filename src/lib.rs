@@ -69,6 +69,7 @@
 //! | `dicomweb` | | `DicomWebSource`: any DICOMweb server |
 //! | `http` | | `http`: the API as an axum router, its OpenAPI document, and a guide to adding it to a server |
 //! | `redb` | | `RedbOperationStore`: operations in one durable file |
+//! | `restate` | | `restate`: the same export over many workers, on a Restate server |
 //! | `testing` | | `testing`: conformance suites for the traits, and DICOM fixtures |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Examples, tests and benches may stop where a library must not.
@@ -85,6 +86,8 @@ mod json;
 mod layout;
 mod operation;
 mod request;
+#[cfg(feature = "restate")]
+pub mod restate;
 #[cfg(any(feature = "azure", feature = "dicomweb"))]
 mod retry_after;
 pub mod sink;

@@ -33,6 +33,13 @@ pub use self::builder::ExportEngineBuilder;
 pub use self::observer::{BatchDone, ExportObserver};
 pub use self::progress::Progress;
 pub use self::service::{ExportService, NewOperation, OperationRecord, Target};
+#[cfg(feature = "restate")]
+pub(crate) use self::{
+    admission::{Draft, Tried},
+    plan::{Batch, Planner, Prefix},
+    status::document,
+    transfer::{BatchOutcome, Transfers},
+};
 use crate::engine::inner::Inner;
 use crate::engine::place::Place;
 use crate::error::{Error, ErrorKind, Result};
