@@ -21,4 +21,5 @@ left_out! {
     object_store needs "object_store" "testing";
     orthanc needs "azure" "dicomweb" "testing";
     redb needs "redb" "testing";
+    restate needs "azure" "fs" "http" "restate" "testing";
 }

@@ -1,7 +1,6 @@
 //! A Restate server, and worker processes behind one port.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +11,12 @@ use dicom_export::{
     Operation, OperationId, restate,
 };
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::azurite::{ACCOUNT, Container, KEY};
 use crate::process::Process;
-use crate::server::Restate;
+use crate::server::{Restate, lasting_port};
 
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -32,7 +32,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// So many workers over a folder.
     pub(crate) async fn new(source: &Path, workers: usize, arguments: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = lasting_port();
         let restate = Restate::new().await;
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let folder = TempDir::new().unwrap();
@@ -44,8 +44,21 @@ impl Cluster {
         for number in 0..workers {
             cluster.listening(number).await;
         }
-        cluster.restate.register(&format!("http://127.0.0.1:{port}/")).await;
+        if workers > 0 {
+            cluster.restate.register(&format!("http://127.0.0.1:{port}/")).await;
+        }
         cluster
+    }
+
+    /// A worker in this process, made of this engine. It ends with what is given back.
+    pub(crate) async fn inner_worker(&self, engine: ExportEngineBuilder) -> JoinSet<()> {
+        let endpoint = restate::endpoint(engine.build().unwrap(), &self.restate.ingress).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let mut serving = JoinSet::new();
+        serving.spawn(endpoint.serve(listener, Duration::ZERO, std::future::pending()));
+        self.restate.register(&url).await;
+        serving
     }
 
     /// One more worker; gives its number.
@@ -72,16 +85,36 @@ impl Cluster {
         self.workers[number].take().unwrap().kill();
     }
 
-    pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/", self.port)
-    }
-
     fn log(&self, number: usize) -> PathBuf {
         self.folder.path().join(format!("worker-{number}.log"))
     }
 
     pub(crate) fn log_text(&self, number: usize) -> String {
         std::fs::read_to_string(self.log(number)).unwrap_or_default()
+    }
+
+    /// The batches that every worker has finished, each as often as it was.
+    pub(crate) fn all_finished(&self) -> Vec<u64> {
+        (0..self.workers.len()).flat_map(|number| self.batches(number, "batch done")).collect()
+    }
+
+    /// Waits until Restate knows of every batch that a worker has finished while a door is shut; gives those batches.
+    pub(crate) async fn settled(&self, batches: usize) -> BTreeSet<u64> {
+        let sql = "select count(*) as left from sys_invocation \
+                   where target_service_name = 'ExportBatch' and status <> 'completed'";
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let finished: BTreeSet<u64> = self.all_finished().into_iter().collect();
+            let left = self.restate.query(sql).await[0]["left"].as_u64().unwrap() as usize;
+            let again: BTreeSet<u64> = self.all_finished().into_iter().collect();
+            if finished == again && !finished.is_empty() && left + finished.len() == batches {
+                return finished;
+            }
+            if Instant::now() > deadline {
+                self.say(&format!("{left} left of {batches}, {} finished", finished.len()));
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// The batches that a worker has finished, or begun.

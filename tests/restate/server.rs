@@ -1,7 +1,9 @@
 //! A Restate server on ports of its own. `tests/run.sh` installs it.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -25,8 +27,8 @@ pub(crate) struct Restate {
 impl Restate {
     pub(crate) async fn new() -> Self {
         let folder = TempDir::new().unwrap();
-        let listeners: [_; 3] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [node, ingress, admin] = listeners.map(|listener| listener.local_addr().unwrap());
+        let [node, ingress, admin] =
+            std::array::from_fn(|_| SocketAddr::from(([127, 0, 0, 1], lasting_port())));
         let configuration = format!(
             r#"
             roles = ["http-ingress", "admin", "worker", "log-server", "metadata-server"]
@@ -106,6 +108,19 @@ impl Restate {
         }
     }
 
+    /// Kills an invocation, and returns when it is gone.
+    pub(crate) async fn kill_invocation(&self, id: &str) {
+        let url = format!("{}/invocations/{id}/kill", self.admin);
+        let answer = self.http.patch(url).send().await.unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+        let sql = format!("select id from sys_invocation where id = '{id}' and status <> 'completed'");
+        let deadline = Instant::now() + PATIENCE;
+        while !self.query(&sql).await.is_empty() {
+            assert!(Instant::now() < deadline, "the invocation is still there");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// The rows of an SQL query of the admin API.
     pub(crate) async fn query(&self, sql: &str) -> Vec<Value> {
         let request = self.http.post(format!("{}/query", self.admin)).header("accept", "application/json");
@@ -115,6 +130,18 @@ impl Restate {
         assert!(status.is_success(), "{sql}: {text}");
         let answer: Value = serde_json::from_str(&text).unwrap();
         answer["rows"].as_array().unwrap().clone()
+    }
+}
+
+/// A port that is free, and stays so while whoever listens there is started again: the system gives none of these to
+/// outgoing connections.
+pub(crate) fn lasting_port() -> u16 {
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(0..10_000)));
+    loop {
+        let port = 20_000 + NEXT.fetch_add(1, Relaxed) % 12_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 
