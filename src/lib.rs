@@ -138,3 +138,8 @@ mod readme {}
 #[cfg(all(doctest, feature = "redb"))]
 #[doc = include_str!("../docs/durability.md")]
 mod durability {}
+
+/// And of the page on Restate.
+#[cfg(all(doctest, feature = "azure", feature = "restate"))]
+#[doc = include_str!("../docs/restate.md")]
+mod on_restate {}

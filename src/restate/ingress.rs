@@ -49,7 +49,7 @@ impl Door {
         service: &str,
         key: &str,
         handler: &str,
-        body: &impl Serialize,
+        body: &(impl Serialize + Sync),
     ) -> Result<T> {
         let body = serde_json::to_vec(body).map_err(|cause| unreadable().with_source(cause))?;
         let path = format!("/restate/call/{service}/{key}/{handler}");

@@ -1,6 +1,7 @@
 //! A Restate server, and worker processes behind one port.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,10 +69,9 @@ impl Cluster {
         let test = std::env::current_exe().unwrap();
         let program = test.ancestors().nth(2).unwrap().join("examples/restate_worker");
         let listen = format!("127.0.0.1:{}", self.port);
-        let mut arguments: Vec<&dyn AsRef<std::ffi::OsStr>> =
-            vec![&"--source", &self.source, &"--development"];
-        arguments.extend([&"--listen" as &dyn AsRef<_>, &listen, &"--restate", &self.restate.ingress]);
-        arguments.extend(self.arguments.iter().map(|argument| argument as &dyn AsRef<_>));
+        let mut arguments = vec!["--source".as_ref(), self.source.as_os_str()];
+        let rest = ["--development", "--listen", &listen, "--restate", &self.restate.ingress];
+        arguments.extend(rest.into_iter().chain(self.arguments.iter().map(String::as_str)).map(OsStr::new));
         let env = [("RUST_LOG", "warn,dicom_export=debug"), ("NO_COLOR", "1")];
         self.workers.push(Some(Process::start(&program, &arguments, &self.log(number), &env)));
         number

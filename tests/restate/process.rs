@@ -19,18 +19,13 @@ pub(crate) struct Process {
 
 impl Process {
     /// What it writes to its standard error goes into `log`, after what is there.
-    pub(crate) fn start(
-        program: &Path,
-        arguments: &[&dyn AsRef<OsStr>],
-        log: &Path,
-        env: &[(&str, &str)],
-    ) -> Self {
+    pub(crate) fn start(program: &Path, arguments: &[&OsStr], log: &Path, env: &[(&str, &str)]) -> Self {
         assert!(program.exists(), "{} is not there: run tests/run.sh", program.display());
         let log = File::options().create(true).append(true).open(log).unwrap();
         let mut leash = Command::new("sh")
             .args(["-c", LEASH, "sh"])
             .arg(program)
-            .args(arguments.iter().map(|argument| argument.as_ref()))
+            .args(arguments)
             .envs(env.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

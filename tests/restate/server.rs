@@ -65,7 +65,7 @@ impl Restate {
         let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.tools/node_modules/@restatedev");
         let program = packages.join(platform()).join("bin/restate-server");
         let configuration = self.folder.path().join("restate.toml");
-        let arguments: [&dyn AsRef<std::ffi::OsStr>; 3] = [&"--no-logo", &"-c", &configuration];
+        let arguments = ["--no-logo".as_ref(), "-c".as_ref(), configuration.as_os_str()];
         let env = [("DO_NOT_TRACK", "1"), ("RUST_LOG", "warn")];
         self.process = Some(Process::start(&program, &arguments, &self.log(), &env));
         let deadline = Instant::now() + PATIENCE;
