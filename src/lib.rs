@@ -70,7 +70,7 @@
 //! | `http` | | `http`: the API as an axum router, its OpenAPI document, and a guide to adding it to a server |
 //! | `redb` | | `RedbOperationStore`: operations in one durable file |
 //! | `restate` | | `restate`: the same export over many workers, on a Restate server |
-//! | `testing` | | `testing`: conformance suites for the traits, and DICOM fixtures |
+//! | `testing` | | `testing`: conformance suites for the traits, faults on a seed, and DICOM fixtures |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Examples, tests and benches may stop where a library must not.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]

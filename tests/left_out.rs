@@ -18,6 +18,7 @@ left_out! {
     dicomweb needs "dicomweb" "testing";
     directory needs "fs" "testing";
     http needs "azure" "fs" "http" "testing";
+    invariants needs "fs" "object_store" "testing";
     object_store needs "object_store" "testing";
     orthanc needs "azure" "dicomweb" "testing";
     redb needs "redb" "testing";

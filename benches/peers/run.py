@@ -1,8 +1,8 @@
 """Uploads the same files to the same server with each tool in turn, and prints what each costs.
 
-Called by benches/peers.sh, which says how. A round runs every tool once (A B C A B C …), so that what slows the
-machine for a while slows all; ratios are taken within a round, and their median is quoted. `bare` runs twice a
-round: the second against the first is the noise.
+Called by benches/peers.sh, which says how. A round runs every tool once, each round beginning with the next one (A B C,
+B C A, …), so that what slows the machine for a while slows all; ratios are taken within a round, and their median is
+quoted. `bare` runs twice a round, as `bare` and as `again`: their ratio is the noise.
 """
 
 import argparse
@@ -127,7 +127,9 @@ def run(kind: str, options: argparse.Namespace, server: Server) -> dict[str, lis
     costs: dict[str, list[Cost]] = {tool: [] for tool in options.tools}
     print(f"\n{kind}: {files} files, {size / MIB:.0f} MiB", file=sys.stderr)
     for round_ in range(1, options.rounds + 1):
-        for tool in options.tools:
+        # Whoever comes first in a round pays for it: each does in turn.
+        first = (round_ - 1) % len(options.tools)
+        for tool in options.tools[first:] + options.tools[:first]:
             server.get("/stats")
             server.get(f"/limits?{options.limits}")
             cost = measure(*tools.command(tool, folder))

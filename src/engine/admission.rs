@@ -13,8 +13,8 @@ use crate::sink::{BlobSink, Secret};
 use crate::store::Checkpoint;
 use crate::timestamp::Timestamp;
 
-/// How long a destination's passing trouble may hold up a start.
-const PREPARE_FOR: Duration = Duration::from_secs(30);
+/// How long passing trouble of the destination or of a store may hold up a start, or the end.
+const BRIEFLY: Duration = Duration::from_secs(30);
 
 /// The destination type of an operation that was given an open sink.
 const OPEN_SINK: &str = "sink";
@@ -39,9 +39,11 @@ impl Inner {
     pub(super) async fn admit(&self, new: NewOperation) -> Result<Arc<OperationSpec>> {
         let Draft { spec, checkpoint, secret, sink } = self.draft(new).await?;
         // First the operation: one of this id that is there already keeps its secret.
-        self.store.create(&spec, &checkpoint).await?;
+        self.create(&spec, &checkpoint).await?;
         if let Err(error) = self.remember(&spec.destination, spec.id, secret, sink).await {
-            self.store.delete(spec.id).await?;
+            if let Err(error) = self.brief_retrier().run(|| self.store.delete(spec.id)).await {
+                tracing::warn!(kind = error.kind().as_str(), "a refused operation could not be deleted");
+            }
             return Err(error);
         }
         Ok(Arc::new(spec))
@@ -70,6 +72,25 @@ impl Inner {
         };
         checkpoint.warn_of_expiry(spec.destination.expires, None);
         Ok(Draft { spec, checkpoint, secret, sink })
+    }
+
+    /// Stores an operation, once, although the store's answer may be lost.
+    async fn create(&self, spec: &OperationSpec, checkpoint: &Checkpoint) -> Result<()> {
+        let retrier = self.brief_retrier();
+        match retrier.run(|| self.store.create(spec, checkpoint)).await {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let stored = retrier.run(|| self.store.spec(spec.id)).await?;
+                // Another operation of this id was accepted at another time.
+                if *stored == *spec { Ok(()) } else { Err(error) }
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// For what somebody waits for.
+    fn brief_retrier(&self) -> Retrier {
+        let budget = self.knobs.retry.budget.min(BRIEFLY);
+        Retrier::new(Retry { budget, ..self.knobs.retry.clone() })
     }
 
     /// Tries a resumed operation's new target, and keeps it instead of the old one.
@@ -114,7 +135,7 @@ impl Inner {
     /// Drops what must not outlive the operation's end.
     pub(crate) async fn forget(&self, id: OperationId) {
         self.open_sinks().remove(&id);
-        if let Err(error) = self.secrets.delete(id).await {
+        if let Err(error) = self.brief_retrier().run(|| self.secrets.delete(id)).await {
             tracing::warn!(kind = error.kind().as_str(), "an ended operation's secret could not be deleted");
         }
     }
@@ -160,10 +181,8 @@ impl Inner {
                 Tried { destination, secret: checked.secret, sink }
             }
         };
-        let budget = self.knobs.retry.budget.min(PREPARE_FOR);
-        let retrier = Retrier::new(Retry { budget, ..self.knobs.retry.clone() });
         let log = BlobPath::error_log(spec.id);
-        retrier.run(|| tried.sink.prepare(&log)).await.map_err(unusable)?;
+        self.brief_retrier().run(|| tried.sink.prepare(&log)).await.map_err(unusable)?;
         Ok(tried)
     }
 
@@ -178,7 +197,7 @@ impl Inner {
             self.open_sinks().insert(id, sink);
         }
         match secret {
-            Some(secret) => self.secrets.put(id, &secret).await,
+            Some(secret) => self.brief_retrier().run(|| self.secrets.put(id, &secret)).await,
             None => Ok(()),
         }
     }

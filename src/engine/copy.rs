@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::flow::Upload;
 use crate::layout::BlobPath;
 use crate::sink::Stored;
-use crate::source::Instance;
+use crate::source::{CopySource, Instance};
 
 /// After so many instances in a row that could be streamed and not copied, the rest of the run is streamed.
 const REFUSALS: u32 = 3;
@@ -56,14 +56,13 @@ impl Transfers {
     /// # Errors
     /// Those that fail the operation.
     pub(crate) async fn copy(&self, instance: &Instance, path: &BlobPath) -> Result<Copied> {
-        let upload = Upload::shared(0, Arc::clone(&self.writing), Arc::clone(&self.limiter));
         let mut trials = Trials::default();
         while self.copies.are_tried() {
             let (verdict, error) = match self.source.copy_url(instance).await {
                 Ok(None) => return Ok(Copied::NotTried),
                 Err(error) if error.kind().is_transient() => (trials.source(&self.reading, &error), error),
                 Err(error) => return Ok(refused(&error)),
-                Ok(Some(source)) => match self.sink.copy_from(path, &source, &upload).await {
+                Ok(Some(source)) => match self.copy_now(path, &source).await {
                     Ok(Some(stored)) => {
                         self.writing.succeeded();
                         self.reading.succeeded();
@@ -80,6 +79,11 @@ impl Transfers {
             sleep(pause).await;
         }
         Ok(Copied::NotTried)
+    }
+
+    async fn copy_now(&self, path: &BlobPath, source: &CopySource) -> Result<Option<Stored>> {
+        let upload = Upload::shared(0, Arc::clone(&self.writing), Arc::clone(&self.limiter));
+        self.sink.copy_from(path, source, &upload).await
     }
 }
 

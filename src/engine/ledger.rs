@@ -51,9 +51,8 @@ impl Ledger {
         let mut ledger = Self { store, retrier, id, holder, term, cancel, checkpoint, saved: Instant::now() };
         ledger.checkpoint.status = OperationStatus::Running;
         ledger.checkpoint.lease = Some(ledger.lease(now));
-        // Whoever is quicker has it: no reload here.
-        ledger.checkpoint.version = ledger.store.save(id, &ledger.checkpoint).await?;
-        ledger.obey();
+        // Whoever is quicker has it.
+        ledger.save().await?;
         Ok(ledger)
     }
 

@@ -2,9 +2,10 @@
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::expiry::Pace;
@@ -17,6 +18,9 @@ use crate::flow::Retrier;
 use crate::operation::{OperationId, OperationNote, OperationSpec, OperationStatus};
 use crate::sink::BlobSink;
 use crate::source::InstanceSource;
+
+/// How long a run that is abandoned may take to log and save what it has finished: its last words, and a save.
+const LAST_SAVE: Duration = Duration::from_secs(20);
 
 /// Taken before a run starts, so that it can be watched and canceled from the first moment; given up by drop.
 pub(super) struct Place {
@@ -47,21 +51,40 @@ impl Place {
 
     /// Runs the operation from its checkpoint on.
     pub(super) async fn run(self) -> Result<()> {
+        let abandon = self.stop.abandon.clone();
+        tokio::select! {
+            biased;
+            outcome = self.run_to_the_end() => outcome,
+            // A store that does not answer would hold a shutdown up. The lease lapses by itself.
+            () = async { abandon.cancelled().await; sleep(LAST_SAVE).await } => {
+                tracing::warn!("left without a last save: the store does not answer");
+                Ok(())
+            }
+        }
+    }
+
+    async fn run_to_the_end(&self) -> Result<()> {
         let (inner, id, stop) = (&*self.inner, self.id, &self.stop);
-        let mut operation = inner.store.spec(id).await?;
-        let retrier = Retrier::new(inner.knobs.retry.clone());
+        let retrier = || Retrier::new(inner.knobs.retry.clone());
+        let opening = retrier();
+        let mut operation = opening.run(|| inner.store.spec(id)).await?;
         let (store, term) = (Arc::clone(&inner.store), inner.knobs.lease);
-        let mut ledger = Ledger::claim(store, retrier, id, term, stop.cancel.clone()).await?;
+        let mut ledger = Ledger::claim(store, retrier(), id, term, stop.cancel.clone()).await?;
         if let Some(destination) = ledger.checkpoint.destination.clone() {
             operation = Arc::new(OperationSpec { destination, ..OperationSpec::clone(&operation) });
         }
-        let opened =
-            async { Ok((inner.sources.open(&operation).await?, inner.open_sink(&operation).await?)) };
-        match ledger.keep(opened).await {
-            Ok((source, sink)) => self.run_opened(operation, source, sink, ledger).await?,
-            Err(error) => ledger.end(OperationStatus::Failed, Some(OperationNote::from(&error))).await?,
+        let open =
+            || async { Ok((inner.sources.open(&operation).await?, inner.open_sink(&operation).await?)) };
+        tokio::select! {
+            biased;
+            () = stop.cancel.cancelled() => ledger.end(OperationStatus::Canceled, None).await?,
+            () = stop.drain.cancelled() => ledger.release().await?,
+            opened = ledger.keep(opening.run(open)) => match opened {
+                Ok((source, sink)) => self.run_opened(operation, source, sink, ledger).await?,
+                Err(error) => ledger.end(OperationStatus::Failed, Some(OperationNote::from(&error))).await?,
+            }
         }
-        if inner.store.load(id).await?.status.is_ended() {
+        if retrier().run(|| inner.store.load(id)).await?.status.is_ended() {
             inner.forget(id).await;
         }
         Ok(())

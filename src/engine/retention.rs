@@ -39,6 +39,8 @@ impl Inner {
             };
             let age = (now - checkpoint.last_updated_time.to_utc()).to_std().unwrap_or_default();
             if checkpoint.status.is_ended() && age > self.knobs.retention {
+                // Its secret went with its end, unless the process died in between.
+                self.secrets.delete(id).await?;
                 self.store.delete(id).await?;
                 forgotten += 1;
             }

@@ -1,80 +1,72 @@
 //! [`Gate`]: a number of places that can change while they are taken.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Lets so many in at once; first come, first served.
-#[derive(Debug, Clone)]
-pub(crate) struct Gate(Arc<Places>);
-
+///
+/// The semaphore's permits, free and taken, are always the places and what is owed. No lock is taken on the way in or
+/// out.
 #[derive(Debug)]
-struct Places {
-    free: Arc<Semaphore>,
-    size: Mutex<Size>,
-}
-
-#[derive(Debug)]
-struct Size {
-    places: usize,
+pub(crate) struct Gate {
+    free: Semaphore,
     /// Places that are gone but still taken: they are not given back.
-    owed: usize,
+    owed: AtomicUsize,
+    /// Held while it changes.
+    places: Mutex<usize>,
 }
 
 /// A place; dropping it makes room for the next.
 #[derive(Debug)]
-pub(crate) struct Place {
-    gate: Gate,
-    permit: Option<OwnedSemaphorePermit>,
+pub(crate) struct Place<'a> {
+    gate: &'a Gate,
+    permit: Option<SemaphorePermit<'a>>,
 }
 
 impl Gate {
     pub(crate) fn new(places: usize) -> Self {
-        let size = Mutex::new(Size { places, owed: 0 });
-        Self(Arc::new(Places { free: Arc::new(Semaphore::new(places)), size }))
+        Self { free: Semaphore::new(places), owed: AtomicUsize::new(0), places: Mutex::new(places) }
     }
 
     /// Waits for a place. Dropping the future takes none.
-    pub(crate) async fn enter(&self) -> Place {
+    pub(crate) async fn enter(&self) -> Place<'_> {
         // The semaphore is never closed.
-        let permit = Arc::clone(&self.0.free).acquire_owned().await.ok();
-        Place { gate: self.clone(), permit }
+        Place { gate: self, permit: self.free.acquire().await.ok() }
     }
 
     /// Whether every place is taken.
     pub(crate) fn is_full(&self) -> bool {
-        self.0.free.available_permits() == 0
+        self.free.available_permits() == 0
     }
 
     /// Makes it larger at once, or smaller as places are given back.
     pub(crate) fn resize(&self, places: usize) {
-        let mut size = self.size();
-        if let Some(more) = places.checked_sub(size.places) {
-            let settled = more.min(size.owed);
-            size.owed -= settled;
-            self.0.free.add_permits(more - settled);
+        let mut now = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(more) = places.checked_sub(*now) {
+            let settled = self.settle(more);
+            self.free.add_permits(more - settled);
         } else {
-            let fewer = size.places - places;
-            size.owed += fewer - self.0.free.forget_permits(fewer);
+            let fewer = *now - places;
+            self.owed.fetch_add(fewer - self.free.forget_permits(fewer), SeqCst);
         }
-        size.places = places;
+        *now = places;
     }
 
-    fn size(&self) -> MutexGuard<'_, Size> {
-        self.0.size.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes up to so many off what is owed, and says how many.
+    fn settle(&self, most: usize) -> usize {
+        let less = |owed: usize| (owed > 0).then(|| owed.saturating_sub(most));
+        self.owed.fetch_update(SeqCst, SeqCst, less).map_or(0, |owed| owed.min(most))
     }
 }
 
-impl Drop for Place {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut size = self.gate.size();
-        match self.permit.take() {
-            Some(permit) if size.owed > 0 => {
-                size.owed -= 1;
-                permit.forget();
-            }
-            // Given back under the lock, before anybody changes the size.
-            permit => drop(permit),
+        if let Some(permit) = self.permit.take()
+            && self.gate.settle(1) == 1
+        {
+            permit.forget();
         }
     }
 }

@@ -48,7 +48,7 @@ pub(crate) struct Limiter {
 pub(crate) struct Slot<'a> {
     limiter: &'a Limiter,
     sent: Instant,
-    _place: Place,
+    _place: Place<'a>,
 }
 
 impl Limiter {
@@ -70,7 +70,7 @@ impl Limiter {
     }
 
     /// Waits until an instance may be opened.
-    pub(crate) async fn instance(&self) -> Place {
+    pub(crate) async fn instance(&self) -> Place<'_> {
         self.instances.enter().await
     }
 

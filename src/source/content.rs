@@ -10,6 +10,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
+use super::buffers::Buffer;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A file up to this size is read in one piece, on one trip to a blocking thread.
@@ -17,6 +18,9 @@ const WHOLE_FILE: u64 = 4 << 20;
 
 /// How much of a larger file, or of a writer's output, one chunk holds.
 const CHUNK: usize = 1 << 20;
+
+/// A writer's first chunk: most contents are small.
+const FIRST_CHUNK: usize = 64 << 10;
 
 /// The bytes of one instance: DICOM Part 10 (PS3.10 7), passed on as they are.
 ///
@@ -56,9 +60,9 @@ impl Content {
         Self::from_stream(
             None,
             produced(move |chunks| {
-                let mut out = ChunkWriter { chunk: Vec::new(), chunks };
+                let mut out = ChunkWriter { chunk: Buffer::with_room(FIRST_CHUNK), chunks };
                 write(&mut out)?;
-                out.send().map_err(|cause| {
+                send(out.chunks, out.chunk).map_err(|cause| {
                     Error::new(ErrorKind::Internal, "the content's writer failed").with_source(cause)
                 })
             }),
@@ -131,12 +135,12 @@ type Chunks = mpsc::Sender<Option<Result<Bytes>>>;
 /// What a blocking thread sends, as a stream. The thread is taken by the first poll, so that a content nobody reads
 /// costs none, and is given back at the end, or soon after the stream is dropped: sending fails then.
 fn produced(
-    work: impl FnOnce(&mut Chunks) -> Result<()> + Send + 'static,
+    work: impl FnOnce(&Chunks) -> Result<()> + Send + 'static,
 ) -> impl futures::Stream<Item = Result<Bytes>> + Send + 'static {
-    let (mut sender, mut chunks) = mpsc::channel(2);
+    let (sender, mut chunks) = mpsc::channel(2);
     let mut start = Some(move || {
         spawn_blocking(move || {
-            let end = match work(&mut sender) {
+            let end = match work(&sender) {
                 Ok(()) => None,
                 Err(error) => Some(Err(error)),
             };
@@ -171,9 +175,17 @@ fn produced(
 
 /// Reads so many bytes, or up to the end.
 fn read_up_to(file: &mut File, length: usize) -> io::Result<Bytes> {
-    let mut bytes = Vec::with_capacity(length);
-    file.take(length as u64).read_to_end(&mut bytes)?;
-    Ok(bytes.into())
+    let mut buffer = Buffer::with_room(length);
+    while buffer.len() < length {
+        let wanted = length - buffer.len();
+        match file.read(&mut buffer.room()[..wanted]) {
+            Ok(0) => break,
+            Ok(read) => buffer.fill(read),
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+            Err(cause) => return Err(cause),
+        }
+    }
+    Ok(buffer.into_bytes())
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T> {
@@ -209,26 +221,25 @@ pub(crate) fn read_error(cause: io::Error) -> Error {
 
 /// The writing end of [`Content::from_writer`]: whole chunks.
 struct ChunkWriter<'a> {
-    chunk: Vec<u8>,
-    chunks: &'a mut Chunks,
+    chunk: Buffer,
+    chunks: &'a Chunks,
 }
 
-impl ChunkWriter<'_> {
-    fn send(&mut self) -> io::Result<()> {
-        if self.chunk.is_empty() {
-            return Ok(());
-        }
-        let chunk = Bytes::from(std::mem::take(&mut self.chunk));
-        self.chunks.blocking_send(Some(Ok(chunk))).map_err(|_| io::ErrorKind::BrokenPipe.into())
+fn send(chunks: &Chunks, chunk: Buffer) -> io::Result<()> {
+    if chunk.len() == 0 {
+        return Ok(());
     }
+    chunks.blocking_send(Some(Ok(chunk.into_bytes()))).map_err(|_| io::ErrorKind::BrokenPipe.into())
 }
 
 impl Write for ChunkWriter<'_> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let taken = data.len().min(CHUNK - self.chunk.len());
-        self.chunk.extend_from_slice(&data[..taken]);
-        if self.chunk.len() == CHUNK {
-            self.send()?;
+        let room = self.chunk.room();
+        let taken = data.len().min(room.len());
+        room[..taken].copy_from_slice(&data[..taken]);
+        self.chunk.fill(taken);
+        if self.chunk.room().is_empty() {
+            send(self.chunks, std::mem::replace(&mut self.chunk, Buffer::with_room(CHUNK)))?;
         }
         Ok(taken)
     }

@@ -1,5 +1,6 @@
 //! Where instances come from: [`InstanceSource`].
 
+mod buffers;
 mod content;
 mod copy;
 #[cfg(feature = "dicom")]

@@ -1,0 +1,60 @@
+//! Whether ten million instances cost ten times as much as one million, and no more memory: through the engine alone, each
+//! in a process of its own. Peaks and CPU times are read from `/proc`: Linux only.
+//!
+//! `cargo bench --features testing --bench scale`
+#![allow(missing_docs, reason = "a program")]
+
+use std::fs::read_to_string;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Instant;
+
+use dicom_export::testing::{DroppingSink, GeneratedSource};
+use dicom_export::{BlobSink, ExportEngine, ExportSource, NewOperation, OperationStatus};
+
+const COUNTS: [u64; 3] = [100_000, 1_000_000, 10_000_000];
+
+fn main() {
+    match std::env::args().nth(1).and_then(|count| count.parse().ok()) {
+        Some(count) => measure(count),
+        None => {
+            println!(
+                "| instances | wall s | cpu s | cpu µs an instance | peak MiB |\n| --- | --- | --- | --- | --- |"
+            );
+            for count in COUNTS {
+                let program = std::env::current_exe().unwrap();
+                assert!(Command::new(program).arg(count.to_string()).status().unwrap().success());
+            }
+        }
+    }
+}
+
+fn measure(count: u64) {
+    let started = Instant::now();
+    tokio::runtime::Runtime::new().unwrap().block_on(export(count));
+    let (wall, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds());
+    let each = cpu * 1e6 / count as f64;
+    println!("| {count} | {wall:.2} | {cpu:.2} | {each:.2} | {:.1} |", peak_mebibytes());
+}
+
+async fn export(count: u64) {
+    let engine = ExportEngine::builder(GeneratedSource::new(count, 20_000)).build().unwrap();
+    let sink: Arc<dyn BlobSink> = Arc::new(DroppingSink::new());
+    let started = engine.start(NewOperation::new(ExportSource::Everything, sink)).await.unwrap();
+    let ended = engine.wait(started.operation_id).await.unwrap();
+    assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, count));
+}
+
+/// User and system time so far.
+fn cpu_seconds() -> f64 {
+    // Fields 14 and 15, in hundredths of a second; the name before them may hold spaces.
+    let stat = read_to_string("/proc/self/stat").unwrap();
+    let fields = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);
+    fields.map(|ticks| ticks.parse::<f64>().unwrap() / 100.0).sum()
+}
+
+fn peak_mebibytes() -> f64 {
+    let status = read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+}

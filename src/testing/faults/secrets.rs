@@ -1,0 +1,47 @@
+//! [`FaultySecretStore`].
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::operation::OperationId;
+use crate::sink::Secret;
+use crate::store::SecretStore;
+use crate::testing::faults::plan::{Call, FaultPlan};
+
+/// A secret store that fails as planned.
+#[derive(Debug, Clone)]
+pub struct FaultySecretStore<S> {
+    inner: S,
+    plan: FaultPlan,
+}
+
+impl<S> FaultySecretStore<S> {
+    /// This store, with these faults.
+    pub fn new(inner: S, plan: FaultPlan) -> Self {
+        Self { inner, plan }
+    }
+}
+
+#[async_trait]
+impl<S: SecretStore> SecretStore for FaultySecretStore<S> {
+    async fn put(&self, id: OperationId, secret: &Secret) -> Result<()> {
+        let mut turn = self.plan.turn(Call::PutSecret, &id.to_string()).await;
+        turn.begin()?;
+        self.inner.put(id, secret).await?;
+        turn.end(()).await
+    }
+
+    async fn get(&self, id: OperationId) -> Result<Option<Secret>> {
+        let mut turn = self.plan.turn(Call::GetSecret, &id.to_string()).await;
+        turn.begin()?;
+        let secret = self.inner.get(id).await?;
+        turn.end(secret).await
+    }
+
+    async fn delete(&self, id: OperationId) -> Result<()> {
+        let mut turn = self.plan.turn(Call::DeleteSecret, &id.to_string()).await;
+        turn.begin()?;
+        self.inner.delete(id).await?;
+        turn.end(()).await
+    }
+}

@@ -1,0 +1,87 @@
+//! [`FaultySink`].
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+
+use crate::error::Result;
+use crate::flow::Upload;
+use crate::layout::BlobPath;
+use crate::sink::{BlobSink, LogKey, Stored};
+use crate::source::{Content, CopySource};
+use crate::testing::faults::plan::{Call, FaultPlan};
+
+/// A sink that fails as planned.
+#[derive(Debug, Clone)]
+pub struct FaultySink<S> {
+    inner: S,
+    plan: FaultPlan,
+}
+
+impl<S> FaultySink<S> {
+    /// This sink, with these faults.
+    pub fn new(inner: S, plan: FaultPlan) -> Self {
+        Self { inner, plan }
+    }
+}
+
+#[async_trait]
+impl<S: BlobSink> BlobSink for FaultySink<S> {
+    async fn prepare(&self, log: &BlobPath) -> Result<()> {
+        let mut turn = self.plan.turn(Call::Prepare, log.as_str()).await;
+        turn.begin()?;
+        self.inner.prepare(log).await?;
+        turn.end(()).await
+    }
+
+    async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
+        let mut turn = self.plan.turn(Call::Put, path.as_str()).await;
+        if let Err(error) = turn.begin() {
+            // What the content says itself is the source's to answer for, and this sink's error either way.
+            if turn.rng.bool() {
+                content.into_stream().next().await.transpose()?;
+            }
+            return Err(error);
+        }
+        let stored = self.inner.put(path, content, upload).await?;
+        turn.end(stored).await
+    }
+
+    async fn copy_from(
+        &self,
+        path: &BlobPath,
+        source: &CopySource,
+        upload: &Upload,
+    ) -> Result<Option<Stored>> {
+        let mut turn = self.plan.turn(Call::CopyFrom, path.as_str()).await;
+        turn.begin()?;
+        let stored = self.inner.copy_from(path, source, upload).await?;
+        turn.end(stored).await
+    }
+
+    async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {
+        let mut turn = self.plan.turn(Call::Append, &format!("{log} {key}")).await;
+        turn.begin()?;
+        self.inner.append(log, key, lines).await?;
+        turn.end(()).await
+    }
+
+    async fn finish(&self, log: &BlobPath) -> Result<()> {
+        let mut turn = self.plan.turn(Call::Finish, log.as_str()).await;
+        turn.begin()?;
+        self.inner.finish(log).await?;
+        turn.end(()).await
+    }
+
+    fn url(&self, path: &BlobPath) -> String {
+        self.inner.url(path)
+    }
+
+    fn window(&self, length: Option<u64>) -> u64 {
+        self.inner.window(length)
+    }
+
+    fn account(&self) -> String {
+        self.inner.account()
+    }
+}

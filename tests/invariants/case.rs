@@ -1,0 +1,205 @@
+//! What a seed makes: an archive, a request, a destination, knobs, and how much goes wrong.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dicom_export::store::{MemoryOperationStore, MemorySecretStore};
+use dicom_export::testing::{
+    Call, FaultPlan, FaultyOperationStore, FaultySecretStore, FaultySource, StreamFault,
+};
+use dicom_export::{
+    Concurrency, ErrorKind, ExportDestination, ExportEngine, ExportEngineBuilder, ExportSource, OperationId,
+    Retry,
+};
+use fastrand::Rng;
+
+use crate::archive::Archive;
+use crate::destination::{Container, Provider};
+
+pub(crate) const DESTINATION: &str = "test";
+
+pub(crate) struct Case {
+    pub(crate) id: OperationId,
+    pub(crate) archive: Arc<Archive>,
+    pub(crate) wanted: ExportSource,
+    pub(crate) container: Arc<Container>,
+    pub(crate) store: MemoryOperationStore,
+    pub(crate) secrets: MemorySecretStore,
+    pub(crate) has_secret: bool,
+    /// Some of the source's faults may skip instances that are good.
+    pub(crate) may_skip_good: bool,
+    knobs: Knobs,
+    levels: Levels,
+}
+
+struct Knobs {
+    memory: u64,
+    batch_size: usize,
+    checkpoint_every: Duration,
+    concurrency: Concurrency,
+    budget: Duration,
+}
+
+/// How much goes wrong.
+struct Levels {
+    source: f64,
+    damage: f64,
+    sink: f64,
+    fatal: f64,
+    store: f64,
+    latency: Duration,
+}
+
+/// The faults of one process.
+#[derive(Clone)]
+pub(crate) struct Plans {
+    pub(crate) source: FaultPlan,
+    pub(crate) sink: FaultPlan,
+    pub(crate) store: FaultPlan,
+    pub(crate) secrets: FaultPlan,
+}
+
+impl Case {
+    pub(crate) fn random(seed: u64) -> (Self, Rng) {
+        let mut rng = Rng::with_seed(seed);
+        // The engine's own jitter follows from the seed too.
+        fastrand::seed(seed);
+        let memory = [4 << 10, 64 << 10, 64 << 20][rng.usize(..3)];
+        let archive = Archive::random(&mut rng, memory);
+        let wanted = wanted(&mut rng, &archive);
+        let knobs = Knobs {
+            memory,
+            batch_size: [1, 3, 10, 64, 256][rng.usize(..5)],
+            checkpoint_every: Duration::from_millis([0, 20, 1000][rng.usize(..3)]),
+            concurrency: [Concurrency::Auto, Concurrency::Fixed(1), Concurrency::Fixed(5)][rng.usize(..3)],
+            budget: Duration::from_secs([20, 60, 600][rng.usize(..3)]),
+        };
+        let mut level = |levels: [f64; 4]| levels[rng.usize(..4)];
+        let levels = Levels {
+            source: level([0.0, 0.02, 0.1, 0.3]),
+            damage: level([0.0, 0.0, 0.05, 0.3]),
+            sink: level([0.0, 0.02, 0.1, 0.3]),
+            fatal: level([0.0, 0.0, 0.0, 0.01]),
+            store: level([0.0, 0.0, 0.02, 0.1]),
+            latency: Duration::from_millis([0, 10, 500][rng.usize(..3)]),
+        };
+        let case = Self {
+            id: OperationId::from_u128(u128::from(seed) + 1),
+            archive: Arc::new(archive),
+            wanted,
+            container: Arc::new(Container::random(&mut rng)),
+            store: MemoryOperationStore::new(),
+            secrets: MemorySecretStore::new(),
+            has_secret: rng.bool(),
+            may_skip_good: rng.u8(..4) == 0,
+            knobs,
+            levels,
+        };
+        (case, rng)
+    }
+
+    pub(crate) fn destination(&self) -> ExportDestination {
+        ExportDestination::new(DESTINATION, serde_json::json!({}))
+    }
+
+    pub(crate) fn budget(&self) -> Duration {
+        self.knobs.budget
+    }
+
+    /// The faults of another process over the same parts.
+    pub(crate) fn plans(&self, rng: &mut Rng) -> Plans {
+        use ErrorKind::{Conflict, Internal, NotFound, Throttled, Unauthorized, Unavailable};
+        let Levels { source, damage, sink, fatal, store, latency } = self.levels;
+        let mut plan = |calls: &[Call]| {
+            FaultPlan::new(rng.u64(..)).latency(latency).throttles(
+                calls.iter().copied(),
+                sink / 10.0,
+                Duration::from_secs(3),
+            )
+        };
+        let reading = plan(&Call::SOURCE).fails(Call::SOURCE, source, [Throttled, Unavailable]);
+        let reading = match self.may_skip_good {
+            true => reading.damages(damage, StreamFault::ALL).fails(
+                [Call::Open],
+                source / 10.0,
+                [NotFound, Conflict, Internal],
+            ),
+            // Three tries that fail for an odd reason would skip an instance.
+            false => reading
+                .damages(damage, StreamFault::ALL.into_iter().filter(|way| *way != StreamFault::Spoils)),
+        };
+        let writing = plan(&Call::SINK)
+            .fails(Call::SINK, sink, [Throttled, Unavailable])
+            .loses_answers(Call::SINK, sink / 2.0)
+            .fails(Call::SINK, fatal, [Unauthorized, Conflict, Internal, NotFound]);
+        let storing = FaultPlan::new(rng.u64(..))
+            .latency(latency / 10)
+            .fails(Call::STORE, store, [Unavailable])
+            .loses_answers(Call::STORE, store);
+        let hiding = FaultPlan::new(rng.u64(..))
+            .fails(Call::SECRETS, store, [Unavailable])
+            .loses_answers(Call::SECRETS, store);
+        let source = if self.may_skip_good { reading } else { reading.passes_after(2) };
+        Plans { source, sink: writing, store: storing, secrets: hiding }
+    }
+
+    /// No faults but those that pass.
+    pub(crate) fn healed(&self, rng: &mut Rng) -> Plans {
+        let Plans { source, .. } = self.plans(rng);
+        let sink = FaultPlan::new(rng.u64(..))
+            .fails(Call::SINK, self.levels.sink, [ErrorKind::Unavailable])
+            .loses_answers(Call::SINK, self.levels.sink);
+        let quiet = FaultPlan::new(0);
+        Plans {
+            source: source.passes_after(2),
+            sink: sink.passes_after(2),
+            store: quiet.clone(),
+            secrets: quiet,
+        }
+    }
+
+    /// A process over the parts.
+    pub(crate) fn engine(&self, plans: &Plans) -> ExportEngine {
+        self.builder(plans).build().unwrap()
+    }
+
+    /// One that remembers nothing that has ended.
+    pub(crate) fn forgetful_engine(&self, plans: &Plans) -> ExportEngine {
+        self.builder(plans).retention(Duration::ZERO).build().unwrap()
+    }
+
+    fn builder(&self, plans: &Plans) -> ExportEngineBuilder {
+        let provider = Provider {
+            container: Arc::clone(&self.container),
+            archive: Arc::clone(&self.archive),
+            plan: plans.sink.clone(),
+            has_secret: self.has_secret,
+        };
+        ExportEngine::builder(FaultySource::new(Arc::clone(&self.archive), plans.source.clone()))
+            .destination(DESTINATION, provider)
+            .store(Arc::new(FaultyOperationStore::new(self.store.clone(), plans.store.clone())))
+            .secrets(Arc::new(FaultySecretStore::new(self.secrets.clone(), plans.secrets.clone())))
+            .memory(self.knobs.memory)
+            .batch_size(self.knobs.batch_size)
+            .checkpoint_every(self.knobs.checkpoint_every)
+            .concurrency(self.knobs.concurrency)
+            .retry(Retry::for_up_to(self.knobs.budget))
+    }
+}
+
+/// Everything, or some of what there is and some of what is not.
+fn wanted(rng: &mut Rng, archive: &Archive) -> ExportSource {
+    if rng.bool() {
+        return ExportSource::Everything;
+    }
+    let known: Vec<_> = archive.items.keys().collect();
+    let mut identifiers = Vec::new();
+    for n in 0..rng.usize(1..40) {
+        let unknown = format!("1.3.{n}/1.3.{n}.1/1.3.{n}.1.1");
+        let id = rng.choice(&known).map_or(unknown.clone(), ToString::to_string);
+        let id = if rng.u8(..5) == 0 { unknown } else { id };
+        let parts: Vec<_> = id.split('/').take(rng.usize(1..=3)).collect();
+        identifiers.push(parts.join("/").parse().unwrap());
+    }
+    ExportSource::identifiers(identifiers).unwrap()
+}

@@ -1,0 +1,127 @@
+//! What is held to the guarantees.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering::SeqCst;
+
+use dicom_export::store::OperationStore;
+use dicom_export::{ErrorLogEntry, InstanceIdentifier, OperationStatus};
+
+use crate::archive::Item;
+use crate::case::Case;
+
+/// What is in the container.
+struct Found {
+    exported: BTreeSet<InstanceIdentifier>,
+    log: Option<Vec<ErrorLogEntry>>,
+}
+
+impl Case {
+    /// Guarantees 1 and 8: every blob that can be seen is whole, at every moment.
+    async fn found(&self) -> Found {
+        let (results, log) = (format!("{}/results/", self.id), format!("{}/errors.log", self.id));
+        let mut found = Found { exported: BTreeSet::new(), log: None };
+        let covered = self.archive.covered(&self.wanted);
+        for (name, bytes) in self.container.blobs().await {
+            if let Some(name) = name.strip_prefix(&results).and_then(|name| name.strip_suffix(".dcm")) {
+                let id: InstanceIdentifier = name.parse().unwrap();
+                match covered.get(&id) {
+                    Some(Item::Instance(held)) => assert!(held.bytes == bytes, "{id} is not whole"),
+                    _ => panic!("{id} does not belong there"),
+                }
+                found.exported.insert(id);
+            } else if name == log {
+                let text = std::str::from_utf8(&bytes).unwrap();
+                assert!(text.is_empty() || text.ends_with('\n'), "a line of the log is cut");
+                found.log = Some(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect());
+            }
+        }
+        found
+    }
+
+    /// What holds after every death. Gives where the operation stands, if there is one.
+    pub(crate) async fn hold_so_far(&self) -> Option<OperationStatus> {
+        let found = self.found().await;
+        let stored = self.store.load(self.id).await.ok()?;
+        assert!(found.log.is_some(), "an operation that was accepted has a log");
+        let (good, bad) = self.expected();
+        let totals = &stored.totals;
+        assert!(totals.exported <= found.exported.len() as u64, "{totals:?}: more is counted than is there");
+        assert!(totals.exported + totals.skipped <= good + bad, "{totals:?} of {good} and {bad}");
+        match stored.status {
+            OperationStatus::Failed => {
+                assert!(stored.lease.is_none(), "a failed operation can be resumed");
+                let error = stored.error.as_ref().expect("it says why");
+                let expected = [
+                    "unavailable",
+                    "throttled",
+                    "unauthorized",
+                    "conflict",
+                    "internal",
+                    "notFound",
+                    "credentialsNeeded",
+                ];
+                assert!(expected.contains(&&*error.code), "{error:?}");
+            }
+            OperationStatus::Completed => self.hold_at_the_end().await,
+            other => {
+                assert!(matches!(other, OperationStatus::NotStarted | OperationStatus::Running), "{other:?}")
+            }
+        }
+        Some(stored.status)
+    }
+
+    /// Guarantees 1 to 5, of an operation that has completed.
+    pub(crate) async fn hold_at_the_end(&self) {
+        let found = self.found().await;
+        let stored = self.store.load(self.id).await.unwrap();
+        assert_eq!((stored.status, &stored.error, &stored.lease), (OperationStatus::Completed, &None, &None));
+        let (good, bad) = self.expected();
+        let totals = &stored.totals;
+        assert_eq!(totals.exported + totals.skipped, good + bad, "{totals:?} of {good} and {bad}");
+
+        let log = found.log.expect("there is a log");
+        let logged: BTreeSet<_> = log.iter().map(|entry| entry.identifier().to_owned()).collect();
+        let covered = self.archive.covered(&self.wanted);
+        let unmatched: BTreeSet<_> =
+            self.archive.unmatched(&self.wanted).iter().map(ToString::to_string).collect();
+        let mut skipped = unmatched;
+        for (id, item) in &covered {
+            let name = id.to_string();
+            let is_good = matches!(item, Item::Instance(held) if held.bad.is_none());
+            if !is_good {
+                assert!(!found.exported.contains(id), "{id} cannot be read");
+                skipped.insert(name);
+            } else {
+                assert!(found.exported.contains(id) || logged.contains(&name), "{id} is nowhere");
+            }
+        }
+        assert!(skipped.is_subset(&logged), "{:?} is not logged", skipped.difference(&logged));
+        assert!(logged.iter().all(|name| skipped.contains(name)
+            || name.parse().is_ok_and(|id: InstanceIdentifier| covered.contains_key(&id))));
+        assert!(totals.skipped <= logged.len() as u64 && totals.exported <= found.exported.len() as u64);
+        if !self.may_skip_good {
+            assert_eq!((totals.exported, totals.skipped), (good, bad), "only what is bad is skipped");
+            assert_eq!(found.exported.len() as u64, good);
+            assert_eq!(logged, skipped, "only what is bad is logged");
+            let bytes: u64 =
+                found.exported.iter().map(|id| self.archive.held(id).unwrap().bytes.len() as u64).sum();
+            assert_eq!(totals.bytes, bytes);
+        }
+        for entry in &log {
+            let of_the_source = [
+                "no instance was found",
+                "it cannot be listed",
+                "it is bad",
+                "it is gone",
+                "a planned fault",
+                "the content broke off",
+                "the source gave",
+            ];
+            let error = entry.error();
+            assert!(of_the_source.iter().any(|known| error.starts_with(known)), "{error}");
+        }
+
+        let most = self.archive.open.most.load(SeqCst);
+        assert!(most <= self.archive.open.budget, "{most} bytes were open at once");
+    }
+}
