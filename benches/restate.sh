@@ -2,7 +2,7 @@
 # Measures exports on a Restate server: what a batch costs beside the engine in one process, and how many instances a
 # second one, two and four workers export to a loopback server that takes 50 ms to answer. Prints two tables.
 #
-#   benches/restate.sh [--rounds 3] [--instances 4800]
+#   benches/restate.sh [--rounds 3] [--instances 6400]
 #
 # Needs what tests/run.sh needs. Everything runs on this machine, workers behind a round-robin TCP balancer.
 set -euo pipefail

@@ -24,6 +24,8 @@ use tokio::net::TcpListener;
 
 #[path = "export/source.rs"]
 mod source;
+#[path = "server/stopped.rs"]
+mod stopped;
 
 /// How long batches under way may take when the worker stops.
 const GRACE: Duration = Duration::from_secs(30);
@@ -92,7 +94,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let endpoint = restate::endpoint(engine.build()?, &settings.ingress)?;
     let listener = bind(settings.listen)?;
     eprintln!("listening on http://{}", listener.local_addr()?);
-    endpoint.serve(listener, GRACE, stopped()).await;
+    endpoint.serve(listener, GRACE, stopped::stopped()).await;
     Ok(())
 }
 
@@ -106,22 +108,4 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(1024)?;
     TcpListener::from_std(socket.into())
-}
-
-/// Ends at SIGTERM or Ctrl-C.
-async fn stopped() {
-    let interrupt = async { _ = tokio::signal::ctrl_c().await };
-    #[cfg(unix)]
-    let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut terminate) => _ = terminate.recv().await,
-            Err(_) => std::future::pending().await,
-        }
-    };
-    #[cfg(not(unix))]
-    let terminate = std::future::pending::<()>();
-    tokio::select! {
-        () = interrupt => {}
-        () = terminate => {}
-    }
 }

@@ -45,6 +45,8 @@ mod state;
 #[cfg(not(feature = "redb"))]
 #[path = "export/no_state.rs"]
 mod state;
+#[path = "server/stopped.rs"]
+mod stopped;
 
 /// How long batches under way may take when the server stops.
 const GRACE: Duration = Duration::from_secs(30);
@@ -120,7 +122,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let settings = Settings::from_command_line().inspect_err(|_| eprintln!("{USAGE}"))?;
     let listener = TcpListener::bind(settings.listen).await?;
     eprintln!("listening on http://{}", listener.local_addr()?);
-    serve(settings, listener, stopped()).await
+    serve(settings, listener, stopped::stopped()).await
 }
 
 /// Serves until `stop`, and then until nothing runs.
@@ -179,22 +181,4 @@ async fn log(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     tracing::info!(%method, path, status = response.status().as_u16(), took = ?begin.elapsed());
     response
-}
-
-/// Ends at SIGTERM or Ctrl-C.
-async fn stopped() {
-    let interrupt = async { _ = tokio::signal::ctrl_c().await };
-    #[cfg(unix)]
-    let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut terminate) => _ = terminate.recv().await,
-            Err(_) => std::future::pending().await,
-        }
-    };
-    #[cfg(not(unix))]
-    let terminate = std::future::pending::<()>();
-    tokio::select! {
-        () = interrupt => {}
-        () = terminate => {}
-    }
 }

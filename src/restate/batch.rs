@@ -61,7 +61,7 @@ impl ExportBatch {
         let error = match ended {
             Some(Ok(Ok(outcome))) => {
                 let totals = &outcome.totals;
-                tracing::info!(number, exported = totals.exported, skipped = totals.skipped, "batch done");
+                tracing::debug!(number, exported = totals.exported, skipped = totals.skipped, "batch done");
                 return Ok(BatchAnswer::Done(outcome));
             }
             Some(Ok(Err(error))) => error,

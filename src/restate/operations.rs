@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use restate_sdk::prelude::*;
 
-use crate::operation::OperationStatus;
+use crate::error::Error;
+use crate::operation::{OperationId, OperationStatus};
 use crate::restate::specs::{self, ExportSpecClient};
 use crate::restate::wire::{Answer, Commit, Create, Report, Resume, Run, RunRequest, State, View};
 use crate::restate::workflow::ExportClient;
@@ -166,7 +167,7 @@ impl ExportOperation {
     async fn forget(&self, ctx: ObjectContext<'_>, run: u64) -> HandlerResult<()> {
         let Some(state) = load(&ctx).await? else { return Ok(()) };
         if state.run == run && state.checkpoint.status.is_ended() {
-            for key in specs::keys(ctx.key().parse()?, &state.spec) {
+            for key in specs::keys(id_of(&ctx)?, &state.spec) {
                 ctx.object_client::<ExportSpecClient<'_>>(key).clear().send();
             }
             ctx.clear_all();
@@ -180,6 +181,12 @@ impl ExportOperation {
         let state = ctx.get::<Json<State>>(STATE).await?;
         Ok(state.is_some_and(|Json(state)| state.spec.name.to_string() == spec))
     }
+}
+
+/// # Errors
+/// For good, when it is called by somebody who is no client.
+fn id_of(ctx: &ObjectContext<'_>) -> Result<OperationId, TerminalError> {
+    ctx.key().parse().map_err(|error: Error| TerminalError::new_with_code(400, error.message()))
 }
 
 async fn load(ctx: &ObjectContext<'_>) -> Result<Option<State>, TerminalError> {
@@ -207,7 +214,7 @@ fn forget_later(ctx: &ObjectContext<'_>, state: &State) {
 
 /// Starts the run that the state is about, in a workflow of its own.
 async fn start(ctx: &ObjectContext<'_>, state: &mut State) -> HandlerResult<()> {
-    let run = Run { id: ctx.key().parse()?, number: state.run };
+    let run = Run { id: id_of(ctx)?, number: state.run };
     let request = RunRequest {
         run,
         from: state.checkpoint.position.clone(),

@@ -51,7 +51,7 @@ pub(crate) struct Plan {
     pub(crate) retention: Duration,
 }
 
-/// To [`Operations`](super::operations::ExportOperation): there is a new operation.
+/// To an operation's object: there is a new one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Create {
     pub(crate) checkpoint: Checkpoint,

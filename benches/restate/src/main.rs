@@ -47,7 +47,7 @@ struct Settings {
 async fn main() -> Result<()> {
     use lexopt::prelude::*;
     let (mut server, mut nullblob, mut ingress) = (PathBuf::new(), PathBuf::new(), String::new());
-    let (mut rounds, mut instances, mut batch_size, mut is_worker) = (3, 4_800, 16, false);
+    let (mut rounds, mut instances, mut batch_size, mut is_worker) = (3, 6_400, 16, false);
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
