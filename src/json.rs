@@ -6,6 +6,7 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
 use crate::error::{Error, Result};
@@ -76,25 +77,52 @@ impl Json {
 
     /// As `serde_json`'s type; a name that occurs twice is an error.
     pub(crate) fn into_value(self, pointer: &str) -> Result<Value> {
+        self.plain().map_err(|steps| {
+            // From the outside in, as far as names can be repeated.
+            let (at, shown) = steps.iter().rev().fold((pointer.to_owned(), true), |(at, shown), step| {
+                match shown && is_shown(step) {
+                    true => (child(&at, step), true),
+                    false => (at, false),
+                }
+            });
+            let what = if shown { property(&at) } else { format!("a property in {}", property(&at)) };
+            Error::invalid(at.as_str(), format!("{what} occurs twice"))
+        })
+    }
+
+    /// The error is the way to the name that occurs twice, from the inside out: it is put together only when there is
+    /// one, since a pointer for each of a million items below a long name would take quadratic time.
+    fn plain(self) -> Result<Value, Vec<String>> {
+        let below = |step: String| {
+            |mut steps: Vec<String>| {
+                steps.push(step);
+                steps
+            }
+        };
         Ok(match self {
             Self::Null => Value::Null,
             Self::Bool(flag) => Value::Bool(flag),
             Self::Number(number) => Value::Number(number),
             Self::String(text) => Value::String(text),
-            Self::Array(items) => Value::Array(
-                items
-                    .into_iter()
-                    .enumerate()
-                    .map(|(at, item)| item.into_value(&format!("{pointer}/{at}")))
-                    .collect::<Result<_>>()?,
-            ),
+            Self::Array(items) => {
+                let mut values = Vec::with_capacity(items.len());
+                for (at, item) in items.into_iter().enumerate() {
+                    values.push(item.plain().map_err(|steps| below(at.to_string())(steps))?);
+                }
+                Value::Array(values)
+            }
             Self::Object(members) => {
                 let mut map = Map::with_capacity(members.len());
                 for (name, member) in members {
-                    let at = child(pointer, &name);
-                    let member = member.into_value(&at)?;
-                    if map.insert(name, member).is_some() {
-                        return Err(Error::invalid(at.as_str(), format!("{} occurs twice", property(&at))));
+                    match map.entry(name) {
+                        Entry::Occupied(twice) => return Err(vec![twice.key().clone()]),
+                        Entry::Vacant(place) => {
+                            let member = match member.plain() {
+                                Ok(member) => member,
+                                Err(steps) => return Err(below(place.key().clone())(steps)),
+                            };
+                            place.insert(member);
+                        }
                     }
                 }
                 Value::Object(map)
@@ -136,8 +164,7 @@ impl Object {
         }
         for (at, (name, _)) in members.iter().enumerate() {
             if members[..at].iter().any(|(earlier, _)| earlier.eq_ignore_ascii_case(name)) {
-                let at = child(&pointer, name);
-                return Err(Error::invalid(at.as_str(), format!("{} occurs twice", property(&at))));
+                return Err(made_up(&pointer, name, "occurs twice"));
             }
         }
         Ok(Self { pointer, members })
@@ -176,22 +203,34 @@ impl Object {
     pub(crate) fn finish(mut self) -> Result<()> {
         match self.members.pop() {
             None => Ok(()),
-            Some((name, _)) => {
-                let pointer = child(&self.pointer, &name);
-                Err(Error::invalid(pointer.as_str(), format!("{} is unknown", property(&pointer))))
-            }
+            Some((name, _)) => Err(made_up(&self.pointer, &name, "is unknown")),
         }
     }
 }
 
-/// How a message names the property at a pointer. A name that a caller made up is cut: it goes into answers.
+/// How a message names the property at a pointer.
 fn property(pointer: &str) -> String {
-    const SHOWN: usize = 80;
-    match pointer.char_indices().nth(SHOWN) {
-        _ if pointer.is_empty() => "the document".to_owned(),
-        None => format!("'{pointer}'"),
-        Some((end, _)) => format!("'{}…'", &pointer[..end]),
+    match pointer {
+        "" => "the document".to_owned(),
+        _ => format!("'{pointer}'"),
     }
+}
+
+/// The error for a member whose name the caller made up.
+fn made_up(parent: &str, name: &str, fault: &str) -> Error {
+    if is_shown(name) {
+        let pointer = child(parent, name);
+        let message = format!("{} {fault}", property(&pointer));
+        return Error::invalid(pointer, message);
+    }
+    Error::invalid(parent, format!("a property in {} {fault}", property(parent)))
+}
+
+/// Whether a name may be repeated in messages and `Debug`. What is long, or has other characters than a misspelt name
+/// has, may be a credential in the wrong place: a URI with a SAS, a connection string.
+pub(crate) fn is_shown(name: &str) -> bool {
+    const LONGEST: usize = 40;
+    name.len() <= LONGEST && name.chars().all(|c| c.is_alphanumeric() || " _-.$/~".contains(c))
 }
 
 fn child(pointer: &str, name: &str) -> String {

@@ -23,6 +23,11 @@ impl BlobPath {
         Self(format!("{operation}/errors.log"))
     }
 
+    /// `<operation id>/manifest.jsonl`
+    pub fn manifest(operation: OperationId) -> Self {
+        Self(format!("{operation}/manifest.jsonl"))
+    }
+
     /// The name, with `/` between its parts and none at its start.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -65,13 +65,14 @@
 //! | `azure` | yes | `sink::azure`: Azure Blob Storage as a destination |
 //! | `fs` | yes | `DirectorySource`, `DirectorySink` |
 //! | `object_store` | | `ObjectStoreSource`, `ObjectStoreSink`: any store of the `object_store` crate |
-//! | `dicom` | | `Content::from_dicom_object` |
+//! | `dicom` | | `Content::from_dicom_object`, `IdentityCheck` |
 //! | `dicomweb` | | `DicomWebSource`: any DICOMweb server |
 //! | `http` | | `http`: the API as an axum router, its OpenAPI document, and a guide to adding it to a server |
 //! | `redb` | | `RedbOperationStore`: operations in one durable file |
 //! | `restate` | | `restate`: the same export over many workers, on a Restate server |
 //! | `testing` | | `testing`: conformance suites for the traits, faults on a seed, and DICOM fixtures |
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![forbid(unsafe_code)]
 // Examples, tests and benches may stop where a library must not.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
@@ -79,11 +80,14 @@ pub mod engine;
 mod error;
 mod error_log;
 mod flow;
+#[cfg(feature = "dicom")]
+mod head;
 #[cfg(feature = "http")]
 pub mod http;
 mod identifier;
 mod json;
 mod layout;
+mod manifest;
 mod operation;
 mod request;
 #[cfg(feature = "restate")]
@@ -99,8 +103,10 @@ mod timestamp;
 
 #[cfg(feature = "dicom")]
 pub use dicom_object;
+#[cfg(feature = "dicom")]
+pub use engine::IdentityCheck;
 pub use engine::{
-    BatchDone, ExportEngine, ExportEngineBuilder, ExportObserver, ExportService, NewOperation,
+    BatchDone, Checksums, ExportEngine, ExportEngineBuilder, ExportObserver, ExportService, NewOperation,
     OperationRecord, Progress, Target,
 };
 pub use error::{Error, ErrorKind, Result};
@@ -108,6 +114,7 @@ pub use error_log::ErrorLogEntry;
 pub use flow::{Concurrency, Retry, Upload};
 pub use identifier::{DicomIdentifier, InstanceIdentifier, Uid};
 pub use layout::BlobPath;
+pub use manifest::ManifestEntry;
 #[cfg(feature = "object_store")]
 pub use object_store;
 pub use operation::{

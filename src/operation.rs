@@ -221,6 +221,9 @@ pub struct OperationSpec {
     pub error_href: String,
     /// What the host said of it.
     pub context: OperationContext,
+    /// Whether a receipt is written: `manifest.jsonl`.
+    #[serde(default)]
+    pub receipt: bool,
 }
 
 /// A destination as it is stored: its type, its place, and its settings without credentials.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::identifier::{DicomIdentifier, Uid};
-use crate::json::{Json, Object};
+use crate::json::{Json, Object, is_shown};
 
 /// What is to be exported, and where to.
 ///
@@ -262,7 +262,9 @@ impl ExportDestination {
 
 impl fmt::Debug for ExportDestination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.settings.as_object().into_iter().flat_map(|map| map.keys()).collect();
+        let names = self.settings.as_object().into_iter().flat_map(|map| map.keys());
+        // A name, too, may be a credential that was put into the wrong place.
+        let names: Vec<_> = names.map(|name| if is_shown(name) { name } else { "***" }).collect();
         f.debug_struct("ExportDestination").field("type", &self.kind).field("settings", &names).finish()
     }
 }

@@ -532,7 +532,7 @@ fn loopback_in_development() {
 }
 
 #[test]
-fn the_identity_goes_over_https_to_listed_hosts_only() {
+fn guarantee_7_the_identity_goes_over_https_to_listed_hosts_only() {
     let local = "https://127.0.0.1:41234/devstoreaccount1/export";
     refused(
         development(),

@@ -17,10 +17,13 @@ left_out! {
     conformance needs "fs" "object_store" "testing";
     dicomweb needs "dicomweb" "testing";
     directory needs "fs" "testing";
+    hostile needs "azure" "dicomweb" "fs" "http" "redb" "testing";
     http needs "azure" "fs" "http" "testing";
+    identity needs "testing";
     invariants needs "fs" "object_store" "testing";
     object_store needs "object_store" "testing";
     orthanc needs "azure" "dicomweb" "testing";
+    privacy needs "azure" "dicomweb" "fs" "http" "redb" "testing";
     redb needs "redb" "testing";
     restate needs "azure" "fs" "http" "restate" "testing";
 }

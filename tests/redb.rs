@@ -349,7 +349,7 @@ async fn check(disk: &[u8], sure: &Confirmed, next: &Confirmed) {
 /// The power is cut after each write, resize and sync that a row of calls makes. Whatever had returned by then is
 /// there after it, and of the one call that was under way all or nothing.
 #[tokio::test]
-async fn a_power_cut_at_any_write_loses_nothing_that_was_confirmed() {
+async fn guarantee_4_a_power_cut_at_any_write_loses_nothing_that_was_confirmed() {
     let recorder = Recorder::default();
     let recording = recorder.clone();
     let store = RedbOperationStore::open_backend(move || Ok(recording.clone())).unwrap();

@@ -48,7 +48,14 @@ def measure(command: list[str], environment: dict[str, str]) -> Cost:
 
 
 class Tools:
-    """The commands to compare. `ours:8` is ours with `--concurrency 8`, and so for the others."""
+    """The commands to compare. `ours:8` is ours with `--concurrency 8`, and so for the others; `ours+receipt` is ours with
+    a receipt, and so for what else stands in `EXTRAS`."""
+
+    EXTRAS = {
+        "unchecked": ["--checksums", "off"],
+        "identity": ["--check-identity", "enforce"],
+        "receipt": ["--receipt"],
+    }
 
     def __init__(self, programs: Path, container: str):
         self.programs = programs
@@ -56,12 +63,17 @@ class Tools:
 
     def command(self, tool: str, folder: Path) -> tuple[list[str], dict[str, str]]:
         name, _, at_once = tool.partition(":")
+        name, *extras = name.split("+")
+        if extras and name != "ours" or not all(extra in self.EXTRAS for extra in extras):
+            sys.exit(f"there is no tool '{tool}'")
         url = f"{self.container}?{SAS}"
         if name in ("bare", "again"):
             return [str(self.programs / "bare-loop"), str(folder), url, at_once or "32"], {}
         if name == "ours":
             command = [str(self.programs / "export"), "--source", str(folder), "--destination", url]
             command += ["--development", "--quiet"]
+            for extra in extras:
+                command += self.EXTRAS[extra]
             return command + (["--concurrency", at_once] if at_once else []), {}
         if name == "rclone":
             command = ["rclone", "copy", str(folder), "peer:export/rclone", "--checkers", "8"]
@@ -133,7 +145,7 @@ def run(kind: str, options: argparse.Namespace, server: Server) -> dict[str, lis
             server.get("/stats")
             server.get(f"/limits?{options.limits}")
             cost = measure(*tools.command(tool, folder))
-            server.get("/limits?busy=0&latency=0&slots=0&rate=0")
+            server.get("/limits?busy=0&latency=0&slots=0&rate=0&crc64=0&md5=0")
             stats = json.loads(server.get("/stats"))
             blobs, received = stats["puts"] + stats["commits"], stats["bytes"]
             if blobs < files or received < size:
@@ -177,9 +189,14 @@ def arguments() -> argparse.Namespace:
         "--tools",
         type=words,
         default=["bare", "again", "ours", "rclone"],
-        help="bare,again,ours,rclone (or python); with :N for N at once; the first is what the ratios are to",
+        help="bare,again,ours,rclone (or python); with :N for N at once; ours also with +unchecked, +identity or +receipt; "
+        "the first is what the ratios are to",
     )
-    parser.add_argument("--limits", default="", help="what the server refuses: slots=8, rate=500, busy=100, latency=5")
+    parser.add_argument(
+        "--limits",
+        default="",
+        help="what the server refuses: slots=8, rate=500, busy=100, latency=5; what it answers: crc64=1, md5=1",
+    )
     parser.add_argument("--json", type=Path, help="where to write every figure")
     return parser.parse_args()
 

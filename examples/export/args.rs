@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use dicom_export::{DicomIdentifier, ExportDestination, ExportSource, OperationId};
+use dicom_export::{Checksums, DicomIdentifier, ExportDestination, ExportSource, IdentityCheck, OperationId};
 use lexopt::prelude::*;
 use serde_json::json;
 
@@ -32,6 +32,11 @@ options:
   --concurrency N                  requests at once (default: as many as the destination bears)
   --memory SIZE                    bytes of instances held at once (64MiB)
   --retry-for SECONDS              how long passing trouble is retried (600)
+  --checksums off|sent|always      compare what the destination says it stored with what it was sent (sent); always:
+                                   and let it copy nothing by itself
+  --check-identity off|warn|enforce
+                                   compare each instance with the UIDs that it is listed with (off)
+  --receipt                        write manifest.jsonl, which the example verify checks a container against
   --state FILE                     keep the operation here, so that it can be resumed (feature redb)
   --resume OPERATION_ID|last       go on with an operation of the state file; source and destination are given again
   --quiet                          no progress bar
@@ -49,6 +54,9 @@ pub(crate) struct Args {
     pub(crate) concurrency: Option<usize>,
     pub(crate) memory: Option<u64>,
     pub(crate) retry_for: Option<Duration>,
+    pub(crate) checksums: Checksums,
+    pub(crate) identity: IdentityCheck,
+    pub(crate) receipt: bool,
     pub(crate) quiet: bool,
     pub(crate) state: Option<PathBuf>,
     pub(crate) resume: Option<Resume>,
@@ -83,6 +91,8 @@ impl Args {
         let (mut concurrency, mut memory, mut retry_for) = (None, None, None);
         let (mut development, mut quiet) = (false, false);
         let (mut state, mut resume) = (None, None);
+        let (mut checksums, mut identity, mut receipt) =
+            (Checksums::default(), IdentityCheck::default(), false);
         while let Some(argument) = parser.next().map_err(unparsed)? {
             match argument {
                 Long("help") | Short('h') => return Ok(None),
@@ -103,6 +113,20 @@ impl Args {
                 }
                 Long("development") => development = true,
                 Long("quiet") => quiet = true,
+                Long("checksums") => {
+                    let choices =
+                        [("off", Checksums::Off), ("sent", Checksums::Sent), ("always", Checksums::Always)];
+                    checksums = choice(&mut parser, "--checksums", choices)?;
+                }
+                Long("check-identity") => {
+                    let choices = [
+                        ("off", IdentityCheck::Off),
+                        ("warn", IdentityCheck::Warn),
+                        ("enforce", IdentityCheck::Enforce),
+                    ];
+                    identity = choice(&mut parser, "--check-identity", choices)?;
+                }
+                Long("receipt") => receipt = true,
                 Long("state") => state = Some(PathBuf::from(parser.value().map_err(text)?)),
                 Long("resume") => {
                     resume = Some(match string(&mut parser, "--resume")?.as_str() {
@@ -144,6 +168,9 @@ impl Args {
             concurrency,
             memory,
             retry_for,
+            checksums,
+            identity,
+            receipt,
             quiet,
             state,
             resume,
@@ -201,6 +228,17 @@ fn unparsed(fault: lexopt::Error) -> String {
 /// A value that is text; the message never repeats it.
 fn string(parser: &mut lexopt::Parser, option: &str) -> Result<String, String> {
     parser.value().map_err(text)?.into_string().map_err(|_| format!("{option} is not UTF-8"))
+}
+
+fn choice<T, const N: usize>(
+    parser: &mut lexopt::Parser,
+    option: &str,
+    choices: [(&str, T); N],
+) -> Result<T, String> {
+    let value = string(parser, option)?;
+    let names = choices.each_ref().map(|(name, _)| *name).join(", ");
+    let chosen = choices.into_iter().find(|(name, _)| *name == value).map(|(_, choice)| choice);
+    chosen.ok_or_else(|| format!("{option} is one of {names}"))
 }
 
 fn number(parser: &mut lexopt::Parser, option: &str) -> Result<usize, String> {

@@ -102,7 +102,10 @@ fn engine(args: &Args, source: &Source) -> dicom_export::Result<ExportEngine> {
         false => AzureBlobPolicy::new(),
     };
     let mut builder = ExportEngine::builder(source.instances())
-        .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy));
+        .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy))
+        .checksums(args.checksums)
+        .identity_check(args.identity)
+        .receipt(args.receipt);
     if let Some(transfers) = args.concurrency {
         builder = builder.concurrency(Concurrency::Fixed(transfers));
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::inner::Inner;
+use crate::engine::lines::logs;
 use crate::engine::service::{NewOperation, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Retrier, Retry};
@@ -60,6 +61,7 @@ impl Inner {
             destination: StoredDestination::new("", "", serde_json::Value::Null, false),
             error_href: String::new(),
             context,
+            receipt: self.knobs.receipt,
         };
         self.sources.open(&spec).await?;
         let Tried { destination, secret, sink } = self.try_target(&spec, target, None).await?;
@@ -140,7 +142,7 @@ impl Inner {
         }
     }
 
-    /// Checks a target, which has to be the container that the operation began in, and leaves an empty log there.
+    /// Checks a target, which has to be the container that the operation began in, and leaves empty logs there.
     /// Nothing is sent anywhere else.
     pub(crate) async fn try_target(
         &self,
@@ -181,8 +183,10 @@ impl Inner {
                 Tried { destination, secret: checked.secret, sink }
             }
         };
-        let log = BlobPath::error_log(spec.id);
-        self.brief_retrier().run(|| tried.sink.prepare(&log)).await.map_err(unusable)?;
+        let retrier = self.brief_retrier();
+        for log in logs(spec) {
+            retrier.run(|| tried.sink.prepare(&log)).await.map_err(unusable)?;
+        }
         Ok(tried)
     }
 

@@ -174,6 +174,7 @@ impl Inner {
             counters: Arc::new(Counters::starting_at(totals)),
             backlog: Backlog::new(2 * concurrency),
             copies: Copies::default(),
+            checks: self.knobs.checks.clone(),
         }
     }
 

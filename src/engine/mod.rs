@@ -2,11 +2,20 @@
 
 mod admission;
 mod builder;
+mod checked;
+mod checks;
 mod copy;
+mod digest;
 mod expiry;
 mod guard;
+#[cfg(feature = "dicom")]
+mod identity;
+#[cfg(not(feature = "dicom"))]
+#[path = "no_identity.rs"]
+mod identity;
 mod inner;
 mod ledger;
+mod lines;
 mod observer;
 mod place;
 mod plan;
@@ -30,12 +39,16 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 pub use self::builder::ExportEngineBuilder;
+pub use self::checks::Checksums;
+#[cfg(feature = "dicom")]
+pub use self::identity::IdentityCheck;
 pub use self::observer::{BatchDone, ExportObserver};
 pub use self::progress::Progress;
 pub use self::service::{ExportService, NewOperation, OperationRecord, Target};
 #[cfg(feature = "restate")]
 pub(crate) use self::{
     admission::{Draft, Tried},
+    lines::Lines,
     plan::{Batch, Planner, Prefix},
     status::document,
     transfer::{BatchOutcome, Transfers},

@@ -11,20 +11,17 @@ use tracing::Instrument;
 
 use crate::engine::expiry::Pace;
 use crate::engine::ledger::Ledger;
+use crate::engine::lines::Lines;
 use crate::engine::plan::{Batch, Planner, Prefix};
 use crate::engine::progress::Progress;
 use crate::engine::transfer::{BatchOutcome, Transfers};
 use crate::error::{Error, ErrorKind, Result};
-use crate::layout::BlobPath;
 use crate::operation::{OperationNote, OperationStatus};
 use crate::sink::LogKey;
 use crate::store::{Position, Totals};
 
 /// Batches between the checkpoint and the newest one under way: a crash repeats them at most.
 const WINDOW: u64 = 64;
-
-/// Log lines that wait for the next checkpoint at most; more of them bring it forward.
-const WAITING_LINES: usize = 1 << 20;
 
 /// After so many appends to the log in one run they become half as frequent, and so on: a log takes a limited number of
 /// them (50,000 on Azure), which one a second would use up in fourteen hours.
@@ -66,7 +63,7 @@ pub(crate) struct Run {
 #[derive(Debug, Default)]
 struct Waiting {
     totals: Totals,
-    lines: String,
+    lines: Lines,
     /// Behind the last of them; `None`: there are none.
     position: Option<Position>,
 }
@@ -226,10 +223,10 @@ impl Run {
     }
 
     fn next_commit(&self, waiting: &Waiting) -> Instant {
-        let pace = match waiting.lines.len() {
-            0 => self.checkpoint_every,
-            1..=WAITING_LINES => self.checkpoint_every * (1 << (self.appends / APPENDS_AT_ONE_PACE).min(9)),
-            _ => Duration::ZERO,
+        let pace = match &waiting.lines {
+            none if none.is_empty() => self.checkpoint_every,
+            many if many.are_many() => Duration::ZERO,
+            _ => self.checkpoint_every * (1 << (self.appends / APPENDS_AT_ONE_PACE).min(9)),
         };
         Instant::now() + pace.saturating_sub(self.committed.elapsed())
     }
@@ -238,14 +235,11 @@ impl Run {
     async fn commit(&mut self, waiting: &mut Waiting) -> Result<()> {
         let Some(position) = waiting.position.clone() else { return Ok(()) };
         if !waiting.lines.is_empty() {
-            let Transfers { sink, writing, operation, .. } = &*self.transfers;
-            let log = BlobPath::error_log(operation.id);
+            let appends = waiting.lines.appends();
             let key = LogKey::batch(self.ledger.checkpoint.position.batch);
-            let lines = bytes::Bytes::copy_from_slice(waiting.lines.as_bytes());
-            self.ledger.keep(writing.run(|| sink.append(&log, key, lines.clone()))).await?;
-            // Durable now: a later failure must not append them again.
-            waiting.lines.clear();
-            self.appends += 1;
+            // What is durable is taken away: a later failure must not append it again.
+            self.ledger.keep(self.transfers.append(key, &mut waiting.lines)).await?;
+            self.appends += appends;
         }
         let checkpoint = &mut self.ledger.checkpoint;
         checkpoint.position = position;
@@ -258,11 +252,8 @@ impl Run {
         self.ledger.save().await
     }
 
-    /// The `finish` step: the log is made whole.
     async fn finish(&mut self) -> Result<()> {
-        let Transfers { sink, writing, operation, .. } = &*self.transfers;
-        let log = BlobPath::error_log(operation.id);
-        self.ledger.keep(writing.run(|| sink.finish(&log))).await
+        self.ledger.keep(self.transfers.finish()).await
     }
 
     fn publish(&self) {
@@ -278,7 +269,7 @@ impl Run {
 impl Waiting {
     fn add(&mut self, end: Position, outcome: BatchOutcome) {
         self.totals.add(&outcome.totals);
-        self.lines.push_str(&outcome.lines);
+        self.lines.add(&outcome.lines);
         self.position = Some(end);
     }
 }

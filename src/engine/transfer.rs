@@ -8,8 +8,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use crate::engine::checked::Remarks;
+use crate::engine::checks::{Checks, Checksums};
 use crate::engine::copy::{Copied, Copies};
 use crate::engine::guard::guard;
+use crate::engine::lines::Lines;
 use crate::engine::observer::{BatchDone, ExportObserver};
 use crate::engine::plan::Batch;
 use crate::engine::progress::Counters;
@@ -43,18 +46,18 @@ pub(crate) struct Transfers {
     pub(crate) counters: Arc<Counters>,
     pub(crate) backlog: Backlog,
     pub(crate) copies: Copies,
+    pub(crate) checks: Checks,
 }
 
-/// What became of a batch: small, whatever the batch holds, but for the lines of what failed.
+/// What became of a batch: small, whatever the batch holds, but for the lines of what failed, and of the receipt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct BatchOutcome {
     pub(crate) totals: Totals,
-    /// Lines for `errors.log`.
-    pub(crate) lines: String,
+    pub(crate) lines: Lines,
 }
 
 enum Transferred {
-    Exported(Stored),
+    Exported(Stored, Option<Box<Remarks>>),
     Skipped(Error),
 }
 
@@ -81,7 +84,7 @@ impl Transfers {
         }
         self.counters.skipped(skipped.len() as u64);
 
-        let mut exported = Vec::new();
+        let (mut exported, mut receipts) = (Vec::new(), String::new());
         let mut left = Left { backlog: &self.backlog, count: batch.instances.len() };
         let mut waiting = batch.instances.iter();
         let mut transfers = FuturesUnordered::new();
@@ -91,9 +94,13 @@ impl Transfers {
             let Some((instance, outcome)) = transfers.next().await else { break };
             left.shrink();
             match outcome? {
-                Transferred::Exported(stored) => {
+                Transferred::Exported(stored, remarks) => {
                     totals.exported += 1;
                     totals.bytes += stored.size;
+                    if let Some(remarks) = remarks {
+                        remarks.warning.iter().for_each(|warning| totals.warn(warning));
+                        receipts.extend(remarks.receipt);
+                    }
                     self.counters.exported(stored.size);
                     if self.observer.is_some() {
                         exported.push((instance.identifier().clone(), stored));
@@ -112,8 +119,8 @@ impl Transfers {
             let done = BatchDone { operation, number, exported: &exported, skipped: &skipped };
             self.reading.run(|| observer.batch_done(done)).await?;
         }
-        let lines = skipped.iter().map(ErrorLogEntry::to_line).collect();
-        Ok(BatchOutcome { totals, lines })
+        let errors = skipped.iter().map(ErrorLogEntry::to_line).collect();
+        Ok(BatchOutcome { totals, lines: Lines { errors, receipts } })
     }
 
     async fn transfer<'a>(&self, instance: &'a Instance) -> (&'a Instance, Result<Transferred>) {
@@ -124,12 +131,15 @@ impl Transfers {
     /// Has an instance copied, or else opens and puts it, until it is there, is skipped, or fails the operation.
     async fn transfer_now(&self, instance: &Instance) -> Result<Transferred> {
         let path = BlobPath::instance(self.operation.id, instance.identifier());
+        if self.operation.receipt || self.checks.need_streaming() {
+            return self.stream(instance, &path).await;
+        }
         match self.copy(instance, &path).await? {
-            Copied::Done(stored) => Ok(Transferred::Exported(stored)),
+            Copied::Done(stored) => Ok(Transferred::Exported(stored, None)),
             Copied::NotTried => self.stream(instance, &path).await,
             Copied::Refused => {
                 let streamed = self.stream(instance, &path).await?;
-                if matches!(streamed, Transferred::Exported(_)) {
+                if matches!(streamed, Transferred::Exported(..)) {
                     self.copies.refused();
                 }
                 Ok(streamed)
@@ -139,7 +149,8 @@ impl Transfers {
 
     async fn stream(&self, instance: &Instance, path: &BlobPath) -> Result<Transferred> {
         let window = self.budget.acquire(self.sink.window(instance.size())).await;
-        let upload = Upload::shared(window.bytes(), Arc::clone(&self.writing), Arc::clone(&self.limiter));
+        let upload = Upload::shared(window.bytes(), Arc::clone(&self.writing), Arc::clone(&self.limiter))
+            .with_checksums(self.checks.checksums != Checksums::Off);
         let mut trials = Trials::default();
         loop {
             let (verdict, error) = match self.source.open(instance).await {
@@ -148,13 +159,18 @@ impl Transfers {
                     self.reading.succeeded();
                     let (content, trouble) = guard(content, instance.size());
                     let length = content.length();
+                    let (content, checked) = match self.check(instance, content).await {
+                        Ok(checked) => checked,
+                        Err(error) => return Ok(Transferred::Skipped(error)),
+                    };
                     let outcome = self.sink.put(path, content, &upload).await;
                     match (trouble.take(), outcome) {
                         (Some(error), _) => (trials.source(&self.reading, &error), error),
                         (None, Ok(stored)) => {
                             self.writing.succeeded();
                             check_length(&stored, length)?;
-                            return Ok(Transferred::Exported(stored));
+                            let remarks = checked.map(|checked| checked.remarks(instance, path, &stored));
+                            return Ok(Transferred::Exported(stored, remarks.transpose()?));
                         }
                         (None, Err(error)) => (trials.destination(&self.writing, &error), error),
                     }

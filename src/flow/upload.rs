@@ -8,8 +8,8 @@ use crate::error::Result;
 use crate::flow::retry::Failures;
 use crate::flow::{Concurrency, Limiter, Retrier, Retry};
 
-/// The terms on which a sink uploads one instance: how many bytes it may hold, and how its requests are limited
-/// and repeated.
+/// The terms on which a sink uploads one instance: how many bytes it may hold, how its requests are limited
+/// and repeated, and whether what was stored is compared with what was sent.
 ///
 /// A sink that talks to a network sends each **idempotent** request whose bytes are in hand (a whole small blob, a
 /// block of a large one) through [`Upload::request`]: it waits for its turn among all requests towards the
@@ -20,6 +20,7 @@ pub struct Upload {
     window: u64,
     retrier: Arc<Retrier>,
     limiter: Arc<Limiter>,
+    checksums: bool,
 }
 
 impl Upload {
@@ -29,17 +30,31 @@ impl Upload {
             window,
             retrier: Arc::new(Retrier::new(retry)),
             limiter: Arc::new(Limiter::new(Concurrency::Fixed(requests))),
+            checksums: true,
         }
     }
 
     pub(crate) fn shared(window: u64, retrier: Arc<Retrier>, limiter: Arc<Limiter>) -> Self {
-        Self { window, retrier, limiter }
+        Self { window, retrier, limiter, checksums: true }
+    }
+
+    /// Whether what the destination says it stored is to be compared with what it was sent.
+    pub fn with_checksums(mut self, compare: bool) -> Self {
+        self.checksums = compare;
+        self
     }
 
     /// How many bytes of the instance may be held at once. What [`BlobSink::window`](crate::BlobSink::window) asked
     /// for, or less when the whole byte budget is smaller than that.
     pub fn window(&self) -> u64 {
         self.window
+    }
+
+    /// Whether the sink compares what the destination says it stored with what it was sent, where the destination says
+    /// it; a difference is trouble at the destination, and what was stored is sent again. The default by hand; an
+    /// engine's is said by its [`Checksums`](crate::Checksums).
+    pub fn checksums(&self) -> bool {
+        self.checksums
     }
 
     /// Sends a request, and sends it again while it fails for a passing reason and the budget lasts.

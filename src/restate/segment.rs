@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use restate_sdk::prelude::*;
 
-use crate::engine::{Batch, BatchOutcome, Prefix};
+use crate::engine::{Batch, BatchOutcome, Lines, Prefix};
 use crate::restate::batch::ExportBatchClient;
 use crate::restate::lister::Lister;
 use crate::restate::operations::ExportOperationClient;
@@ -13,9 +13,6 @@ use crate::restate::wire::{
 };
 use crate::restate::worker::Worker;
 use crate::store::{Position, Totals};
-
-/// Log lines that wait to be appended at most, in bytes.
-const WAITING_LINES: usize = 1 << 20;
 
 /// A segment says how far it is whenever it has come this part of itself further.
 const REPORTS: u64 = 16;
@@ -80,7 +77,7 @@ impl ExportSegment {
             while let Some((end, outcome)) = prefix.pop() {
                 tally.add(end, outcome);
             }
-            if tally.lines.len() >= WAITING_LINES && stopped.is_none() {
+            if tally.lines.are_many() && stopped.is_none() {
                 stopped = self.append(&ctx, run, &mut tally).await;
             }
             if tally.batches - reported >= (listing.batches / REPORTS).max(1) {
@@ -117,7 +114,7 @@ impl ExportSegment {
     /// Makes the waiting lines durable; then their batches count.
     async fn append(&self, ctx: &Context<'_>, run: Run, tally: &mut Tally) -> Option<Stopped> {
         if !tally.lines.is_empty() {
-            let (key, lines) = (tally.key, tally.lines.as_str());
+            let (key, lines) = (tally.key, &tally.lines);
             let append = || async move { self.worker.append(run, key, lines).await.map(Json) };
             let mut appended = ctx.run(append).name("append").await;
             if appended.is_err() {
@@ -167,7 +164,7 @@ struct Tally {
     /// Of those after it, whose lines wait.
     waiting: Totals,
     waiting_end: Option<Position>,
-    lines: String,
+    lines: Lines,
     /// The first batch whose lines may wait.
     key: u64,
     batches: u64,
@@ -181,21 +178,21 @@ impl Tally {
             end: position,
             waiting: Totals::default(),
             waiting_end: None,
-            lines: String::new(),
+            lines: Lines::default(),
             batches: 0,
         }
     }
 
     fn add(&mut self, end: Position, outcome: BatchOutcome) {
         self.waiting.add(&outcome.totals);
-        self.lines.push_str(&outcome.lines);
+        self.lines.add(&outcome.lines);
         self.waiting_end = Some(end);
         self.batches += 1;
     }
 
     fn commit(&mut self) {
         self.totals.add(&std::mem::take(&mut self.waiting));
-        self.lines.clear();
+        self.lines = Lines::default();
         if let Some(end) = self.waiting_end.take() {
             self.key = end.batch;
             self.end = end;

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use restate_sdk::prelude::HandlerResult;
 use tokio::sync::{Mutex as Turn, OnceCell};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -12,9 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::engine::{Batch, ExportEngine, Planner, Transfers};
+use crate::engine::{Batch, ExportEngine, Lines, Planner, Transfers};
 use crate::error::{Error, Result};
-use crate::layout::BlobPath;
 use crate::operation::OperationSpec;
 use crate::restate::ingress::Door;
 use crate::restate::operations;
@@ -109,25 +107,20 @@ impl Worker {
         source.estimate(&operation.source).await.ok().flatten()
     }
 
-    /// Appends lines to the run's log; gives why it cannot.
-    pub(crate) async fn append(&self, run: Run, first: u64, lines: &str) -> HandlerResult<Option<Stopped>> {
+    /// Appends lines to the run's logs; gives why it cannot.
+    pub(crate) async fn append(&self, run: Run, first: u64, lines: &Lines) -> HandlerResult<Option<Stopped>> {
         let append = async {
             let opened = self.open(run).await?;
-            let Transfers { sink, writing, operation, .. } = &*opened.transfers;
-            let log = BlobPath::error_log(operation.id);
-            let lines = Bytes::copy_from_slice(lines.as_bytes());
-            Ok(writing.run(|| sink.append(&log, LogKey::batch(first), lines.clone())).await)
+            Ok(opened.transfers.append(LogKey::batch(first), &mut lines.clone()).await)
         };
         verdict(append.await)
     }
 
-    /// The step `finish`: the log is made whole. A run that was stopped gets what time there is.
+    /// The step `finish`: the logs are made whole. A run that was stopped gets what time there is.
     pub(crate) async fn finish(&self, run: Run, was_stopped: bool) -> HandlerResult<Option<Stopped>> {
         let finish = async {
             let opened = self.open(run).await?;
-            let Transfers { sink, writing, operation, .. } = &*opened.transfers;
-            let log = BlobPath::error_log(operation.id);
-            Ok(writing.run(|| sink.finish(&log)).await)
+            Ok(opened.transfers.finish().await)
         };
         if was_stopped {
             if !matches!(timeout(LAST_WORDS, finish).await, Ok(Ok(Ok(())))) {

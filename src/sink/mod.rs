@@ -41,7 +41,7 @@ const STREAMING_WINDOW: u64 = 4 << 20;
 ///   destination's side (it is gone, it changed, it refuses, no network leads there) is that, and no error: the
 ///   source's own [`open`](crate::InstanceSource::open) then says what is wrong with it.
 /// - [`append`](Self::append) adds whole lines to the log; none is cut or mixed with another's. Once it has returned,
-///   they are durable.
+///   they are durable. An operation has one log or two, `errors.log` and `manifest.jsonl`, with the same keys.
 /// - [`prepare`](Self::prepare) proves that the sink can be written by leaving an empty log, and changes nothing if
 ///   the log is there already: resuming calls it again.
 ///

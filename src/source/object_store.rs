@@ -1,6 +1,9 @@
 //! [`ObjectStoreSource`]: instances in a store of the crate `object_store`.
 
+use std::error::Error as StdError;
 use std::fmt;
+use std::io;
+use std::iter;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -79,7 +82,8 @@ impl ObjectStoreSource {
     /// [`Invalid`](ErrorKind::Invalid) when it holds an empty part, `.` or `..`, or a character that cannot stand in a
     /// key.
     pub fn with_prefix(mut self, prefix: &str) -> Result<Self> {
-        let unusable = |cause| Error::new(ErrorKind::Invalid, "the prefix is not one").with_source(cause);
+        // The store's error would quote it.
+        let unusable = |_| Error::new(ErrorKind::Invalid, "the prefix is not one");
         self.prefix = Path::parse(prefix).map_err(unusable)?;
         self.listings = Arc::default();
         Ok(self)
@@ -276,14 +280,13 @@ fn instance_of(scope: &DicomIdentifier) -> Option<InstanceIdentifier> {
 
 fn list_error(cause: StoreError) -> Error {
     match cause {
-        StoreError::NotFound { .. } => {
-            Error::new(ErrorKind::NotFound, "the source's container is not there").with_source(cause)
-        }
+        StoreError::NotFound { .. } => Error::new(ErrorKind::NotFound, "the source's container is not there")
+            .with_source(Fault::of(&cause)),
         cause => source_error(cause),
     }
 }
 
-/// What the store's error says; its text stays beneath, since it can hold keys and URLs.
+/// What the store's error says, without its text.
 fn source_error(cause: StoreError) -> Error {
     let (kind, message) = match &cause {
         StoreError::NotFound { .. } => (ErrorKind::NotFound, "the instance is gone"),
@@ -302,5 +305,41 @@ fn source_error(cause: StoreError) -> Error {
         // The store's own retrying is over, if it was on.
         _ => (ErrorKind::Unavailable, "the source failed or does not answer"),
     };
-    Error::new(kind, message).with_source(cause)
+    Error::new(kind, message).with_source(Fault::of(&cause))
+}
+
+/// What may be told of a store's error. Its own text holds the key and the folder, and so names, down to its last
+/// cause; the system's errors hold none.
+#[derive(Debug, thiserror::Error)]
+#[error("the store's error is {what}")]
+struct Fault {
+    what: &'static str,
+    #[source]
+    system: Option<io::Error>,
+}
+
+impl Fault {
+    fn of(cause: &StoreError) -> Self {
+        let what = match cause {
+            StoreError::NotFound { .. } => "NotFound",
+            StoreError::InvalidPath { .. } => "InvalidPath",
+            StoreError::JoinError { .. } => "JoinError",
+            StoreError::NotSupported { .. } => "NotSupported",
+            StoreError::AlreadyExists { .. } => "AlreadyExists",
+            StoreError::Precondition { .. } => "Precondition",
+            StoreError::NotModified { .. } => "NotModified",
+            StoreError::NotImplemented { .. } => "NotImplemented",
+            StoreError::PermissionDenied { .. } => "PermissionDenied",
+            StoreError::Unauthenticated { .. } => "Unauthenticated",
+            StoreError::UnknownConfigurationKey { .. } => "UnknownConfigurationKey",
+            _ => "Generic",
+        };
+        let chain = iter::successors(Some(cause as &(dyn StdError + 'static)), |error| (*error).source());
+        let system = chain.filter_map(|error| error.downcast_ref::<io::Error>()).last();
+        let system = system.map(|error| match error.raw_os_error() {
+            Some(number) => io::Error::from_raw_os_error(number),
+            None => error.kind().into(),
+        });
+        Self { what, system }
+    }
 }

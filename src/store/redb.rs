@@ -376,7 +376,18 @@ fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {
 }
 
 fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<T> {
-    serde_json::from_slice(json).map_err(|cause| damaged().with_source(cause))
+    serde_json::from_slice(json).map_err(|fault| {
+        // Its text would quote what stands there: a cursor's path, say.
+        damaged().with_source(Damage { line: fault.line(), column: fault.column() })
+    })
+}
+
+/// Where a stored document is not what was written.
+#[derive(Debug, thiserror::Error)]
+#[error("a stored document cannot be read at line {line}, column {column}")]
+struct Damage {
+    line: usize,
+    column: usize,
 }
 
 fn unknown() -> Error {

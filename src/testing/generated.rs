@@ -64,16 +64,20 @@ impl GeneratedSource {
 
     /// The numbers of what lies under an identifier, and maybe others besides.
     fn near(identifier: &DicomIdentifier) -> Option<std::ops::Range<u64>> {
-        let of = |uid: &Uid, kind: u8| uid.as_str().strip_prefix(&format!("{ROOT}.{kind}."))?.parse().ok();
         let (study, series) = (identifier.study_instance_uid(), identifier.series_instance_uid());
-        let (number, each): (u64, u64) = match (series, identifier.sop_instance_uid()) {
-            (_, Some(sop)) => (of(sop, 3)?, 1),
-            (Some(series), None) => (of(series, 2)?, IN_A_SERIES),
-            (None, None) => (of(study, 1)?, IN_A_SERIES * SERIES_IN_A_STUDY),
+        let (number, each) = match (series, identifier.sop_instance_uid()) {
+            (_, Some(sop)) => (number(sop, ".3.")?, 1),
+            (Some(series), None) => (number(series, ".2.")?, IN_A_SERIES),
+            (None, None) => (number(study, ".1.")?, IN_A_SERIES * SERIES_IN_A_STUDY),
         };
         let from = number.checked_mul(each)?;
         Some(from..from.saturating_add(each))
     }
+}
+
+/// What a UID of this kind ends with.
+fn number(uid: &Uid, kind: &str) -> Option<u64> {
+    uid.as_str().strip_prefix(ROOT)?.strip_prefix(kind)?.parse().ok()
 }
 
 impl std::fmt::Debug for GeneratedSource {
@@ -111,10 +115,16 @@ impl InstanceSource for GeneratedSource {
 
     async fn open(&self, instance: &Instance) -> Result<Content> {
         let identifier = instance.identifier();
-        let number = Self::near(&identifier.clone().into()).map_or(self.count, |range| range.start);
-        if number >= self.count || Self::identifier(number)? != *identifier {
+        let (study, series) = (identifier.study_instance_uid(), identifier.series_instance_uid());
+        let number = number(identifier.sop_instance_uid(), ".3.").filter(|found| {
+            let in_series = found / IN_A_SERIES;
+            *found < self.count
+                && number(series, ".2.") == Some(in_series)
+                && number(study, ".1.") == Some(in_series / SERIES_IN_A_STUDY)
+        });
+        let Some(number) = number else {
             return Err(Error::new(ErrorKind::NotFound, "there is no such instance"));
-        }
+        };
         let begin = number.wrapping_mul(31) % PATTERN;
         let (pattern, copied, size) = (self.pattern.clone(), self.copied, self.size);
         let piece = move |length: u64| {

@@ -62,6 +62,7 @@ pub async fn sink_conformance(
     suite.a_put_that_is_dropped_leaves_nothing().await;
     suite.puts_of_one_path_at_once_leave_one().await;
     suite.appended_lines_are_whole().await;
+    suite.logs_of_one_operation_are_apart().await;
     suite.urls_hold_no_credential();
 }
 
@@ -241,6 +242,33 @@ impl<R: AsyncFn(&str) -> Option<Bytes>> Suite<'_, R> {
         for _ in 0..2 {
             self.sink.finish(&log).await.expect("a log is finished again");
             check(9).await;
+        }
+    }
+
+    async fn logs_of_one_operation_are_apart(&self) {
+        let operation = OperationId::random();
+        let logs = [BlobPath::error_log(operation), BlobPath::manifest(operation)];
+        for log in &logs {
+            self.sink.prepare(log).await.expect("a log is prepared");
+        }
+        let line = |log: &BlobPath, batch: u64| format!("{{\"log\":\"{log}\",\"batch\":{batch}}}\n");
+        let (sink, line) = (self.sink, &line);
+        let appends = logs.iter().flat_map(|log| {
+            // The same keys for both.
+            (0..4).map(move |batch| sink.append(log, LogKey::batch(batch), line(log, batch).into()))
+        });
+        for outcome in join_all(appends).await {
+            outcome.expect("a line is appended");
+        }
+        for log in &logs {
+            self.sink.finish(log).await.expect("a log is finished");
+        }
+        for log in &logs {
+            let found = self.read(log).await.expect("the log is there");
+            let found: std::collections::BTreeSet<_> =
+                found.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+            let expected = (0..4).map(|batch| line(log, batch).into_bytes()).collect();
+            assert_eq!(found, expected, "two logs of one operation are not apart");
         }
     }
 

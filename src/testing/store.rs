@@ -45,6 +45,7 @@ fn spec(id: OperationId, created_time: Timestamp, identifiers: u32) -> Operation
         destination: StoredDestination::new("test", "memory:///", json!({ "a": [1, null, "ü"] }), true),
         error_href: format!("memory:///{id}/errors.log"),
         context: OperationContext::default().with_partition("one").with_attribute("ä", "\"\n"),
+        receipt: identifiers % 2 == 1,
     }
 }
 

@@ -160,7 +160,7 @@ async fn statuses_are_told_apart() {
 
 /// A redirect could lead the credential to another host.
 #[tokio::test]
-async fn redirects_are_not_followed() {
+async fn guarantee_7_redirects_are_not_followed() {
     let elsewhere = Responder::start(|_| Reply::status(201)).await;
     for status in [301, 302, 307, 308] {
         let target = format!("{}/devstoreaccount1/container", elsewhere.url());
@@ -187,7 +187,7 @@ async fn no_answer_is_unavailable_and_tells_no_secret() {
 
 /// What was handed over and has not arrived is what the sink holds, the network's buffers included.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_more_than_the_window_is_held() {
+async fn guarantee_5_no_more_than_the_window_is_held() {
     const CHUNK: usize = 256 << 10;
     for (window, length) in [(32, Some(64)), (3, Some(24)), (1, Some(5)), (8, None), (2, None)] {
         let arrived = Arc::new(AtomicUsize::new(0));

@@ -79,7 +79,7 @@ async fn a_managed_identity_writes_everything() {
 
 /// The token is asked for first: where there is none, nothing is sent to the destination, which is not reachable here.
 #[tokio::test]
-async fn without_a_token_nothing_is_sent() {
+async fn guarantee_7_without_a_token_nothing_is_sent() {
     let cases = [
         (400, ErrorKind::Unauthorized),
         (403, ErrorKind::Unauthorized),

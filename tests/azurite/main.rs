@@ -4,6 +4,8 @@
 
 #[path = "../support/azurite.rs"]
 mod azurite;
+#[path = "../support/proxy.rs"]
+mod proxy;
 #[path = "../support/responder.rs"]
 mod responder;
 
@@ -12,6 +14,7 @@ mod conformance;
 mod copy;
 mod faults;
 mod identity;
+mod integrity;
 mod lost_answers;
 mod put;
 mod refusals;

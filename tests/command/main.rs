@@ -5,15 +5,19 @@
 
 #[path = "../support/azurite.rs"]
 mod azurite;
+#[path = "../support/canary.rs"]
+mod canary;
 #[path = "../support/proxy.rs"]
 mod proxy;
 
 mod archive;
 mod durability;
+mod privacy;
 mod process;
 mod real_files;
 mod refusals;
 mod stops;
+mod verify;
 
 /// The signature of a container URI or a connection string with a SAS, as it stands there and decoded.
 fn signatures(text: &str) -> [String; 2] {

@@ -30,12 +30,12 @@ pub(crate) struct Outcome {
 }
 
 /// Where cargo puts examples: beside the folder of this test.
-fn program() -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let program = test.ancestors().nth(2).unwrap().join("examples/export");
+    let program = test.ancestors().nth(2).unwrap().join("examples").join(name);
     assert!(
         program.exists(),
-        "the export example is not built: tests/run.sh does it, and cargo build --all-features --examples"
+        "the example {name} is not built: tests/run.sh does it, and cargo build --all-features --examples"
     );
     program
 }
@@ -46,13 +46,27 @@ impl Export {
     }
 
     pub(crate) fn with(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
-        let mut command = Command::new(program());
+        Self::of_program("export", arguments)
+    }
+
+    /// The example `verify`.
+    pub(crate) fn verify(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        Self::of_program("verify", arguments)
+    }
+
+    fn of_program(name: &str, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        let mut command = Command::new(program(name));
         command.args(arguments).env_remove("RUST_LOG");
         Self(command)
     }
 
     pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.0.arg(argument);
+        self
+    }
+
+    pub(crate) fn args(mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.0.args(arguments);
         self
     }
 

@@ -59,7 +59,7 @@ async fn they_are_sent_and_shown_to_nobody() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_another_host_goes_without_them() {
+async fn guarantee_7_a_redirect_to_another_host_goes_without_credentials() {
     let archive = archive();
     let other = server(&archive, Quirks::default(), |_| None).await;
     // Another host by name, and the same host on another port.

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use dicom_export::sink::{LogKey, Stored};
 use dicom_export::source::{CopySource, Instance, ListRequest, Page};
 use dicom_export::{
-    BlobPath, BlobSink, Concurrency, Content, Error, ErrorKind, ExportEngine, ExportSource, InstanceSource,
-    MemorySink, MemorySource, NewOperation, Operation, OperationStatus, Result, Retry, Upload,
+    BlobPath, BlobSink, Checksums, Concurrency, Content, Error, ErrorKind, ExportEngine, ExportEngineBuilder,
+    ExportSource, InstanceSource, MemorySink, MemorySource, NewOperation, Operation, OperationStatus, Result,
+    Retry, Upload,
 };
 
 use crate::support::{archive, assert_exported, instance, log_of};
@@ -148,11 +149,16 @@ impl BlobSink for Copying {
 
 /// Exports everything, one instance after the other, through pointers to both sides.
 async fn export(source: &Arc<Signing>, sink: &Copying, retry: Retry) -> Operation {
-    let engine = ExportEngine::builder(Box::new(Arc::clone(source)))
-        .retry(retry)
-        .concurrency(Concurrency::Fixed(1))
-        .build()
-        .unwrap();
+    export_with(source, sink, |engine| engine.retry(retry)).await
+}
+
+async fn export_with(
+    source: &Arc<Signing>,
+    sink: &Copying,
+    with: impl FnOnce(ExportEngineBuilder) -> ExportEngineBuilder,
+) -> Operation {
+    let engine = ExportEngine::builder(Box::new(Arc::clone(source))).concurrency(Concurrency::Fixed(1));
+    let engine = with(engine).build().unwrap();
     let sink: Arc<dyn BlobSink> = Arc::new(Box::new(Arc::new(sink.clone())));
     let operation = NewOperation::new(ExportSource::Everything, sink);
     let id = engine.start(operation).await.unwrap().operation_id;
@@ -265,6 +271,22 @@ async fn a_copy_of_another_length_is_a_fault() {
     let (source, sink) = (Signing::over(&held), Copying::from(&held, |_| Answer::Short));
     let ended = export(&source, &sink, Retry::none()).await;
     assert_eq!(ended.error.unwrap().code, "internal");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_to_be_checked_is_streamed() {
+    let held = Arc::new(archive(10));
+    let (source, sink) = (Signing::over(&held), Copying::from(&held, |_| Answer::Copied));
+    for (checksums, receipt, copied, streamed) in [
+        (Checksums::Always, false, 0, 10),
+        (Checksums::Sent, true, 0, 20),
+        (Checksums::Sent, false, 10, 20),
+        (Checksums::Off, false, 20, 20),
+    ] {
+        let ended = export_with(&source, &sink, |engine| engine.checksums(checksums).receipt(receipt)).await;
+        assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 10));
+        assert_eq!(counts(&source, &sink), (copied, copied, streamed, streamed), "{checksums:?}");
+    }
 }
 
 #[test]

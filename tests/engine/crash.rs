@@ -10,6 +10,7 @@ use dicom_export::{
 };
 use proptest::prelude::*;
 
+use crate::receipt::assert_receipts;
 use crate::support::{FaultySink, FaultySource, Plan, Shared, archive, assert_exported, instance, log_of};
 
 #[derive(Debug, Clone)]
@@ -67,6 +68,7 @@ async fn survives(case: Case) {
             .batch_size(case.batch)
             .checkpoint_every(Duration::from_millis(20))
             .lease(Duration::from_millis(30))
+            .receipt(true)
             .build()
             .unwrap()
     };
@@ -119,6 +121,7 @@ async fn survives(case: Case) {
     let logged: std::collections::BTreeSet<_> =
         log_of(&sink.inner, &ended).iter().map(|entry| entry.identifier().to_owned()).collect();
     assert_eq!(logged.len(), unreadable.len() + unmatched, "each named, perhaps more than once");
+    assert_eq!(assert_receipts(&sink.inner, &ended), listed - unreadable.len(), "receipts");
 }
 
 proptest! {

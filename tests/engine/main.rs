@@ -5,5 +5,6 @@ mod copy;
 mod crash;
 mod flow;
 mod outcome;
+mod receipt;
 mod stuck;
 mod support;

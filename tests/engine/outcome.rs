@@ -17,7 +17,7 @@ fn to(sink: &(impl BlobSink + Clone)) -> Arc<dyn BlobSink> {
 }
 
 #[tokio::test]
-async fn everything_is_exported_byte_for_byte() {
+async fn guarantee_1_and_2_everything_is_exported_byte_for_byte() {
     let source = Arc::new(archive(1_000));
     let sink = MemorySink::new();
     let engine = ExportEngine::builder(Arc::clone(&source)).batch_size(64).build().unwrap();

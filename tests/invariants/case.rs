@@ -38,6 +38,7 @@ struct Knobs {
     checkpoint_every: Duration,
     concurrency: Concurrency,
     budget: Duration,
+    receipt: bool,
 }
 
 /// How much goes wrong.
@@ -73,6 +74,7 @@ impl Case {
             checkpoint_every: Duration::from_millis([0, 20, 1000][rng.usize(..3)]),
             concurrency: [Concurrency::Auto, Concurrency::Fixed(1), Concurrency::Fixed(5)][rng.usize(..3)],
             budget: Duration::from_secs([20, 60, 600][rng.usize(..3)]),
+            receipt: rng.bool(),
         };
         let mut level = |levels: [f64; 4]| levels[rng.usize(..4)];
         let levels = Levels {
@@ -100,6 +102,10 @@ impl Case {
 
     pub(crate) fn destination(&self) -> ExportDestination {
         ExportDestination::new(DESTINATION, serde_json::json!({}))
+    }
+
+    pub(crate) fn has_receipt(&self) -> bool {
+        self.knobs.receipt
     }
 
     pub(crate) fn budget(&self) -> Duration {
@@ -184,6 +190,7 @@ impl Case {
             .checkpoint_every(self.knobs.checkpoint_every)
             .concurrency(self.knobs.concurrency)
             .retry(Retry::for_up_to(self.knobs.budget))
+            .receipt(self.knobs.receipt)
     }
 }
 

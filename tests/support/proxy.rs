@@ -1,5 +1,8 @@
-//! A door before a server: it counts and names the requests that go through, and holds them up or shuts when told.
+//! A door before a server: it counts and names the requests that go through, and holds them up, damages them or shuts when told.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -29,6 +32,8 @@ struct Shared {
     requests: Mutex<Vec<String>>,
     count: watch::Sender<usize>,
     door: watch::Sender<Door>,
+    /// So many bodies for instances are still to be damaged.
+    damage: AtomicUsize,
 }
 
 impl Proxy {
@@ -40,6 +45,7 @@ impl Proxy {
             requests: Mutex::default(),
             count: watch::Sender::new(0),
             door: watch::Sender::new(Door::Open),
+            damage: AtomicUsize::new(0),
         });
         let mut tasks = JoinSet::new();
         let serving = Arc::clone(&shared);
@@ -69,6 +75,16 @@ impl Proxy {
 
     pub(crate) fn set(&self, door: Door) {
         self.shared.door.send_replace(door);
+    }
+
+    /// Of the next so many requests for instances one bit arrives wrong.
+    pub(crate) fn damage(&self, requests: usize) {
+        self.shared.damage.store(requests, SeqCst);
+    }
+
+    /// How many are still to be damaged.
+    pub(crate) fn undamaged(&self) -> usize {
+        self.shared.damage.load(SeqCst)
     }
 
     /// Every request so far, as `<method> <path>`.
@@ -118,6 +134,14 @@ impl Shared {
             let mut length = length.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
             let length = length.next().map_or(0, |(_, length)| length.parse().unwrap());
             server.write_all(head.as_bytes()).await?;
+            let damaged = |left: usize| left.checked_sub(1);
+            if held && length > 0 && self.damage.fetch_update(SeqCst, SeqCst, damaged).is_ok() {
+                let mut body = vec![0; length as usize];
+                client.read_exact(&mut body).await?;
+                body[length as usize / 2] ^= 1;
+                server.write_all(&body).await?;
+                continue;
+            }
             tokio::io::copy(&mut (&mut client).take(length), &mut server).await?;
         }
     }

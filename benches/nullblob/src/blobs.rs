@@ -11,10 +11,11 @@ use hyper::body::Incoming;
 use hyper::http::HeaderValue;
 use hyper::{Method, Request, Response, StatusCode};
 
+use crate::checksums::Checksums;
 use crate::limits::{Limits, Refusal};
 use crate::stats::Stats;
 
-type Reply = Response<Full<Bytes>>;
+pub type Reply = Response<Full<Bytes>>;
 
 const BUSY: &str = r#"<?xml version="1.0"?><Error><Code>ServerBusy</Code></Error>"#;
 const NO_BLOBS: &str =
@@ -59,7 +60,8 @@ impl Server {
         let in_flight = self.stats.begin();
         let refusal = if head.method == Method::PUT { self.limits.refuse(in_flight) } else { None };
         // A refused body is read too: closing the connection instead would cost the client more than Azure does.
-        let length = drain(body).await;
+        let mut checksums = self.limits.checksums();
+        let length = drain(body, &mut checksums).await;
         let latency = self.limits.latency();
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
@@ -77,7 +79,7 @@ impl Server {
         match head.method {
             Method::PUT => {
                 self.count(path, query, head.headers.contains_key("x-ms-copy-source"), length);
-                reply(StatusCode::CREATED, "")
+                checksums.tell(reply(StatusCode::CREATED, ""))
             }
             Method::GET | Method::HEAD if query.contains("comp=list") => reply(StatusCode::OK, NO_BLOBS),
             Method::GET | Method::HEAD if query.contains("restype=container") => reply(StatusCode::OK, ""),
@@ -128,10 +130,13 @@ impl Server {
 }
 
 /// Reads a body to its end, and gives its length.
-async fn drain(mut body: Incoming) -> u64 {
+async fn drain(mut body: Incoming, checksums: &mut Checksums) -> u64 {
     let mut length = 0;
     while let Some(Ok(frame)) = body.frame().await {
-        length += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if let Some(data) = frame.data_ref() {
+            length += data.len() as u64;
+            checksums.add(data);
+        }
     }
     length
 }

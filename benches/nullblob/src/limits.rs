@@ -1,8 +1,10 @@
-//! What the server refuses, and how slow it is.
+//! What the server refuses, how slow it is, and what its answers tell.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+
+use crate::checksums::Checksums;
 
 /// Each is 0, and then does nothing, until it is set. They apply to writes.
 #[derive(Default)]
@@ -15,6 +17,10 @@ pub struct Limits {
     slots: AtomicU64,
     /// So many writes a second, with bursts of a tenth of that; one more is refused with 503 and `Retry-After: 1`.
     rate: AtomicU64,
+    /// Answers tell the CRC64 of the body, as Azure's do.
+    crc64: AtomicU64,
+    /// Answers tell the MD5 of the body, as the storage emulator's do of a small blob.
+    md5: AtomicU64,
     writes: AtomicU64,
     bucket: Mutex<Option<Bucket>>,
 }
@@ -36,6 +42,8 @@ impl Limits {
                 "latency" => &self.latency,
                 "slots" => &self.slots,
                 "rate" => &self.rate,
+                "crc64" => &self.crc64,
+                "md5" => &self.md5,
                 _ => return Err(format!("there is no limit '{name}'\n")),
             };
             limit.store(value.parse().map_err(|_| format!("'{name}' must be a number\n"))?, Relaxed);
@@ -62,6 +70,11 @@ impl Limits {
 
     pub fn latency(&self) -> Duration {
         Duration::from_millis(self.latency.load(Relaxed))
+    }
+
+    /// What the answer to a body that begins tells of it.
+    pub fn checksums(&self) -> Checksums {
+        Checksums::new(self.crc64.load(Relaxed) > 0, self.md5.load(Relaxed) > 0)
     }
 
     fn bucket(&self) -> std::sync::MutexGuard<'_, Option<Bucket>> {

@@ -4,10 +4,12 @@
 //! `nullblob [ADDRESS]` (default `127.0.0.1:11000`; port 0 takes a free one) prints its address and serves until
 //! killed. Besides the blob calls it answers two of its own:
 //! - `GET /stats`: what was asked of it, as one JSON object; cleared by that.
-//! - `GET /limits?busy=N&latency=MS&slots=N&rate=R`: what it refuses, and how slow it is; see [`limits::Limits`].
+//! - `GET /limits?busy=N&latency=MS&slots=N&rate=R&crc64=1&md5=1`: what it refuses, how slow it is, and which checksums
+//!   it answers; see [`limits::Limits`].
 #![forbid(unsafe_code)]
 
 mod blobs;
+mod checksums;
 mod limits;
 mod stats;
 

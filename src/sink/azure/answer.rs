@@ -56,6 +56,10 @@ impl Answer {
             (404, _) => (ErrorKind::NotFound, "the destination does not have it"),
             (409 | 412, _) => (ErrorKind::Conflict, "the destination is in another state"),
             (429 | 503, _) => (ErrorKind::Throttled, "the destination is busy"),
+            // It is as it was when it was sent, so it was damaged on the way.
+            (400, "Crc64Mismatch" | "Md5Mismatch") => {
+                (ErrorKind::Unavailable, "the destination got other bytes than it was sent")
+            }
             // The blocks went with somebody else's commit of the same blob, or with our own whose answer was lost.
             (400, "InvalidBlockList") => (ErrorKind::Unavailable, "the destination lost uncommitted blocks"),
             (408 | 500 | 502 | 504, _) => (ErrorKind::Unavailable, "the destination failed"),

@@ -178,7 +178,7 @@ impl Log {
                 Tail::Untold => (Tail::Untold, true),
             };
             if !refused {
-                check(answer)?;
+                check(answer, &self.path)?;
             }
             self.lock().tail = tail;
             if done {
@@ -197,9 +197,10 @@ fn told(answer: &Answer, length: u64) -> Tail {
     }
 }
 
-fn check(answer: Answer) -> Result<()> {
+fn check(answer: Answer, log: &BlobPath) -> Result<()> {
     if answer.code() == "BlockCountExceedsLimit" {
-        let message = "errors.log is full: Azure takes 50,000 appends to one blob";
+        let name = log.as_str().rsplit('/').next().unwrap_or_default();
+        let message = format!("{name} is full: Azure takes 50,000 appends to one blob");
         return Err(Error::new(ErrorKind::Unsupported, message));
     }
     answer.into_done().map(drop)

@@ -12,6 +12,7 @@ use reqwest::header::HeaderValue;
 
 use super::answer::Answer;
 use super::client::{BLOB_CONTENT_TYPE, BLOB_TYPE, BlobClient, Put};
+use super::integrity::Checksum;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Upload;
 use crate::layout::BlobPath;
@@ -114,7 +115,7 @@ pub(super) struct Target<'a> {
 impl Target<'_> {
     /// Put Blob.
     pub(super) async fn put_blob(self, payload: PutPayload, size: u64) -> Result<Stored> {
-        let answer = self.request(|| {
+        let answer = self.request(&payload, || {
             Put::new(self.path, payload.clone())
                 .header(BLOB_TYPE, HeaderValue::from_static("BlockBlob"))
                 .header(BLOB_CONTENT_TYPE, DICOM)
@@ -167,7 +168,7 @@ impl Target<'_> {
 
     async fn put_block(self, id: String, payload: PutPayload) -> Result<()> {
         let query = format!("comp=block&blockid={id}");
-        self.request(|| Put::new(self.path, payload.clone()).query(query.as_str())).await?;
+        self.request(&payload, || Put::new(self.path, payload.clone()).query(query.as_str())).await?;
         Ok(())
     }
 
@@ -183,15 +184,32 @@ impl Target<'_> {
         let put =
             || Put::new(self.path, payload.clone()).query("comp=blocklist").header(BLOB_CONTENT_TYPE, DICOM);
         // Repeating does not bring lost blocks back: that ends the request, and the engine puts the blob again.
+        let sum = self.checksum(&payload);
         let outcome = self.upload.request(async || {
-            let answer = self.client.send(put()).await?;
+            let answer = self.send(put(), sum.as_ref()).await?;
             if answer.code() == LOST_BLOCKS { Ok(Err(answer.error())) } else { answer.into_done().map(Ok) }
         });
         Ok(stored(size, &outcome.await??))
     }
 
-    async fn request<'p>(self, put: impl Fn() -> Put<'p> + Send + Sync) -> Result<Answer> {
-        self.upload.request(async || self.client.send(put()).await?.into_done()).await
+    /// Sends this body until it is stored as it is.
+    async fn request<'p>(self, body: &PutPayload, put: impl Fn() -> Put<'p> + Send + Sync) -> Result<Answer> {
+        let sum = self.checksum(body);
+        self.upload.request(async || self.send(put(), sum.as_ref()).await?.into_done()).await
+    }
+
+    async fn send(self, put: Put<'_>, sum: Option<&Checksum<'_>>) -> Result<Answer> {
+        let Some(sum) = sum else { return self.client.send(put).await };
+        let answer = self.client.send(sum.send_with(put)).await?;
+        if answer.is_done() {
+            sum.compare(&answer)?;
+        }
+        Ok(answer)
+    }
+
+    /// `None`: nothing is compared, or there is nothing to compare.
+    fn checksum(self, body: &PutPayload) -> Option<Checksum<'_>> {
+        (self.upload.checksums() && body.content_length() > 0).then(|| Checksum::of(body))
     }
 }
 

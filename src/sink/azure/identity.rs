@@ -16,7 +16,7 @@ use object_store::client::{
 };
 use object_store::{ClientConfigKey, ClientOptions, RetryConfig, StaticCredentialProvider};
 use reqwest::StatusCode;
-use reqwest::header::{DATE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
 
 use super::client::{build, client_builder};
@@ -99,7 +99,12 @@ impl Signer {
         }
         AzureAuthorizer::new(&signature, account)
             .try_authorize(request)
-            .map_err(|_| Error::new(ErrorKind::Internal, "a request could not be signed"))
+            .map_err(|_| Error::new(ErrorKind::Internal, "a request could not be signed"))?;
+        // What prints a request's headers prints `Sensitive` then, in whatever crate.
+        if let Some(credential) = request.headers_mut().get_mut(AUTHORIZATION) {
+            credential.set_sensitive(true);
+        }
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ mod connection_string;
 mod container;
 mod copy;
 mod identity;
+mod integrity;
 mod policy;
 mod provider;
 mod sas;

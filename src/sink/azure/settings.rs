@@ -202,7 +202,8 @@ fn take_flag(settings: &mut Object, name: &str) -> Result<Option<bool>> {
 /// [`to_stored`] wrote.
 pub(crate) fn from_stored(public: &Value, secret: Option<&Secret>) -> Result<AzureContainer> {
     let unreadable = || Error::new(ErrorKind::Internal, "a stored destination cannot be read");
-    let stored = StoredSettings::deserialize(public).map_err(|cause| unreadable().with_source(cause))?;
+    // serde's message would quote the settings, which may not be those that were written.
+    let stored = StoredSettings::deserialize(public).map_err(|_| unreadable())?;
     let credential = match (stored.credential, secret) {
         (StoredCredential::Sas, Some(sas)) => AzureCredential::Sas(SecretString::from(sas.expose())),
         (StoredCredential::Sas, None) => {

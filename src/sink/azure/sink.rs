@@ -32,6 +32,9 @@ use crate::source::{Content, CopySource};
 ///   [`Unsupported`](crate::ErrorKind::Unsupported).
 /// - An instance that its source has a URL of is copied by Azure itself, in blocks of 64 MiB or more, four at once.
 ///   Azure gets the URL and nothing else does. Whatever it refuses to copy for a reason that lasts is streamed instead.
+/// - What is sent goes with its CRC64, and the checksum in the answer is compared with it, unless the
+///   [`Upload`] says otherwise. A small blob that was stored wrong, by a service that does not check what arrives, can
+///   be seen until it has been sent again; a block cannot.
 /// - The log is an append blob, written by one task in a process, whatever the number of sinks: so no line is cut or
 ///   mixed with another, and one whose answer was lost is not appended again. Azure takes 50,000 appends to a blob;
 ///   past that the log is full, which fails the operation with [`Unsupported`](crate::ErrorKind::Unsupported).

@@ -1,6 +1,5 @@
 //! [`DirectorySource`]: a folder tree of DICOM files.
 
-mod head;
 mod index;
 mod path;
 mod report;

@@ -1,0 +1,15 @@
+//! Without the feature `dicom` no head is looked at.
+
+use crate::error::Result;
+use crate::identifier::InstanceIdentifier;
+use crate::source::Content;
+
+/// There is none.
+#[derive(Debug, Clone)]
+pub(crate) enum HeadCheck {}
+
+impl HeadCheck {
+    pub(crate) async fn look(&self, _: &InstanceIdentifier, _: Content) -> Result<(Content, Option<String>)> {
+        match *self {}
+    }
+}

@@ -1,0 +1,188 @@
+//! What is stored is what was sent: bodies that are damaged on the way, and answers that tell of other bytes.
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use dicom_export::{BlobSink, Content, ErrorKind, Retry, Upload};
+use futures::stream;
+use md5::Digest;
+
+use crate::azurite::Azurite;
+use crate::proxy::Proxy;
+use crate::responder::{Reply, Request, Responder};
+use crate::{MIB, bytes, faulty, instance, sink, upload};
+
+fn crc64(bytes: &[u8]) -> String {
+    let mut crc64 = crc64fast_nvme::Digest::new();
+    crc64.write(bytes);
+    BASE64_STANDARD.encode(crc64.sum64().to_le_bytes())
+}
+
+fn md5(bytes: &[u8]) -> String {
+    BASE64_STANDARD.encode(md5::Md5::digest(bytes))
+}
+
+/// In chunks, so that a checksum is one over several of them.
+fn content(bytes: &Bytes) -> Content {
+    let chunks: Vec<_> = bytes.chunks(300_007).map(|chunk| Ok(bytes.slice_ref(chunk))).collect();
+    Content::from_stream(Some(bytes.len() as u64), stream::iter(chunks))
+}
+
+/// Azurite answers a Put Blob with its MD5 and a Put Block with its CRC64: both are as we compute them, or these
+/// would be sent again and again.
+#[tokio::test]
+#[ignore = "needs Azurite: tests/run.sh"]
+async fn a_body_that_is_damaged_on_the_way_is_sent_again() {
+    let azurite = Azurite::shared();
+    let container = azurite.container().await;
+    let proxy = Proxy::before(azurite.port()).await;
+    let sink = sink(&proxy.through(&container.sas_url("w")));
+    for (length, damaged, requests) in [(3, 1, 2), (5 * MIB, 2, 3), (20 * MIB, 3, 3 + 1 + 3)] {
+        let (path, bytes) = (instance(), bytes(length));
+        proxy.damage(damaged);
+        let before = proxy.requests().len();
+        let stored = sink.put(&path, content(&bytes), &upload(32 * MIB)).await.unwrap();
+        assert_eq!((stored.size, proxy.undamaged()), (length as u64, 0));
+        assert_eq!(proxy.requests().len() - before, requests, "{length} bytes");
+        assert!(container.get(path.as_str()).await.unwrap().bytes == bytes);
+    }
+}
+
+/// The same service refuses what is damaged, so nobody ever sees it.
+#[tokio::test]
+#[ignore = "needs Azurite: tests/run.sh"]
+async fn what_never_arrives_whole_is_never_there() {
+    let azurite = Azurite::shared();
+    let container = azurite.container().await;
+    let proxy = Proxy::before(azurite.port()).await;
+    let sink = sink(&proxy.through(&container.sas_url("w")));
+    for length in [1000, 9 * MIB] {
+        let path = instance();
+        proxy.damage(usize::MAX);
+        let terms = Upload::new(32 << 20, Retry::for_up_to(Duration::from_millis(300)), 4);
+        let error = sink.put(&path, content(&bytes(length)), &terms).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert_eq!(error.message(), "the destination got other bytes than it was sent (400 Crc64Mismatch)");
+        assert!(container.get(path.as_str()).await.is_none());
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Azurite: tests/run.sh"]
+async fn with_the_checksums_off_nothing_is_compared() {
+    let azurite = Azurite::shared();
+    let container = azurite.container().await;
+    let proxy = Proxy::before(azurite.port()).await;
+    let sink = sink(&proxy.through(&container.sas_url("w")));
+    let (path, bytes) = (instance(), bytes(1000));
+    proxy.damage(1);
+    let terms = upload(MIB).with_checksums(false);
+    assert!(upload(MIB).checksums() && !terms.checksums());
+    sink.put(&path, content(&bytes), &terms).await.unwrap();
+    assert_eq!(proxy.requests().len(), 1);
+    assert!(container.get(path.as_str()).await.unwrap().bytes != bytes);
+}
+
+/// What a server that looks at no checksum of ours has stored in the end.
+#[derive(Default)]
+struct Stored {
+    blob: Bytes,
+    blocks: Vec<(String, Bytes)>,
+}
+
+/// Stores what it gets; the first `wrong` bodies with a bit turned, and says so as `tell` does.
+async fn storing(wrong: usize, tell: fn(&Request, &[u8]) -> Reply) -> (Responder, Arc<Mutex<Stored>>) {
+    let stored = Arc::new(Mutex::new(Stored::default()));
+    let (kept, left) = (Arc::clone(&stored), AtomicUsize::new(wrong));
+    let server = Responder::start(move |request| {
+        let mut body = request.body.to_vec();
+        if !request.is("blocklist") && left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok() {
+            body[0] ^= 1;
+        }
+        let answer = tell(request, &body);
+        let mut kept = kept.lock().unwrap();
+        match request.query.get("blockid") {
+            Some(id) => {
+                kept.blocks.retain(|(known, _)| known != id);
+                kept.blocks.push((id.clone(), body.into()));
+            }
+            None if request.is("blocklist") => {
+                let list = String::from_utf8(body).unwrap();
+                let ids = list.split("<Latest>").skip(1).map(|id| id.split('<').next().unwrap());
+                let block = |id: &str| kept.blocks.iter().find(|(known, _)| known == id).unwrap().1.clone();
+                kept.blob = ids.flat_map(block).collect();
+            }
+            None => kept.blob = body.into(),
+        }
+        answer
+    });
+    (server.await, stored)
+}
+
+fn tell_crc64(_: &Request, body: &[u8]) -> Reply {
+    // An MD5 beside it is not looked at: it costs more.
+    Reply::status(201).header("x-ms-content-crc64", crc64(body)).header("content-md5", "wrong")
+}
+
+fn tell_md5(_: &Request, body: &[u8]) -> Reply {
+    Reply::status(201).header("content-md5", md5(body))
+}
+
+#[tokio::test]
+async fn what_was_stored_wrong_is_stored_again() {
+    for tell in [tell_crc64 as fn(&Request, &[u8]) -> Reply, tell_md5] {
+        for (length, wrong, requests) in [(10, 2, 3), (30 * MIB, 3, 4 + 1 + 3)] {
+            let (server, stored) = storing(wrong, tell).await;
+            let bytes = bytes(length);
+            faulty(&server.url()).put(&instance(), content(&bytes), &upload(32 * MIB)).await.unwrap();
+            assert_eq!(server.requests().len(), requests);
+            assert!(stored.lock().unwrap().blob == bytes, "{length} bytes are not what was sent");
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_body_goes_with_its_crc64_and_its_retry_too() {
+    let (server, _) = storing(1, tell_crc64).await;
+    faulty(&server.url()).put(&instance(), content(&bytes(9 * MIB)), &upload(32 * MIB)).await.unwrap();
+    let requests = server.requests();
+    assert_eq!(requests.len(), 4, "two blocks, one of them twice, and the list");
+    for request in requests {
+        assert_eq!(request.header("x-ms-content-crc64"), Some(&*crc64(&request.body)));
+        assert_eq!(request.header("content-md5"), None);
+    }
+}
+
+#[tokio::test]
+async fn a_difference_that_stays_fails_the_put() {
+    let (server, stored) = storing(usize::MAX, tell_md5).await;
+    let terms = Upload::new(32 << 20, Retry::for_up_to(Duration::from_millis(300)), 4);
+    for length in [10, 9 * MIB] {
+        let put = faulty(&server.url()).put(&instance(), content(&bytes(length)), &terms).await;
+        let error = put.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert_eq!(error.message(), "the destination stored other bytes than it was sent (checksum)");
+    }
+    assert!(server.requests().iter().all(|request| !request.is("blocklist")), "nothing wrong is committed");
+    assert!(!stored.lock().unwrap().blocks.is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_without_a_checksum_is_not_checked() {
+    let (server, _) = storing(usize::MAX, |_, _| Reply::status(201)).await;
+    for length in [10, 9 * MIB] {
+        faulty(&server.url()).put(&instance(), content(&bytes(length)), &upload(32 * MIB)).await.unwrap();
+    }
+    assert_eq!(server.requests().len(), 1 + 3);
+}
+
+#[tokio::test]
+async fn a_blob_of_nothing_is_not_checked() {
+    let (server, _) = storing(0, |_, _| Reply::status(201).header("x-ms-content-crc64", "wrong")).await;
+    faulty(&server.url()).put(&instance(), Content::from_bytes(""), &upload(MIB)).await.unwrap();
+    assert_eq!(server.requests()[0].header("x-ms-content-crc64"), None);
+}

@@ -1,0 +1,177 @@
+//! The receipt: a line for each instance that is in the container, with what was exported of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dicom_export::store::{MemoryOperationStore, OperationStore};
+use dicom_export::{
+    BlobPath, BlobSink, ErrorKind, ExportDestination, ExportEngine, ExportSource, ManifestEntry, MemorySink,
+    NewOperation, Operation, OperationStatus, Retry,
+};
+use sha2::{Digest, Sha256};
+
+use crate::support::{
+    Alive, FaultySink, FaultySource, Generated, Plan, Shared, archive, assert_exported, instance, log_of,
+};
+
+fn receipts(sink: &MemorySink, operation: &Operation) -> Vec<ManifestEntry> {
+    let manifest = sink.get(BlobPath::manifest(operation.operation_id).as_str()).expect("a manifest");
+    let text = std::str::from_utf8(&manifest).unwrap();
+    assert!(text.is_empty() || text.ends_with('\n'), "whole lines");
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Each is true, and each blob has one; how many blobs.
+pub(crate) fn assert_receipts(sink: &MemorySink, operation: &Operation) -> usize {
+    let mut named = BTreeSet::new();
+    for receipt in receipts(sink, operation) {
+        let path = BlobPath::instance(operation.operation_id, receipt.identifier());
+        assert_eq!(receipt.path(), path.as_str());
+        let blob = sink.get(path.as_str()).expect("what has a receipt is there");
+        let sha256: String = Sha256::digest(&blob).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!((receipt.size(), receipt.sha256()), (blob.len() as u64, &*sha256));
+        named.insert(path.to_string());
+    }
+    let results = format!("{}/results/", operation.operation_id);
+    let there: BTreeSet<_> = sink.names().into_iter().filter(|name| name.starts_with(&results)).collect();
+    assert_eq!(named, there, "each blob has a receipt");
+    there.len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_exported_instance_has_a_line() {
+    let (plan, sink) = (Plan::default(), FaultySink::new());
+    for n in 0..5 {
+        plan.fail(&instance(0, 0, n), &[ErrorKind::Unreadable; 100]);
+        sink.plan.fail(&instance(1, 0, n), &[ErrorKind::Unavailable; 3]);
+    }
+    let source = FaultySource { inner: archive(100), plan };
+    let engine = ExportEngine::builder(source).receipt(true).batch_size(7).build().unwrap();
+    let target: Arc<dyn BlobSink> = Arc::new(sink.clone());
+    let started = engine.start(NewOperation::new(ExportSource::Everything, target)).await.unwrap();
+    let ended = engine.wait(started.operation_id).await.unwrap();
+    assert_eq!((ended.results.exported, ended.results.skipped), (95, 5));
+    assert_eq!(assert_receipts(&sink.inner, &ended), 95);
+    assert_eq!(receipts(&sink.inner, &ended).len(), 95, "without a crash there is one each");
+    assert_eq!(log_of(&sink.inner, &ended).len(), 5);
+    let document = serde_json::to_value(&ended).unwrap();
+    let members: Vec<_> = document["results"].as_object().unwrap().keys().collect();
+    assert_eq!(members, ["errorHref", "exported", "skipped"], "the status document stays what it is");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_has_the_digest_of_its_bytes() {
+    for (size, chunk) in [(0, 10), (10, 3), (3_000_001, 70_000)] {
+        let source =
+            Generated { count: 3, size, chunk, states_size: false, alive: Arc::new(Alive::default()) };
+        let sink = MemorySink::new();
+        let engine = ExportEngine::builder(source).receipt(true).build().unwrap();
+        let target: Arc<dyn BlobSink> = Arc::new(sink.clone());
+        let started = engine.start(NewOperation::new(ExportSource::Everything, target)).await.unwrap();
+        let ended = engine.wait(started.operation_id).await.unwrap();
+        assert_eq!(assert_receipts(&sink, &ended), 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_is_none_unless_it_is_asked_for_and_an_empty_one_if_nothing_is_exported() {
+    for receipt in [false, true] {
+        let sink = MemorySink::new();
+        let engine = ExportEngine::builder(archive(0)).receipt(receipt).build().unwrap();
+        let target: Arc<dyn BlobSink> = Arc::new(sink.clone());
+        let unknown = ExportSource::identifiers(["1.2.3".parse().unwrap()]).unwrap();
+        let started = engine.start(NewOperation::new(unknown, target)).await.unwrap();
+        let manifest = BlobPath::manifest(started.operation_id);
+        assert_eq!(sink.get(manifest.as_str()).is_some(), receipt, "before anything is exported");
+        let ended = engine.wait(started.operation_id).await.unwrap();
+        assert_eq!(ended.status, OperationStatus::Completed);
+        assert_eq!(sink.get(manifest.as_str()), receipt.then(Default::default));
+    }
+}
+
+/// What holds when it is accepted holds to its end, whoever goes on with it.
+#[tokio::test(start_paused = true)]
+async fn a_resumed_operation_keeps_its_receipt() {
+    let sink = FaultySink::new();
+    let store = Arc::new(MemoryOperationStore::new());
+    let engine = |receipt| {
+        ExportEngine::builder(archive(300))
+            .destination("azureblob", Shared(sink.clone()))
+            .store(store.clone())
+            .retry(Retry::none())
+            .batch_size(10)
+            .checkpoint_every(Duration::ZERO)
+            .receipt(receipt)
+            .build()
+            .unwrap()
+    };
+    let destination = || ExportDestination::azure_blob("https://a.blob.core.windows.net/b");
+    let mut created = BTreeMap::new();
+    for receipt in [true, false] {
+        let new = NewOperation::new(ExportSource::Everything, destination());
+        let id = engine(receipt).create(new).await.unwrap().operation_id;
+        assert_eq!(store.spec(id).await.unwrap().receipt, receipt);
+        created.insert(receipt, id);
+    }
+    for (receipt, id) in created {
+        let calls = sink.plan.calls.load(std::sync::atomic::Ordering::SeqCst);
+        sink.plan.fail_all(ErrorKind::Unavailable, calls + 150);
+        let failed = engine(receipt).run(id).await.unwrap();
+        assert_eq!(failed.status, OperationStatus::Failed);
+        assert!(failed.results.exported < 300);
+        sink.plan.heal();
+        let ended = engine(!receipt).run(id).await.unwrap();
+        assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 300));
+        match receipt {
+            true => assert_eq!(assert_receipts(&sink.inner, &ended), 300),
+            false => assert_eq!(sink.inner.get(BlobPath::manifest(id).as_str()), None),
+        }
+    }
+}
+
+/// 40 batches of 500 make a few appends, none of them out of proportion.
+#[tokio::test(start_paused = true)]
+async fn many_receipts_go_in_lumps() {
+    let source = archive(20_000);
+    let sink = FaultySink::new();
+    let engine = ExportEngine::builder(source)
+        .checkpoint_every(Duration::from_secs(3600))
+        .receipt(true)
+        .build()
+        .unwrap();
+    let target: Arc<dyn BlobSink> = Arc::new(sink.clone());
+    let started = engine.start(NewOperation::new(ExportSource::Everything, target)).await.unwrap();
+    let ended = engine.wait(started.operation_id).await.unwrap();
+    assert_eq!(assert_receipts(&sink.inner, &ended), 20_000);
+    let bytes = sink.inner.get(BlobPath::manifest(ended.operation_id).as_str()).unwrap().len();
+    let appends = sink.plan.calls.load(std::sync::atomic::Ordering::SeqCst) - 20_000;
+    assert!(bytes > 4 << 20, "{bytes} bytes are no lump");
+    assert!((2..=1 + bytes / (2 << 20)).contains(&appends), "{appends} appends for {bytes} bytes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_that_fails_loses_no_line() {
+    let sink = FaultySink::new();
+    let plan = Plan::default();
+    plan.fail(&instance(0, 0, 3), &[ErrorKind::Unreadable; 100]);
+    let engine = ExportEngine::builder(FaultySource { inner: archive(40), plan })
+        .receipt(true)
+        .retry(Retry::for_up_to(Duration::from_secs(60)))
+        .build()
+        .unwrap();
+    // The last call of the export and the two appends.
+    sink.plan.fail_all(ErrorKind::Unavailable, 40);
+    let healing = sink.plan.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        healing.heal();
+    });
+    let target: Arc<dyn BlobSink> = Arc::new(sink.clone());
+    let started = engine.start(NewOperation::new(ExportSource::Everything, target)).await.unwrap();
+    let ended = engine.wait(started.operation_id).await.unwrap();
+    assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 39));
+    assert_eq!(assert_exported(&archive(40), &sink.inner, &ended).await, 39);
+    assert_eq!(receipts(&sink.inner, &ended).len(), 39);
+    assert_eq!(log_of(&sink.inner, &ended).len(), 1);
+}

@@ -1,0 +1,166 @@
+//! Work in proportion to the input: inputs that grow along one line each, and what is allocated for them. Time is not
+//! measured: what is counted comes out the same on any machine.
+
+use std::fmt::Write;
+
+use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
+use dicom_export::{ExportRequest, SinkProvider};
+use serde_json::json;
+
+use crate::runner::{Cost, alone, measure};
+use crate::targets;
+
+/// The body of a request for so many identifiers.
+fn body(identifiers: usize, identifier: impl Fn(usize) -> String) -> String {
+    let mut text = String::from(r#"{"source":{"type":"identifiers","settings":{"values":["#);
+    for number in 0..identifiers {
+        let comma = if number > 0 { "," } else { "" };
+        write!(text, "{comma}\"{}\"", identifier(number)).unwrap();
+    }
+    text.push_str(r#"]}},"destination":{"type":"azureblob","settings":{}}}"#);
+    text
+}
+
+/// Holds the cost of the larger input to that of the smaller, in proportion to their sizes, and a quarter more.
+#[track_caller]
+fn assert_linear(small: (usize, Cost), large: (usize, Cost)) {
+    let most = |cost: usize| cost as f64 * (large.0 as f64 / small.0 as f64) * 1.25 + 10_000.0;
+    let (a, b) = (small.1, large.1);
+    assert!(b.allocations as f64 <= most(a.allocations), "{small:?} {large:?}");
+    assert!(b.bytes as f64 <= most(a.bytes), "{small:?} {large:?}");
+}
+
+#[test]
+fn a_request_with_a_million_identifiers_is_read_in_linear_time() {
+    let _alone = alone();
+    let read = |count: usize, identifier: fn(usize) -> String| {
+        let text = body(count, identifier);
+        let (request, cost) = measure(|| ExportRequest::from_json(text.as_bytes()).unwrap());
+        assert!(cost.bytes < 64 * text.len(), "{cost:?} for {} bytes", text.len());
+        (text.len(), cost, request)
+    };
+    // Powers of two, so that tables that double are as full in both.
+    let million = 1 << 20;
+    type Shape = fn(usize) -> String;
+    let instances: Shape = |n| format!("1.2.{:07}/1.2.3.{:07}/1.2.3.4.{n:07}", n / 64, n / 8);
+    let studies: Shape = |n| format!("1.2.{n:07}");
+    let of_a_series: Shape = |n| format!("1.2.3/1.2.3.4/1.2.3.4.{n:07}");
+    let again: Shape = |_| "1.2.840.10008".to_owned();
+    let covered: Shape = |n| if n == 0 { "1.2.3".into() } else { format!("1.2.3/1.2.3.4/1.2.3.4.{n:07}") };
+    let shapes = [
+        (instances, million),
+        (studies, 1 << 17),
+        (of_a_series, 1 << 17),
+        (again, 1 << 17),
+        (covered, 1 << 17),
+    ];
+    for (number, (shape, count)) in shapes.into_iter().enumerate() {
+        let few = read(count / 8, shape);
+        let many = read(count, shape);
+        let dicom_export::ExportSource::Identifiers(identifiers) = many.2.source() else { panic!() };
+        let kept = if number < 3 { count } else { 1 };
+        assert_eq!(identifiers.as_slice().len(), kept);
+        assert_linear((few.0, few.1), (many.0, many.1));
+    }
+}
+
+/// What was once quadratic, or could become so: each grows along one line.
+#[test]
+fn input_that_grows_along_one_line_costs_in_proportion() {
+    let _alone = alone();
+    let settings = |settings: String| format!(r#"{{"destination":{{"type":"x","settings":{settings}}}}}"#);
+    type Shape = (fn(&[u8]), Box<dyn Fn(usize) -> String>);
+    let shapes: Vec<Shape> = vec![
+        // Once a pointer was made for every item below a name, however long.
+        (
+            targets::request::run,
+            Box::new(move |n| settings(format!(r#"{{"{}":[0{}]}}"#, "k".repeat(n), ",0".repeat(n)))),
+        ),
+        (
+            targets::request::run,
+            Box::new(move |n| settings(format!(r#"{{"k":[{}0]}}"#, r#"{"a":{}},"#.repeat(n)))),
+        ),
+        (
+            targets::request::run,
+            Box::new(move |n| {
+                settings(format!(
+                    r#"{{{}"k":0}}"#,
+                    (0..n).map(|n| format!(r#""{n}":0,"#)).collect::<String>()
+                ))
+            }),
+        ),
+        (targets::request::run, Box::new(|n| format!(r#"{{{}"k":0}}"#, r#""a":0,"#.repeat(n)))),
+        (targets::request::run, Box::new(|n| "[".repeat(n))),
+        (targets::request::run, Box::new(|n| body(1, |_| "1/".repeat(n)))),
+        (targets::request::run, Box::new(|n| body(1, |_| "1".repeat(n)))),
+        (targets::connection_string::run, Box::new(|n| "AccountName=a;".repeat(n))),
+        (targets::connection_string::run, Box::new(|n| ";".repeat(n) + "AccountName=a")),
+        (
+            targets::connection_string::run,
+            Box::new(|n| {
+                format!(
+                    "BlobEndpoint=https://{}.blob.core.windows.net;SharedAccessSignature=sig=x",
+                    "a".repeat(n)
+                )
+            }),
+        ),
+        (
+            targets::connection_string::run,
+            Box::new(|n| format!("AccountName=a;SharedAccessSignature=sig=x{}", "&a=b".repeat(n))),
+        ),
+        (
+            targets::container_uri::run,
+            Box::new(|n| format!("https://a.blob.core.windows.net{}?sig=x", "/a".repeat(n))),
+        ),
+        (
+            targets::container_uri::run,
+            Box::new(|n| format!("https://{}/container?sig=x", "xn--a.".repeat(n))),
+        ),
+        (targets::container_uri::run, Box::new(|n| format!("https://xn--{}/container?sig=x", "a".repeat(n)))),
+        (
+            targets::container_uri::run,
+            Box::new(|n| {
+                format!("https://account.blob.core.windows.net/container?sig=x{}", "&%41=%42".repeat(n))
+            }),
+        ),
+        (targets::identifier::run, Box::new(|n| "1.".repeat(n))),
+        (targets::identifier::run, Box::new(|n| "1/".repeat(n))),
+        (
+            targets::stored::run,
+            Box::new(|n| format!(r#"{{"identifier":"1/2/3","locator":"{}"}}"#, "x".repeat(n))),
+        ),
+        (
+            targets::stored::run,
+            Box::new(|n| {
+                format!(
+                    r#"{{"instances":[{}{{"identifier":"1/2/3"}}],"failures":[],"warnings":[],"next":null}}"#,
+                    r#"{"identifier":"1/2/3"},"#.repeat(n)
+                )
+            }),
+        ),
+    ];
+    for (number, (work, shape)) in shapes.iter().enumerate() {
+        let cost = |n: usize| {
+            let input = shape(n);
+            work(input.as_bytes());
+            (input.len(), measure(|| work(input.as_bytes())).1)
+        };
+        let (small, large) = (cost(1 << 10), cost(1 << 15));
+        let most = small.1.bytes.max(4096) * 2 * large.0 / small.0;
+        assert!(large.1.bytes <= most, "shape {number}: {small:?} {large:?}");
+    }
+}
+
+/// A name of a megabyte with half a million items below it: gigabytes, if each had a pointer of its own.
+#[test]
+fn a_long_name_above_many_items_costs_no_more_than_its_length() {
+    let _alone = alone();
+    let settings = json!({ "k".repeat(1 << 20): vec![0; 1 << 19] });
+    let text = json!({ "destination": { "type": "x", "settings": settings } }).to_string();
+    let (read, cost) = measure(|| ExportRequest::from_json(text.as_bytes()));
+    assert!(read.is_ok() && cost.bytes < 64 * text.len(), "{cost:?}");
+    let destination = read.unwrap().into_parts().1;
+    let provider = AzureBlobProvider::new(AzureBlobPolicy::new());
+    let (checked, cost) = measure(|| provider.check(destination.expose_settings()));
+    assert!(checked.is_err() && cost.bytes < 64 * text.len(), "{cost:?}");
+}

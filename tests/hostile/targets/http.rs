@@ -1,0 +1,46 @@
+//! A request to the router: a line `METHOD target`, headers, an empty line, a body.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use dicom_export::http::{self, BaseUrl, HttpOptions};
+use dicom_export::{ExportEngine, MemorySink, MemorySource, Retry};
+use tower::ServiceExt;
+
+pub(crate) fn run(input: &[u8]) {
+    let Some(request) = read(input) else { return };
+    super::RUNTIME.block_on(async {
+        let engine = ExportEngine::builder(MemorySource::new())
+            .destination("azureblob", MemorySink::new().provider())
+            .retry(Retry::none())
+            .build()
+            .unwrap();
+        let options = HttpOptions::new().base_url(BaseUrl::Forwarded).body_limit(64 << 10);
+        let router = http::router(Arc::new(engine.clone()), options);
+        let answer = router.oneshot(request).await.unwrap();
+        assert!(answer.status().as_u16() < 500, "{}", answer.status());
+        let headers: usize = answer.headers().values().map(|value| value.len()).sum();
+        let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        // Nothing is repeated at length, but the host and the path that links are made of.
+        assert!(body.len() + headers <= 4096 + 8 * input.len().min(16 << 10), "{} bytes", body.len());
+        engine.shutdown(Duration::from_secs(5)).await;
+    });
+}
+
+/// `None`: HTTP itself would have refused it.
+fn read(input: &[u8]) -> Option<Request<Body>> {
+    let (head, body) = match input.windows(2).position(|two| two == b"\n\n") {
+        Some(at) => (&input[..at], &input[at + 2..]),
+        None => (input, &[][..]),
+    };
+    let mut lines = head.split(|byte| *byte == b'\n');
+    let mut first = lines.next()?.splitn(2, |byte| *byte == b' ');
+    let mut request = Request::builder().method(first.next()?).uri(first.next()?);
+    for line in lines.take(100) {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        request = request.header(&line[..colon], line[colon + 1..].trim_ascii());
+    }
+    request.body(Body::from(body.to_vec())).ok()
+}

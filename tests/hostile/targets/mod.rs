@@ -1,0 +1,31 @@
+//! What is run on hostile input: each target takes any bytes, and panics when something is wrong.
+//!
+//! They use public doors only, so that they are the same for the corpus run of the tests and for a fuzzer.
+
+use std::sync::LazyLock;
+
+use tokio::runtime::Runtime;
+
+pub(crate) mod connection_string;
+pub(crate) mod container_uri;
+pub(crate) mod dicom_head;
+pub(crate) mod http;
+pub(crate) mod identifier;
+pub(crate) mod multipart;
+pub(crate) mod qido;
+pub(crate) mod request;
+mod server;
+pub(crate) mod state_file;
+pub(crate) mod stored;
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().unwrap()
+});
+
+/// Holds an error to what may be said of bad input: it is the input's fault, and is not repeated at length.
+fn assert_told(error: &dicom_export::Error) {
+    assert_eq!(error.kind(), dicom_export::ErrorKind::Invalid, "{error}");
+    assert!(error.message().len() < 600, "{} bytes", error.message().len());
+    assert!(error.pointer().is_none_or(|pointer| pointer.len() < 600), "a pointer is too long");
+}

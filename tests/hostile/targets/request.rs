@@ -1,0 +1,16 @@
+//! A request's body.
+
+use dicom_export::ExportRequest;
+
+pub(crate) fn run(input: &[u8]) {
+    match ExportRequest::from_json(input) {
+        Err(error) => super::assert_told(&error),
+        Ok(request) => {
+            let written = serde_json::to_vec(&request).unwrap();
+            let again = ExportRequest::from_json(&written).unwrap();
+            // The settings are not compared: of numbers that nothing reads, serde_json keeps the last digits as they come.
+            assert_eq!(again.source(), request.source());
+            assert_eq!(again.destination().kind(), request.destination().kind());
+        }
+    }
+}

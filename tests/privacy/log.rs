@@ -1,0 +1,74 @@
+//! Everything that this process logs, at every level, of every crate.
+
+use std::io;
+use std::sync::{Arc, LazyLock, Mutex};
+
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::prelude::*;
+
+use crate::canary::Canaries;
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+static LOG: LazyLock<Log> = LazyLock::new(|| {
+    let log = Log::default();
+    // No filter: every level. It also takes what crates say through `log`, reqwest and rustls among them.
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(log.clone())
+        .with_ansi(false)
+        .with_span_events(FmtSpan::FULL);
+    tracing_subscriber::registry().with(layer).init();
+    log
+});
+
+/// From here on everything is kept, of all tests of this binary.
+pub(crate) fn start() {
+    LazyLock::force(&LOG);
+}
+
+/// Fails if a canary shows, or if one of these crates has said nothing: then nobody listened.
+#[track_caller]
+pub(crate) fn assert_discreet(canaries: &Canaries, crates: &[&str]) {
+    let log = LOG.0.lock().unwrap().clone();
+    for name in crates {
+        let said = log.split(|byte| *byte == b'\n').any(|line| {
+            let line = String::from_utf8_lossy(line);
+            (line.contains("TRACE") || line.contains("DEBUG") || line.contains("INFO"))
+                && line.contains(&format!(" {name}::"))
+        });
+        assert!(said, "{name} has logged nothing");
+    }
+    canaries.assert_absent("the log", &log);
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// A log that keeps nothing would find nothing.
+#[test]
+fn the_log_hears_every_level_and_both_facades() {
+    start();
+    tracing::trace!(canary = "heard-through-tracing", "said");
+    log::trace!("heard-through-log");
+    let log = LOG.0.lock().unwrap().clone();
+    let heard = Canaries::default().with("tracing", "heard-through-tracing").with("log", "heard-through-log");
+    heard.assert_all_present("the log", log);
+}

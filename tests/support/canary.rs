@@ -1,0 +1,118 @@
+//! Canaries: texts that must not show, in whatever form they are written.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
+use dicom_export::Error;
+
+/// What a form must have at least, so that it is not found by chance.
+const SHORTEST: usize = 8;
+
+/// Texts that must not show.
+#[derive(Clone, Default)]
+pub(crate) struct Canaries(Vec<(&'static str, Vec<String>)>);
+
+impl Canaries {
+    /// With this one, called so when it is found.
+    pub(crate) fn with(mut self, name: &'static str, text: &str) -> Self {
+        assert!(text.len() >= SHORTEST, "{name} could be found by chance");
+        self.0.push((name, forms(text)));
+        self
+    }
+
+    /// With those of another list.
+    pub(crate) fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
+    /// Fails if one shows; `place` is where it was looked for.
+    #[track_caller]
+    pub(crate) fn assert_absent(&self, place: &str, bytes: impl AsRef<[u8]>) {
+        let text = String::from_utf8_lossy(bytes.as_ref());
+        for (name, forms) in &self.0 {
+            for form in forms {
+                if let Some(at) = text.find(form.as_str()) {
+                    let from = text[..at].char_indices().rev().nth(200).map_or(0, |(at, _)| at);
+                    let to = text[at..].char_indices().nth(200).map_or(text.len(), |(to, _)| at + to);
+                    panic!("{name} shows in {place}, as {form}: …{}…", &text[from..to]);
+                }
+            }
+        }
+    }
+
+    /// Fails unless every one shows, in whatever form: what was never sent cannot leak.
+    #[track_caller]
+    pub(crate) fn assert_all_present(&self, place: &str, bytes: impl AsRef<[u8]>) {
+        let text = String::from_utf8_lossy(bytes.as_ref());
+        for (name, forms) in &self.0 {
+            assert!(forms.iter().any(|form| text.contains(form.as_str())), "{name} is not in {place}");
+        }
+    }
+}
+
+/// Everything that could be printed of an error: itself and what lies beneath, to the end.
+pub(crate) fn all_of(error: &Error) -> String {
+    let mut text = format!("{error}\n{error:?}\n{error:#?}\n{:?}", error.pointer());
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        write!(text, "\n{cause}\n{cause:?}\n{cause:#?}").unwrap();
+        next = cause.source();
+    }
+    text
+}
+
+/// A text as it may be written: itself, with escapes or without them, in base64 at any offset, in hexadecimal.
+fn forms(text: &str) -> Vec<String> {
+    let mut forms = BTreeSet::new();
+    for text in [text.to_owned(), unescaped(text)] {
+        forms.insert(escaped(&text, |out, byte| write!(out, "%{byte:02X}")));
+        forms.insert(escaped(&text, |out, byte| write!(out, "%{byte:02x}")));
+        forms.insert(text.bytes().fold(String::new(), |out, byte| out + &format!("{byte:02x}")));
+        forms.insert(text.bytes().fold(String::new(), |out, byte| out + &format!("{byte:02X}")));
+        let quoted = serde_json::to_string(&text).unwrap();
+        forms.insert(quoted.trim_matches('"').to_owned());
+        forms.insert(format!("{text:?}").trim_matches('"').to_owned());
+        for offset in 0..3 {
+            let padded = [&b"   "[..offset], text.as_bytes()].concat();
+            for engine in [&BASE64_STANDARD_NO_PAD, &BASE64_URL_SAFE_NO_PAD] {
+                let encoded = engine.encode(&padded);
+                // The characters at the ends hold bits of what stands beside it.
+                let from = [0, 2, 3][offset];
+                let to = encoded.len() - usize::from(padded.len() % 3 > 0);
+                forms.insert(encoded[from..to].to_owned());
+            }
+        }
+        forms.insert(text);
+    }
+    forms.retain(|form| form.len() >= SHORTEST);
+    forms.into_iter().collect()
+}
+
+/// With escapes for everything but letters and digits.
+fn escaped(text: &str, escape: impl Fn(&mut String, u8) -> std::fmt::Result) -> String {
+    text.bytes().fold(String::new(), |mut out, byte| {
+        match byte.is_ascii_alphanumeric() {
+            true => out.push(char::from(byte)),
+            false => escape(&mut out, byte).unwrap(),
+        }
+        out
+    })
+}
+
+/// Without percent escapes.
+fn unescaped(text: &str) -> String {
+    let (mut out, mut bytes) = (Vec::new(), text.as_bytes());
+    while let Some((&byte, rest)) = bytes.split_first() {
+        let digits = rest.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(|_| byte == b'%') {
+            Some(plain) => (out.push(plain), bytes = &rest[2..]).1,
+            None => (out.push(byte), bytes = rest).1,
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
