@@ -2,12 +2,14 @@
 //! server.
 //!
 //! ```text
-//! cargo run --release --features http --example server -- --source DIR|URL --listen 127.0.0.1:8080 [--state FILE] [--development] [--base-url URL]
+//! cargo run --release --features http --example server -- --source DIR|URL --listen 127.0.0.1:8080 [--state FILE] [--development] [--base-url URL] [--restate INGRESS_URL --restate-admin ADMIN_URL]
 //! ```
 //!
 //! With `--features http,dicomweb`, `--source http(s)://…/dicom-web` is a DICOMweb server; `DICOMWEB_USER` and
 //! `DICOMWEB_PASSWORD`, or `DICOMWEB_TOKEN`, are read from the environment. With `--features http,redb`, `--state FILE`
-//! keeps operations in a file: what has not ended when the server stops, or dies, goes on when it starts again.
+//! keeps operations in a file: what has not ended when the server stops, or dies, goes on when it starts again. With
+//! `--features http,restate`, `--restate` and `--restate-admin` have exports run by the workers of a Restate server
+//! (example `restate_worker`) instead of in this process.
 //! `--development` allows the storage emulator (Azurite) as a destination. `RUST_LOG` sets what is logged, on stderr.
 //! On SIGTERM or Ctrl-C the server takes no more exports, lets what is being transferred come to its end, and leaves.
 
@@ -26,9 +28,15 @@ use axum::routing::get;
 use axum::{Json, Router};
 use dicom_export::http::{self, BaseUrl, HttpOptions};
 use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
-use dicom_export::{ExportDestination, ExportEngine};
+use dicom_export::{ExportDestination, ExportEngine, ExportService};
 use tokio::net::TcpListener;
 
+#[cfg(not(feature = "restate"))]
+#[path = "server/no_restate.rs"]
+mod restate;
+#[cfg(feature = "restate")]
+#[path = "server/restate.rs"]
+mod restate;
 #[path = "export/source.rs"]
 mod source;
 #[cfg(feature = "redb")]
@@ -37,6 +45,8 @@ mod state;
 #[cfg(not(feature = "redb"))]
 #[path = "export/no_state.rs"]
 mod state;
+#[path = "server/stopped.rs"]
+mod stopped;
 
 /// How long batches under way may take when the server stops.
 const GRACE: Duration = Duration::from_secs(30);
@@ -44,8 +54,8 @@ const GRACE: Duration = Duration::from_secs(30);
 /// How long connections may take after that.
 const LINGER: Duration = Duration::from_secs(5);
 
-const USAGE: &str =
-    "usage: server --source DIR|URL --listen ADDR [--state FILE] [--development] [--base-url URL]";
+const USAGE: &str = "usage: server --source DIR|URL --listen ADDR [--state FILE] [--development] [--base-url URL] \
+                     [--restate INGRESS_URL --restate-admin ADMIN_URL]";
 
 /// What the command line says.
 #[derive(Debug)]
@@ -60,6 +70,8 @@ pub struct Settings {
     pub development: bool,
     /// How links begin.
     pub base_url: BaseUrl,
+    /// Restate's ingress and its admin API; without them exports run in this process.
+    pub restate: Option<(String, String)>,
 }
 
 impl Settings {
@@ -67,6 +79,7 @@ impl Settings {
         use lexopt::prelude::*;
         let (mut source, mut listen, mut state) = (None, None, None);
         let (mut development, mut base_url) = (false, BaseUrl::Request);
+        let (mut restate, mut restate_admin) = (None, None);
         let mut parser = lexopt::Parser::from_env();
         while let Some(argument) = parser.next()? {
             match argument {
@@ -74,6 +87,8 @@ impl Settings {
                 Long("listen") => listen = Some(parser.value()?.parse()?),
                 Long("state") => state = Some(PathBuf::from(parser.value()?)),
                 Long("development") => development = true,
+                Long("restate") => restate = Some(parser.value()?.string()?),
+                Long("restate-admin") => restate_admin = Some(parser.value()?.string()?),
                 Long("base-url") => base_url = BaseUrl::configured(&parser.value()?.string()?)?,
                 Short('h') | Long("help") => {
                     eprintln!("{USAGE}");
@@ -84,7 +99,15 @@ impl Settings {
         }
         let source = source.ok_or("--source is missing")?;
         let listen = listen.ok_or("--listen is missing")?;
-        Ok(Self { source, listen, state, development, base_url })
+        let restate = match (restate, restate_admin) {
+            (Some(ingress), Some(admin)) => Some((ingress, admin)),
+            (None, None) => None,
+            _ => return Err("--restate and --restate-admin go together".into()),
+        };
+        if restate.is_some() && state.is_some() {
+            return Err("--state is for exports that run in this process".into());
+        }
+        Ok(Self { source, listen, state, development, base_url, restate })
     }
 }
 
@@ -99,7 +122,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let settings = Settings::from_command_line().inspect_err(|_| eprintln!("{USAGE}"))?;
     let listener = TcpListener::bind(settings.listen).await?;
     eprintln!("listening on http://{}", listener.local_addr()?);
-    serve(settings, listener, stopped()).await
+    serve(settings, listener, stopped::stopped()).await
 }
 
 /// Serves until `stop`, and then until nothing runs.
@@ -121,9 +144,13 @@ pub async fn serve(
     for operation in engine.resume_all().await? {
         tracing::info!(%operation, "resumed");
     }
+    let service: Arc<dyn ExportService> = match &settings.restate {
+        Some((ingress, admin)) => restate::client(engine.clone(), ingress, admin)?,
+        None => Arc::new(engine.clone()),
+    };
     let document = http::openapi();
     let app = Router::new()
-        .merge(http::router(Arc::new(engine.clone()), HttpOptions::new().base_url(settings.base_url)))
+        .merge(http::router(service, HttpOptions::new().base_url(settings.base_url)))
         .route("/openapi.json", get(async move || Json(document)))
         .route("/healthz", get(async || "ok"))
         .fallback(http::not_found)
@@ -154,22 +181,4 @@ async fn log(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     tracing::info!(%method, path, status = response.status().as_u16(), took = ?begin.elapsed());
     response
-}
-
-/// Ends at SIGTERM or Ctrl-C.
-async fn stopped() {
-    let interrupt = async { _ = tokio::signal::ctrl_c().await };
-    #[cfg(unix)]
-    let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut terminate) => _ = terminate.recv().await,
-            Err(_) => std::future::pending().await,
-        }
-    };
-    #[cfg(not(unix))]
-    let terminate = std::future::pending::<()>();
-    tokio::select! {
-        () = interrupt => {}
-        () = terminate => {}
-    }
 }

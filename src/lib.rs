@@ -69,6 +69,7 @@
 //! | `dicomweb` | | `DicomWebSource`: any DICOMweb server |
 //! | `http` | | `http`: the API as an axum router, its OpenAPI document, and a guide to adding it to a server |
 //! | `redb` | | `RedbOperationStore`: operations in one durable file |
+//! | `restate` | | `restate`: the same export over many workers, on a Restate server |
 //! | `testing` | | `testing`: conformance suites for the traits, faults on a seed, and DICOM fixtures |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
@@ -89,6 +90,8 @@ mod layout;
 mod manifest;
 mod operation;
 mod request;
+#[cfg(feature = "restate")]
+pub mod restate;
 #[cfg(any(feature = "azure", feature = "dicomweb"))]
 mod retry_after;
 pub mod sink;
@@ -142,3 +145,8 @@ mod readme {}
 #[cfg(all(doctest, feature = "redb"))]
 #[doc = include_str!("../docs/durability.md")]
 mod durability {}
+
+/// And of the page on Restate.
+#[cfg(all(doctest, feature = "azure", feature = "restate"))]
+#[doc = include_str!("../docs/restate.md")]
+mod on_restate {}

@@ -25,5 +25,6 @@ left_out! {
     orthanc needs "azure" "dicomweb" "testing";
     privacy needs "azure" "dicomweb" "fs" "http" "redb" "testing";
     redb needs "redb" "testing";
+    restate needs "azure" "fs" "http" "restate" "testing";
     soak needs "azure" "testing";
 }

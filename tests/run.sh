@@ -41,7 +41,7 @@ need_programs() {
     python3 -c 'import ensurepip, venv' || fail "Python's venv is needed (Debian: apt-get install python3-venv)"
 }
 
-# Azurite, with the npm packages of tests/tools/package-lock.json.
+# Azurite and Restate's server, with the npm packages of tests/tools/package-lock.json.
 set_up_npm() {
     local mark=$tools/node_modules/.set-up
     up_to_date "$mark" "$pinned/package-lock.json" && return

@@ -21,15 +21,37 @@ const BRIEFLY: Duration = Duration::from_secs(30);
 const OPEN_SINK: &str = "sink";
 
 /// A target that has been tried.
-struct Tried {
-    destination: StoredDestination,
-    secret: Option<Secret>,
-    sink: Arc<dyn BlobSink>,
+pub(crate) struct Tried {
+    pub(crate) destination: StoredDestination,
+    pub(crate) secret: Option<Secret>,
+    pub(crate) sink: Arc<dyn BlobSink>,
+}
+
+/// An operation that has been checked and tried, and is stored nowhere yet.
+pub(crate) struct Draft {
+    pub(crate) spec: OperationSpec,
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) secret: Option<Secret>,
+    pub(crate) sink: Arc<dyn BlobSink>,
 }
 
 impl Inner {
     /// Checks a request, tries its source and its destination, and stores the operation.
     pub(super) async fn admit(&self, new: NewOperation) -> Result<Arc<OperationSpec>> {
+        let Draft { spec, checkpoint, secret, sink } = self.draft(new).await?;
+        // First the operation: one of this id that is there already keeps its secret.
+        self.create(&spec, &checkpoint).await?;
+        if let Err(error) = self.remember(&spec.destination, spec.id, secret, sink).await {
+            if let Err(error) = self.brief_retrier().run(|| self.store.delete(spec.id)).await {
+                tracing::warn!(kind = error.kind().as_str(), "a refused operation could not be deleted");
+            }
+            return Err(error);
+        }
+        Ok(Arc::new(spec))
+    }
+
+    /// Checks a request, and tries its source and its destination.
+    pub(crate) async fn draft(&self, new: NewOperation) -> Result<Draft> {
         let NewOperation { id, source, target, context } = new;
         let now = Timestamp::now();
         let mut spec = OperationSpec {
@@ -51,15 +73,7 @@ impl Inner {
             ..Checkpoint::first(now)
         };
         checkpoint.warn_of_expiry(spec.destination.expires, None);
-        // First the operation: one of this id that is there already keeps its secret.
-        self.create(&spec, &checkpoint).await?;
-        if let Err(error) = self.remember(&spec.destination, id, secret, sink).await {
-            if let Err(error) = self.brief_retrier().run(|| self.store.delete(id)).await {
-                tracing::warn!(kind = error.kind().as_str(), "a refused operation could not be deleted");
-            }
-            return Err(error);
-        }
-        Ok(Arc::new(spec))
+        Ok(Draft { spec, checkpoint, secret, sink })
     }
 
     /// Stores an operation, once, although the store's answer may be lost.
@@ -94,7 +108,7 @@ impl Inner {
     }
 
     /// The sink of a stored operation.
-    pub(super) async fn open_sink(&self, spec: &OperationSpec) -> Result<Arc<dyn BlobSink>> {
+    pub(crate) async fn open_sink(&self, spec: &OperationSpec) -> Result<Arc<dyn BlobSink>> {
         if let Some(sink) = self.open_sinks().get(&spec.id) {
             return Ok(Arc::clone(sink));
         }
@@ -109,7 +123,7 @@ impl Inner {
     }
 
     /// The secret of a stored operation, if it needs one.
-    pub(super) async fn secret(
+    pub(crate) async fn secret(
         &self,
         id: OperationId,
         destination: &StoredDestination,
@@ -121,7 +135,7 @@ impl Inner {
     }
 
     /// Drops what must not outlive the operation's end.
-    pub(super) async fn forget(&self, id: OperationId) {
+    pub(crate) async fn forget(&self, id: OperationId) {
         self.open_sinks().remove(&id);
         if let Err(error) = self.brief_retrier().run(|| self.secrets.delete(id)).await {
             tracing::warn!(kind = error.kind().as_str(), "an ended operation's secret could not be deleted");
@@ -130,7 +144,7 @@ impl Inner {
 
     /// Checks a target, which has to be the container that the operation began in, and leaves empty logs there.
     /// Nothing is sent anywhere else.
-    async fn try_target(
+    pub(crate) async fn try_target(
         &self,
         spec: &OperationSpec,
         target: Target,

@@ -19,6 +19,7 @@ pub struct ExportEngineBuilder {
     pub(crate) destinations: HashMap<String, Arc<dyn SinkProvider>>,
     pub(crate) store: Arc<dyn OperationStore>,
     pub(crate) secrets: Arc<dyn SecretStore>,
+    pub(crate) has_own_secrets: bool,
     pub(crate) observer: Option<Arc<dyn ExportObserver>>,
     pub(crate) knobs: Knobs,
 }
@@ -43,6 +44,7 @@ impl ExportEngineBuilder {
             destinations: HashMap::new(),
             store: Arc::new(MemoryOperationStore::new()),
             secrets: Arc::new(MemorySecretStore::new()),
+            has_own_secrets: false,
             observer: None,
             knobs: Knobs {
                 concurrency: Concurrency::default(),
@@ -78,7 +80,7 @@ impl ExportEngineBuilder {
     /// Keeps credentials of running operations here. Default: in memory, which after a restart leaves an operation
     /// that needs them `failed` until it is resumed with a destination.
     pub fn secrets(mut self, secrets: Arc<dyn SecretStore>) -> Self {
-        self.secrets = secrets;
+        (self.secrets, self.has_own_secrets) = (secrets, true);
         self
     }
 
@@ -181,6 +183,7 @@ impl std::fmt::Debug for ExportEngineBuilder {
         let destinations: Vec<_> = self.destinations.keys().collect();
         f.debug_struct("ExportEngineBuilder")
             .field("destinations", &destinations)
+            .field("has_own_secrets", &self.has_own_secrets)
             .field("knobs", &self.knobs)
             .finish_non_exhaustive()
     }

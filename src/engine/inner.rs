@@ -9,27 +9,32 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::engine::builder::Knobs;
+use crate::engine::copy::Copies;
+use crate::engine::progress::Counters;
 use crate::engine::status::document;
+use crate::engine::transfer::{Backlog, Transfers};
 use crate::engine::{ExportObserver, OperationRecord, Progress, Target};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::{ByteBudget, Limiter};
-use crate::operation::{Operation, OperationId, OperationStatus};
+use crate::flow::{ByteBudget, Limiter, Retrier};
+use crate::operation::{Operation, OperationId, OperationSpec, OperationStatus, StoredDestination};
 use crate::sink::{BlobSink, SinkProvider};
-use crate::source::SourceProvider;
-use crate::store::{Checkpoint, OperationStore, SecretStore};
+use crate::source::{InstanceSource, SourceProvider};
+use crate::store::{Checkpoint, OperationStore, SecretStore, Totals};
 use crate::timestamp::Timestamp;
 
 /// How often a lost race for a checkpoint is run again.
 const RACES: usize = 20;
 
 /// What every handle on an engine shares.
-pub(super) struct Inner {
-    pub(super) sources: Arc<dyn SourceProvider>,
-    pub(super) destinations: HashMap<String, Arc<dyn SinkProvider>>,
+pub(crate) struct Inner {
+    pub(crate) sources: Arc<dyn SourceProvider>,
+    pub(crate) destinations: HashMap<String, Arc<dyn SinkProvider>>,
     pub(super) store: Arc<dyn OperationStore>,
-    pub(super) secrets: Arc<dyn SecretStore>,
+    pub(crate) secrets: Arc<dyn SecretStore>,
+    /// Whether `secrets` was given by the host, who may share it with other processes.
+    pub(crate) has_own_secrets: bool,
     pub(super) observer: Option<Arc<dyn ExportObserver>>,
-    pub(super) knobs: Knobs,
+    pub(crate) knobs: Knobs,
     pub(super) budget: ByteBudget,
     pub(super) limiters: Mutex<HashMap<String, Weak<Limiter>>>,
     /// What runs in this process.
@@ -40,18 +45,18 @@ pub(super) struct Inner {
     pub(super) swept: Mutex<Option<Instant>>,
     pub(super) tasks: TaskTracker,
     /// No operation is accepted any more.
-    pub(super) drain: CancellationToken,
-    pub(super) abandon: CancellationToken,
+    pub(crate) drain: CancellationToken,
+    pub(crate) abandon: CancellationToken,
 }
 
 /// An operation that runs in this process.
-pub(super) struct Running {
+pub(crate) struct Running {
     pub(super) cancel: CancellationToken,
     pub(super) progress: watch::Receiver<Progress>,
 }
 
 impl Inner {
-    pub(super) fn accepting(&self) -> Result<()> {
+    pub(crate) fn accepting(&self) -> Result<()> {
         match self.drain.is_cancelled() {
             true => Err(Error::new(ErrorKind::Unavailable, "the engine is shutting down")),
             false => Ok(()),
@@ -86,12 +91,7 @@ impl Inner {
         };
         self.change(id, |checkpoint| {
             self.resumable(checkpoint)?;
-            checkpoint.status = OperationStatus::Running;
-            checkpoint.error = None;
-            if let Some(destination) = &destination {
-                checkpoint.warn_of_expiry(destination.expires, None);
-                checkpoint.destination = Some(destination.clone());
-            }
+            checkpoint.reopen(destination.as_ref());
             Ok(())
         })
         .await?;
@@ -152,8 +152,34 @@ impl Inner {
         Err(Error::new(ErrorKind::Unavailable, "the operation changes too often"))
     }
 
+    /// What the transfers of one run of an operation share.
+    pub(crate) fn transfers(
+        &self,
+        operation: Arc<OperationSpec>,
+        source: Arc<dyn InstanceSource>,
+        sink: Arc<dyn BlobSink>,
+        totals: &Totals,
+    ) -> Transfers {
+        let concurrency = self.knobs.concurrency.most();
+        Transfers {
+            operation,
+            limiter: self.limiter(&sink.account()),
+            source,
+            sink,
+            observer: self.observer.clone(),
+            reading: Arc::new(Retrier::new(self.knobs.retry.clone())),
+            writing: Arc::new(Retrier::new(self.knobs.retry.clone())),
+            concurrency,
+            budget: self.budget.share(),
+            counters: Arc::new(Counters::starting_at(totals)),
+            backlog: Backlog::new(2 * concurrency),
+            copies: Copies::default(),
+            checks: self.knobs.checks.clone(),
+        }
+    }
+
     /// The limiter that operations towards one account share.
-    pub(super) fn limiter(&self, account: &str) -> Arc<Limiter> {
+    fn limiter(&self, account: &str) -> Arc<Limiter> {
         let mut limiters = self.limiters.lock().unwrap_or_else(PoisonError::into_inner);
         limiters.retain(|_, limiter| limiter.strong_count() > 0);
         if let Some(limiter) = limiters.get(account).and_then(Weak::upgrade) {
@@ -170,5 +196,17 @@ impl Inner {
 
     pub(super) fn open_sinks(&self) -> MutexGuard<'_, HashMap<OperationId, Arc<dyn BlobSink>>> {
         self.sinks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Checkpoint {
+    /// Makes a failed operation's run again, with this destination if it was given another.
+    pub(crate) fn reopen(&mut self, destination: Option<&StoredDestination>) {
+        self.status = OperationStatus::Running;
+        self.error = None;
+        if let Some(destination) = destination {
+            self.warn_of_expiry(destination.expires, None);
+            self.destination = Some(destination.clone());
+        }
     }
 }

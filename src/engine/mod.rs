@@ -45,6 +45,14 @@ pub use self::identity::IdentityCheck;
 pub use self::observer::{BatchDone, ExportObserver};
 pub use self::progress::Progress;
 pub use self::service::{ExportService, NewOperation, OperationRecord, Target};
+#[cfg(feature = "restate")]
+pub(crate) use self::{
+    admission::{Draft, Tried},
+    lines::Lines,
+    plan::{Batch, Planner, Prefix},
+    status::document,
+    transfer::{BatchOutcome, Transfers},
+};
 use crate::engine::inner::Inner;
 use crate::engine::place::Place;
 use crate::error::{Error, ErrorKind, Result};
@@ -80,7 +88,7 @@ use crate::store::OperationKey;
 /// ```
 #[derive(Clone)]
 pub struct ExportEngine {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 impl ExportEngine {
@@ -95,13 +103,15 @@ impl ExportEngine {
     }
 
     fn assemble(builder: ExportEngineBuilder) -> Self {
-        let ExportEngineBuilder { sources, destinations, store, secrets, observer, knobs } = builder;
+        let ExportEngineBuilder { sources, destinations, store, secrets, has_own_secrets, observer, knobs } =
+            builder;
         let budget = ByteBudget::new(knobs.memory);
         let inner = Inner {
             sources,
             destinations,
             store,
             secrets,
+            has_own_secrets,
             observer,
             knobs,
             budget,
@@ -334,6 +344,7 @@ impl ExportService for ExportEngine {
 impl fmt::Debug for ExportEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ExportEngine")
+            .field("has_own_secrets", &self.inner.has_own_secrets)
             .field("knobs", &self.inner.knobs)
             .field("running", &self.inner.running().len())
             .finish_non_exhaustive()

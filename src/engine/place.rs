@@ -8,13 +8,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::copy::Copies;
 use crate::engine::expiry::Pace;
 use crate::engine::inner::{Inner, Running};
 use crate::engine::ledger::Ledger;
-use crate::engine::progress::{Counters, Progress};
+use crate::engine::progress::Progress;
 use crate::engine::run::{Run, Stop};
-use crate::engine::transfer::{Backlog, Transfers};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Retrier;
 use crate::operation::{OperationId, OperationNote, OperationSpec, OperationStatus};
@@ -100,22 +98,7 @@ impl Place {
         ledger: Ledger,
     ) -> Result<()> {
         let (inner, knobs) = (&*self.inner, &self.inner.knobs);
-        let concurrency = knobs.concurrency.most();
-        let transfers = Transfers {
-            operation,
-            limiter: inner.limiter(&sink.account()),
-            source,
-            sink,
-            observer: inner.observer.clone(),
-            reading: Arc::new(Retrier::new(knobs.retry.clone())),
-            writing: Arc::new(Retrier::new(knobs.retry.clone())),
-            concurrency,
-            budget: inner.budget.share(),
-            counters: Arc::new(Counters::starting_at(&ledger.checkpoint.totals)),
-            backlog: Backlog::new(2 * concurrency),
-            copies: Copies::default(),
-            checks: knobs.checks.clone(),
-        };
+        let transfers = inner.transfers(operation, source, sink, &ledger.checkpoint.totals);
         let run = Run {
             transfers: Arc::new(transfers),
             pace: Pace::from(&ledger.checkpoint),

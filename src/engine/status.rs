@@ -6,7 +6,7 @@ use crate::operation::{
 use crate::store::Checkpoint;
 
 /// The status document of an operation.
-pub(super) fn document(id: OperationId, checkpoint: &Checkpoint) -> Operation {
+pub(crate) fn document(id: OperationId, checkpoint: &Checkpoint) -> Operation {
     let totals = &checkpoint.totals;
     let listed = totals
         .warnings

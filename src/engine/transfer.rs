@@ -85,13 +85,14 @@ impl Transfers {
         self.counters.skipped(skipped.len() as u64);
 
         let (mut exported, mut receipts) = (Vec::new(), String::new());
+        let mut left = Left { backlog: &self.backlog, count: batch.instances.len() };
         let mut waiting = batch.instances.iter();
         let mut transfers = FuturesUnordered::new();
         loop {
             let room = self.concurrency.saturating_sub(transfers.len());
             transfers.extend(waiting.by_ref().take(room).map(|instance| self.transfer(instance)));
             let Some((instance, outcome)) = transfers.next().await else { break };
-            self.backlog.shrink();
+            left.shrink();
             match outcome? {
                 Transferred::Exported(stored, remarks) => {
                     totals.exported += 1;
@@ -215,8 +216,9 @@ impl Backlog {
         self.count.fetch_add(by, Relaxed);
     }
 
-    fn shrink(&self) {
-        if self.count.fetch_sub(1, Relaxed) == self.few {
+    fn shrink(&self, by: usize) {
+        let before = self.count.fetch_sub(by, Relaxed);
+        if before >= self.few && before - by < self.few {
             self.changed.notify_one();
         }
     }
@@ -228,5 +230,24 @@ impl Backlog {
     /// Waits until it may have become low.
     pub(crate) async fn low(&self) {
         self.changed.notified().await;
+    }
+}
+
+/// What is left of one batch in the backlog: it goes with the batch, also when that fails or is dropped.
+struct Left<'a> {
+    backlog: &'a Backlog,
+    count: usize,
+}
+
+impl Left<'_> {
+    fn shrink(&mut self) {
+        self.count -= 1;
+        self.backlog.shrink(1);
+    }
+}
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        self.backlog.shrink(self.count);
     }
 }

@@ -20,9 +20,13 @@ const TRIAL: Duration = Duration::from_secs(2);
 const KEEP: Duration = Duration::from_secs(10);
 const KEEP_LONGEST: Duration = Duration::from_secs(300);
 
-/// A limit under which only one request in so many is refused is better than a lower one: it is left for a moment.
+/// A limit under which only one request in so many is refused, and no more than one part in so many of the time is spent
+/// on pauses that were asked for, is better than a lower one: it is left for a moment.
 const RARELY: usize = 20;
 const MOMENT: Duration = Duration::from_secs(1);
+
+/// A limit under which so many requests for each place passed before one was refused is nearly right.
+const NEARLY: usize = 5;
 
 /// What went wrong with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,8 +116,8 @@ impl Climber {
         (self.since, self.passed, self.full) = (now, 0, false);
     }
 
-    /// A request that went out at `sent` was not served.
-    pub(super) fn trouble(&mut self, now: Instant, sent: Instant, trouble: Trouble) {
+    /// A request that went out at `sent` was not served; `pause`: how long the destination asks to be left alone.
+    pub(super) fn trouble(&mut self, now: Instant, sent: Instant, trouble: Trouble, pause: Duration) {
         // Of the requests that went out together only the first one counts.
         if sent < self.changed {
             return;
@@ -124,13 +128,14 @@ impl Climber {
                 self.keep = (self.keep * 2).min(KEEP_LONGEST);
                 self.keep_at(from, now);
             }
-            (Trouble::Refused, Phase::Keeping { until }) if self.served >= RARELY * self.limit => {
+            (Trouble::Refused, Phase::Keeping { until }) if self.is_rare(now, pause) => {
                 let from = self.limit;
                 self.set((from * 9 / 10).min(from - 1), now);
-                self.phase = Phase::Resting { until: now + MOMENT, from, kept_until: until };
+                self.phase = Phase::Resting { until: now + pause + MOMENT, from, kept_until: until };
             }
             (Trouble::Refused, Phase::Keeping { .. } | Phase::Resting { .. } | Phase::Climbing { .. }) => {
-                self.keep_at((self.limit * 7 / 10).min(self.limit - 1), now);
+                let percent = if self.served >= NEARLY * self.limit { 85 } else { 70 };
+                self.keep_at((self.limit * percent / 100).min(self.limit - 1), now);
             }
             // Once it serves again there is nothing to say that it bears less than before.
             (Trouble::Failed, _) => {
@@ -138,6 +143,10 @@ impl Climber {
                 self.phase = Phase::Climbing { from: self.limit, rate: 0.0 };
             }
         }
+    }
+
+    fn is_rare(&self, now: Instant, pause: Duration) -> bool {
+        self.served >= RARELY * self.limit && now - self.changed >= pause * RARELY as u32
     }
 
     /// So many a second passed under the limit, and more would have come.

@@ -125,10 +125,11 @@ impl Slot<'_> {
             ErrorKind::Unavailable => Trouble::Failed,
             _ => return,
         };
-        if let Some(wait) = error.retry_after() {
-            self.limiter.pause(wait);
+        let pause = error.retry_after().unwrap_or_default();
+        if !pause.is_zero() {
+            self.limiter.pause(pause);
         }
-        self.limiter.adapt(|climber| climber.trouble(Instant::now(), self.sent, trouble));
+        self.limiter.adapt(|climber| climber.trouble(Instant::now(), self.sent, trouble, pause));
     }
 }
 

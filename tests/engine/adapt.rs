@@ -16,13 +16,14 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::Generated;
 
-/// A server that answers after 50 ms, and refuses what is more than it bears.
+/// A server that answers after a while, and refuses what is more than it bears.
 #[derive(Clone)]
 struct Server {
     bears: Bears,
     now: Arc<AtomicUsize>,
     refused: Arc<AtomicUsize>,
     lately: Arc<Mutex<VecDeque<Instant>>>,
+    bucket: Arc<Mutex<Option<(f64, Instant)>>>,
 }
 
 #[derive(Clone, Copy)]
@@ -31,13 +32,30 @@ enum Bears {
     AtOnce(usize),
     /// More than so many in a second are refused, and asked to come back after one.
     ASecond(usize),
+    /// So many a second, and a tenth of that in a burst; what is refused is asked to come back after a second.
+    InBursts(usize),
     /// Nothing for a while, from the start on.
     NothingFor(Instant, Duration),
 }
 
 impl Server {
     fn new(bears: Bears) -> Self {
-        Self { bears, now: Arc::default(), refused: Arc::default(), lately: Arc::default() }
+        let (now, refused) = (Arc::default(), Arc::default());
+        Self { bears, now, refused, lately: Arc::default(), bucket: Arc::default() }
+    }
+
+    fn latency(&self) -> Duration {
+        Duration::from_millis(if matches!(self.bears, Bears::InBursts(_)) { 5 } else { 50 })
+    }
+
+    /// Whether the bucket has one for this request.
+    fn takes(&self, rate: f64) -> bool {
+        let mut bucket = self.bucket.lock().unwrap();
+        let (held, at) = bucket.unwrap_or((rate / 10.0, Instant::now()));
+        let held = (held + at.elapsed().as_secs_f64() * rate).min(rate / 10.0);
+        let taken = held >= 1.0;
+        *bucket = Some((if taken { held - 1.0 } else { held }, Instant::now()));
+        taken
     }
 
     async fn serve(&self) -> Result<()> {
@@ -57,6 +75,9 @@ impl Server {
                     Some(Error::new(ErrorKind::Throttled, "busy").with_retry_after(Duration::from_secs(1)))
                 }
             }
+            Bears::InBursts(rate) if !self.takes(rate as f64) => {
+                Some(Error::new(ErrorKind::Throttled, "busy").with_retry_after(Duration::from_secs(1)))
+            }
             Bears::NothingFor(start, long) if start.elapsed() < long => {
                 Some(Error::new(ErrorKind::Unavailable, "down"))
             }
@@ -68,7 +89,7 @@ impl Server {
             return Err(refusal);
         }
         self.now.fetch_add(1, SeqCst);
-        sleep(Duration::from_millis(50)).await;
+        sleep(self.latency()).await;
         self.now.fetch_sub(1, SeqCst);
         Ok(())
     }
@@ -138,6 +159,14 @@ async fn a_server_that_takes_so_many_a_second() {
     for rate in [40, 200] {
         // So many at once at 50 ms each.
         as_good_as_the_best(Bears::ASecond(rate), 120 * rate as u64, rate / 20).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_takes_a_burst_and_then_asks_for_a_pause() {
+    for rate in [400, 1_000] {
+        // So many at once at 5 ms each.
+        as_good_as_the_best(Bears::InBursts(rate), 60 * rate as u64, rate / 200).await;
     }
 }
 

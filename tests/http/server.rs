@@ -66,8 +66,14 @@ async fn run(source: &Path, base_url: BaseUrl) -> Running {
 async fn run_with_state(source: &Path, base_url: BaseUrl, state: Option<PathBuf>) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let listen = listener.local_addr().unwrap();
-    let settings =
-        example::Settings { source: source.to_owned(), listen, state, development: true, base_url };
+    let settings = example::Settings {
+        source: source.to_owned(),
+        listen,
+        state,
+        development: true,
+        base_url,
+        restate: None,
+    };
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(async move {
         let stopped = async { _ = stopped.await };

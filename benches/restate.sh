@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Measures exports on a Restate server: what a batch costs beside the engine in one process, and how many instances a
+# second one, two and four workers export to a loopback server that takes 50 ms to answer. Prints two tables.
+#
+#   benches/restate.sh [--rounds 3] [--instances 6400]
+#
+# Needs what tests/run.sh needs. Everything runs on this machine, workers behind a round-robin TCP balancer.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+target=${CARGO_TARGET_DIR:-$root/target}
+
+cd "$root"
+tests/run.sh --set-up >&2
+build() { cargo build --release --locked --quiet --target-dir "$target" "$@"; }
+build --manifest-path benches/nullblob/Cargo.toml
+build --manifest-path benches/restate/Cargo.toml
+
+server=$(echo tests/.tools/node_modules/@restatedev/restate-server-*/bin/restate-server)
+exec "$target/release/restate-bench" --server "$server" --nullblob "$target/release/nullblob" "$@"
