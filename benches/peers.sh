@@ -2,7 +2,7 @@
 # Compares the `export` example with other ways to upload the same files: the barest object_store loop, rclone, the
 # Python SDK. All send to a loopback server that keeps nothing, in turn; prints a table of medians.
 #
-#   benches/peers.sh [--rounds 5] [--data small,ct,wsi] [--tools bare,again,ours,rclone] [--limits slots=8] [--json FILE]
+#   benches/peers.sh [--rounds 4] [--data small,ct,wsi] [--tools bare,again,ours,rclone] [--limits slots=8] [--json FILE]
 #
 # Needs what tests/run.sh needs, GNU time and rclone. The data sets take 5 GB under the target folder and are made once.
 set -euo pipefail

@@ -1,8 +1,8 @@
 """Uploads the same files to the same server with each tool in turn, and prints what each costs.
 
-Called by benches/peers.sh, which says how. A round runs every tool once, each round beginning with the next one (A B C,
-B C A, …), so that what slows the machine for a while slows all; ratios are taken within a round, and their median is
-quoted. `bare` runs twice a round, as `bare` and as `again`: their ratio is the noise.
+Called by benches/peers.sh, which says how. A round runs every tool once, each round beginning with the next one, so
+that what slows the machine for a while slows all; ratios are taken within a round, and their median is quoted. `bare`
+runs twice a round, as `bare` and as `again`: their ratio is the noise.
 """
 
 import argparse
@@ -120,7 +120,7 @@ def data_set(folder: Path, kind: str) -> Path:
 
 
 def files_and_bytes(folder: Path) -> tuple[int, int]:
-    """Reads every file once, so that the first tool finds them cached as the others do."""
+    """Reads every file, so that each tool finds them cached."""
     files = total = 0
     for path in folder.rglob("*"):
         if path.is_file():
@@ -139,9 +139,10 @@ def run(kind: str, options: argparse.Namespace, server: Server) -> dict[str, lis
     costs: dict[str, list[Cost]] = {tool: [] for tool in options.tools}
     print(f"\n{kind}: {files} files, {size / MIB:.0f} MiB", file=sys.stderr)
     for round_ in range(1, options.rounds + 1):
-        # Whoever comes first in a round pays for it: each does in turn.
         first = (round_ - 1) % len(options.tools)
         for tool in options.tools[first:] + options.tools[:first]:
+            # Some tools tell the system to forget what they have read.
+            files_and_bytes(folder)
             server.get("/stats")
             server.get(f"/limits?{options.limits}")
             cost = measure(*tools.command(tool, folder))
@@ -183,7 +184,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benches/peers.sh", description=__doc__.splitlines()[0])
     parser.add_argument("--programs", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--data-folder", type=Path, required=True, help=argparse.SUPPRESS)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--data", type=words, default=["small", "ct", "wsi"], help="small,ct,wsi (or tiny)")
     parser.add_argument(
         "--tools",

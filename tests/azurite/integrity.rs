@@ -36,7 +36,7 @@ fn content(bytes: &Bytes) -> Content {
 /// would be sent again and again.
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn a_body_that_is_damaged_on_the_way_is_sent_again() {
+async fn guarantee_1_a_body_that_is_damaged_on_the_way_is_sent_again() {
     let azurite = Azurite::shared();
     let container = azurite.container().await;
     let proxy = Proxy::before(azurite.port()).await;
@@ -55,7 +55,7 @@ async fn a_body_that_is_damaged_on_the_way_is_sent_again() {
 /// The same service refuses what is damaged, so nobody ever sees it.
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn what_never_arrives_whole_is_never_there() {
+async fn guarantee_1_what_never_arrives_whole_is_never_there() {
     let azurite = Azurite::shared();
     let container = azurite.container().await;
     let proxy = Proxy::before(azurite.port()).await;
@@ -133,7 +133,7 @@ fn tell_md5(_: &Request, body: &[u8]) -> Reply {
 }
 
 #[tokio::test]
-async fn what_was_stored_wrong_is_stored_again() {
+async fn guarantee_1_what_was_stored_wrong_is_stored_again() {
     for tell in [tell_crc64 as fn(&Request, &[u8]) -> Reply, tell_md5] {
         for (length, wrong, requests) in [(10, 2, 3), (30 * MIB, 3, 4 + 1 + 3)] {
             let (server, stored) = storing(wrong, tell).await;

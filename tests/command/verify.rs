@@ -177,7 +177,7 @@ async fn real_files_are_verified_in_a_container() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn a_receipt_is_whole_after_kills() {
+async fn guarantee_4_a_receipt_is_whole_after_kills() {
     const INSTANCES: usize = 1_202;
     let (archive, folder) = (Generated::new(1_200, 2), TempDir::new().unwrap());
     let azurite = Azurite::shared();

@@ -8,7 +8,7 @@ use crate::cluster::{Cluster, emulator, ended};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Azurite and Restate: tests/run.sh"]
-async fn two_workers_share_an_export_of_3000_instances() {
+async fn guarantee_1_and_2_two_workers_share_an_export_of_3000_instances() {
     let archive = Archive::new(3_000);
     let azurite = Azurite::shared();
     let container = azurite.container().await;

@@ -65,26 +65,26 @@ async fn survives(victim: Victim) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Azurite and Restate: tests/run.sh"]
-async fn a_worker_is_killed() {
+async fn guarantee_4_a_worker_is_killed() {
     survives(Victim::Worker).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Azurite and Restate: tests/run.sh"]
-async fn the_server_is_killed() {
+async fn guarantee_4_the_server_is_killed() {
     survives(Victim::Server).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Azurite and Restate: tests/run.sh"]
-async fn a_worker_and_the_server_are_killed() {
+async fn guarantee_4_a_worker_and_the_server_are_killed() {
     survives(Victim::Both).await;
 }
 
 /// Many batches, over many segments: the two levels of journals are replayed. 20,000 with `tests/run.sh --long`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Azurite and Restate: tests/run.sh"]
-async fn tiny_batches_complete_with_a_worker_killed_on_the_way() {
+async fn guarantee_4_tiny_batches_complete_with_a_worker_killed_on_the_way() {
     let count = if std::env::var_os("DICOM_EXPORT_LONG").is_some() { 20_000 } else { 1_000 };
     let archive = Archive::new(count);
     let azurite = Azurite::shared();

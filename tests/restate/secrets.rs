@@ -35,7 +35,7 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Azurite and Restate: tests/run.sh"]
-async fn a_sas_goes_by_the_shared_secret_store_and_never_to_restate() {
+async fn guarantee_6_a_sas_goes_by_the_shared_secret_store_and_never_to_restate() {
     let archive = Archive::new(200);
     let azurite = Azurite::shared();
     let container = azurite.container().await;

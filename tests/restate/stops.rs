@@ -52,7 +52,7 @@ async fn a_canceled_export_ends_within_seconds_although_its_destination_stands_s
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Azurite and Restate: tests/run.sh"]
-async fn a_batch_that_keeps_failing_fails_the_export_which_goes_on_once_it_is_resumed() {
+async fn guarantee_3_a_batch_that_keeps_failing_fails_the_export_which_goes_on_once_it_is_resumed() {
     let archive = Archive::new(1_000);
     let azurite = Azurite::shared();
     let container = azurite.container().await;
