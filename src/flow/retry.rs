@@ -1,5 +1,6 @@
 //! Repeating what failed for a passing reason, within a budget that runs from the last success.
 
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ impl Retry {
 pub(crate) struct Retrier {
     retry: Retry,
     state: Mutex<State>,
+    /// Whether there is trouble to forget: a success, which every instance is, takes no lock otherwise.
+    in_trouble: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -69,7 +72,8 @@ pub(crate) struct Failures {
 
 impl Retrier {
     pub(crate) fn new(retry: Retry) -> Self {
-        Self { retry, state: Mutex::new(State { trouble_since: None, jitter: fastrand::Rng::new() }) }
+        let state = Mutex::new(State { trouble_since: None, jitter: fastrand::Rng::new() });
+        Self { retry, state, in_trouble: AtomicBool::new(false) }
     }
 
     /// Calls until it succeeds, fails for good, or the budget is used up. Dropping the future drops the call.
@@ -100,7 +104,11 @@ impl Retrier {
 
     /// Notes that the side works.
     pub(crate) fn succeeded(&self) {
-        self.lock().trouble_since = None;
+        if self.in_trouble.load(SeqCst) {
+            let mut state = self.lock();
+            state.trouble_since = None;
+            self.in_trouble.store(false, SeqCst);
+        }
     }
 
     /// Notes a failure, and says how long to pause before the next try; `None`: there is none.
@@ -111,6 +119,7 @@ impl Retrier {
         let now = Instant::now();
         let mut state = self.lock();
         let since = *state.trouble_since.get_or_insert(now);
+        self.in_trouble.store(true, SeqCst);
         let first = *failures.first.get_or_insert(now);
         let budget = self.retry.budget;
         let left = budget.saturating_sub(now - since).min((budget * 2).saturating_sub(now - first));
