@@ -134,14 +134,29 @@ impl Climber {
                 self.phase = Phase::Resting { until: now + pause + MOMENT, from, kept_until: until };
             }
             (Trouble::Refused, Phase::Keeping { .. } | Phase::Resting { .. } | Phase::Climbing { .. }) => {
-                let percent = if self.served >= NEARLY * self.limit { 85 } else { 70 };
-                self.keep_at((self.limit * percent / 100).min(self.limit - 1), now);
+                self.keep_at((self.limit * self.percent_kept(now, pause) / 100).min(self.limit - 1), now);
             }
             // Once it serves again there is nothing to say that it bears less than before.
             (Trouble::Failed, _) => {
                 self.set((self.limit / 2).max(4).min(self.limit), now);
                 self.phase = Phase::Climbing { from: self.limit, rate: 0.0 };
             }
+        }
+        // Nothing is sent until then.
+        self.changed += pause;
+        self.since += pause;
+    }
+
+    /// How much of the limit is kept when it is too high: the sooner it was refused, the further it is from what is
+    /// borne.
+    fn percent_kept(&self, now: Instant, pause: Duration) -> usize {
+        let worked = now - self.changed;
+        if worked * 10 < pause {
+            50
+        } else if worked < pause || self.served < NEARLY * self.limit {
+            70
+        } else {
+            85
         }
     }
 

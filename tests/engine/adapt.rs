@@ -166,7 +166,7 @@ async fn a_server_that_takes_so_many_a_second() {
 async fn a_server_that_takes_a_burst_and_then_asks_for_a_pause() {
     for rate in [400, 1_000] {
         // So many at once at 5 ms each.
-        as_good_as_the_best(Bears::InBursts(rate), 60 * rate as u64, rate / 200).await;
+        as_good_as_the_best(Bears::InBursts(rate), 90 * rate as u64, rate / 200).await;
     }
 }
 
