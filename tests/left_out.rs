@@ -23,7 +23,7 @@ left_out! {
     invariants needs "fs" "object_store" "testing";
     object_store needs "object_store" "testing";
     orthanc needs "azure" "dicomweb" "testing";
-    privacy needs "azure" "dicomweb" "fs" "http" "redb" "testing";
+    privacy needs "azure" "dicomweb" "fs" "http" "redb" "restate" "testing";
     redb needs "redb" "testing";
     restate needs "azure" "fs" "http" "restate" "testing";
     soak needs "azure" "testing";

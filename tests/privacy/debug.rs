@@ -21,7 +21,7 @@ use dicom_export::{
     BlobSink, Content, DicomWebSource, DirectorySink, DirectorySource, ErrorKind, ExportDestination,
     ExportEngine, ExportRequest, ExportService, ExportSource, MemorySink, MemorySource, NewOperation,
     ObjectStoreSink, ObjectStoreSource, OperationContext, OperationId, OperationRecord, OperationSpec,
-    SinkProvider, StoredDestination, Target, Timestamp,
+    SinkProvider, StoredDestination, Target, Timestamp, restate,
 };
 use serde_json::{Value, json};
 use walkdir::WalkDir;
@@ -207,6 +207,9 @@ async fn all(folder: &Path) -> Vec<(&'static str, String)> {
     all.push(of("ExportEngineBuilder", &builder));
     let engine = builder.build().unwrap();
     all.push(of("ExportEngine", &engine));
+    let ingress = format!("http://user:{PASSWORD}@restate.example:8080");
+    all.push(of("Client", &restate::Client::new(engine.clone(), &ingress, &ingress).unwrap()));
+    all.push(of("Endpoint", &restate::endpoint(engine.clone(), &ingress).unwrap()));
     let record: OperationRecord = engine.operation(spec.id).await.unwrap();
     all.extend([of("OperationRecord", &record), of("Operation", &record.operation)]);
 

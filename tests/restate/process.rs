@@ -44,9 +44,11 @@ impl Process {
     }
 
     pub(crate) fn is_gone(&self) -> bool {
-        // A zombie is gone too.
-        match std::fs::read_to_string(format!("/proc/{}/stat", self.pid)) {
-            Ok(stat) => stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')),
+        let proc = format!("/proc/{}", self.pid);
+        // A zombie is gone too, once the last of its other threads is: until then its ports are taken.
+        let alone = || std::fs::read_dir(format!("{proc}/task")).map_or(true, |tasks| tasks.count() <= 1);
+        match std::fs::read_to_string(format!("{proc}/stat")) {
+            Ok(stat) => stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')) && alone(),
             Err(_) => true,
         }
     }

@@ -67,12 +67,18 @@ impl Restate {
         let configuration = self.folder.path().join("restate.toml");
         let arguments = ["--no-logo".as_ref(), "-c".as_ref(), configuration.as_os_str()];
         let env = [("DO_NOT_TRACK", "1"), ("RUST_LOG", "warn")];
-        self.process = Some(Process::start(&program, &arguments, &self.log(), &env));
+        let start = || Process::start(&program, &arguments, &self.log(), &env);
+        let mut process = start();
         let deadline = Instant::now() + PATIENCE;
         while !self.answers().await {
             assert!(Instant::now() < deadline, "Restate does not answer: {}", self.log_text());
             sleep(Duration::from_millis(50)).await;
+            // Connections to the one before may hold its ports for a moment: it is started again, as a host would.
+            if process.is_gone() {
+                process = start();
+            }
         }
+        self.process = Some(process);
     }
 
     pub(crate) fn kill(&mut self) {
