@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 /// A guarantee's number, and a test of it.
 type Held = (u32, String);
 
-/// As the page has them: a heading with a number, and a list of tests.
+/// As the page has them: a heading with a number, and a table of tests.
 fn listed() -> BTreeSet<Held> {
     let mut listed = BTreeSet::new();
     let mut number = None;
     for line in include_str!("../docs/guarantees.md").lines() {
         if let Some(heading) = line.strip_prefix("## ") {
             number = Some(heading.split_once('.').unwrap().0.parse().unwrap());
-        } else if let Some(test) = line.strip_prefix("- `") {
-            let test = test.strip_suffix('`').unwrap_or_else(|| panic!("{line}"));
+        } else if let Some(test) = line.strip_prefix("| `") {
+            let test = test.strip_suffix("` |").unwrap_or_else(|| panic!("{line}"));
             assert!(listed.insert((number.unwrap(), test.to_owned())), "{test} stands there twice");
         }
     }
