@@ -10,7 +10,7 @@ use crate::error::{ErrorKind, Result};
 use crate::operation::OperationId;
 use crate::timestamp::Timestamp;
 
-/// How often ended operations are looked for at most.
+/// How often ended operations are looked for at most, unless they are remembered for less.
 const NOW_AND_THEN: Duration = Duration::from_secs(3600);
 
 impl Inner {
@@ -18,7 +18,8 @@ impl Inner {
     pub(super) async fn forget_now_and_then(&self) {
         {
             let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
-            if swept.is_some_and(|last| last.elapsed() < NOW_AND_THEN) {
+            let every = NOW_AND_THEN.min(self.knobs.retention);
+            if swept.is_some_and(|last| last.elapsed() < every) {
                 return;
             }
             *swept = Some(Instant::now());
