@@ -33,7 +33,7 @@ pub(crate) type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + S
 pub(crate) const BUDGET: u64 = 32 << 20;
 
 /// What a process takes besides: the program, connections, and what the allocator keeps.
-const BESIDES: u64 = 64 << 20;
+const BESIDES: u64 = 96 << 20;
 
 /// How much more the second half of the time may take than the first.
 const GROWTH: u64 = 16 << 20;
