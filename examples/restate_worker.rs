@@ -12,7 +12,6 @@
 //! On SIGTERM or Ctrl-C the worker lets the batches that it is at come to their end, begins none, and leaves.
 
 use std::error::Error;
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,6 +21,8 @@ use dicom_export::{Concurrency, ExportDestination, ExportEngine, restate};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
+#[path = "server/logging.rs"]
+mod logging;
 #[path = "export/source.rs"]
 mod source;
 #[path = "server/stopped.rs"]
@@ -72,12 +73,7 @@ impl Settings {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    logging::to_stderr();
     let settings = Settings::from_command_line().inspect_err(|_| eprintln!("{USAGE}"))?;
     let policy = match settings.development {
         true => AzureBlobPolicy::development(),

@@ -15,7 +15,6 @@
 
 use std::error::Error;
 use std::future::Future;
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,6 +30,8 @@ use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
 use dicom_export::{ExportDestination, ExportEngine, ExportService};
 use tokio::net::TcpListener;
 
+#[path = "server/logging.rs"]
+mod logging;
 #[cfg(not(feature = "restate"))]
 #[path = "server/no_restate.rs"]
 mod restate;
@@ -113,12 +114,7 @@ impl Settings {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    logging::to_stderr();
     let settings = Settings::from_command_line().inspect_err(|_| eprintln!("{USAGE}"))?;
     let listener = TcpListener::bind(settings.listen).await?;
     eprintln!("listening on http://{}", listener.local_addr()?);

@@ -65,13 +65,10 @@ impl Uids {
 pub(crate) fn read_head(reader: impl Read) -> io::Result<Head> {
     let mut fault = None;
     let read = read_guarded(NoteFault { reader, fault: &mut fault });
-    match (read, fault) {
-        (Some(uids), fault) => match (uids.identifier(), fault) {
-            (Some(identifier), _) => Ok(Head::Instance(identifier)),
-            (None, Some(fault)) => Err(fault),
-            (None, None) => Ok(Head::Unidentified),
-        },
-        (None, Some(fault)) => Err(fault),
+    match (read.map(Uids::identifier), fault) {
+        (Some(Some(identifier)), _) => Ok(Head::Instance(identifier)),
+        (_, Some(fault)) => Err(fault),
+        (Some(None), None) => Ok(Head::Unidentified),
         (None, None) => Ok(Head::Other),
     }
 }

@@ -148,8 +148,8 @@ impl ExportEngineBuilder {
     /// instance. Default: no. An operation keeps to what held when it was accepted.
     ///
     /// The SHA-256 of every instance is computed while it passes: half a second of CPU a GB where the processor has
-    /// instructions for it, more where not. Instances that could be copied at the destination are streamed, and up to 16 MiB more
-    /// are held. On Azure the receipt of one operation holds some 250 million instances.
+    /// instructions for it, more where not. Instances that could be copied at the destination are streamed, and up to
+    /// 16 MiB more are held. On Azure the receipt of one operation holds some 250 million instances.
     ///
     /// [`ManifestEntry`]: crate::ManifestEntry
     pub fn receipt(mut self, write: bool) -> Self {

@@ -153,7 +153,7 @@ impl Run {
         let mut tasks = JoinSet::new();
         let (batches, mut planned) = mpsc::channel(2);
         let mut planner = JoinSet::new();
-        planner.spawn(plan(self.planner(start), batches).in_current_span());
+        planner.spawn(plan(self.transfers.planner(self.batch_size, start), batches).in_current_span());
         let mut estimate = self.estimate(&mut planner);
         let mut listed = None;
         let mut publish = interval(PROGRESS_EVERY);
@@ -206,18 +206,12 @@ impl Run {
         }
     }
 
-    fn planner(&self, from: Position) -> Planner {
-        let Transfers { source, operation, reading, .. } = &*self.transfers;
-        Planner::new(Arc::clone(source), Arc::clone(operation), Arc::clone(reading), self.batch_size, from)
-    }
-
     /// Asks the source how many instances there are, beside everything else.
     fn estimate(&self, tasks: &mut JoinSet<()>) -> oneshot::Receiver<Option<u64>> {
         let (sender, receiver) = oneshot::channel();
         let transfers = Arc::clone(&self.transfers);
         tasks.spawn(async move {
-            let estimate = transfers.source.estimate(&transfers.operation.source).await;
-            _ = sender.send(estimate.unwrap_or_default());
+            _ = sender.send(transfers.estimate().await);
         });
         receiver
     }

@@ -14,7 +14,7 @@ use crate::engine::copy::{Copied, Copies};
 use crate::engine::guard::guard;
 use crate::engine::lines::Lines;
 use crate::engine::observer::{BatchDone, ExportObserver};
-use crate::engine::plan::Batch;
+use crate::engine::plan::{Batch, Planner};
 use crate::engine::progress::Counters;
 use crate::engine::verdict::{Trials, Verdict};
 use crate::error::{Error, ErrorKind, Result};
@@ -24,7 +24,7 @@ use crate::layout::BlobPath;
 use crate::operation::OperationSpec;
 use crate::sink::{BlobSink, Stored};
 use crate::source::{Instance, InstanceSource};
-use crate::store::Totals;
+use crate::store::{Position, Totals};
 use crate::timestamp::Timestamp;
 
 /// Everything an operation's transfers share.
@@ -62,6 +62,17 @@ enum Transferred {
 }
 
 impl Transfers {
+    /// A planner that lists on from a position, so many instances a batch at most.
+    pub(crate) fn planner(&self, batch_size: usize, from: Position) -> Planner {
+        let Self { source, operation, reading, .. } = self;
+        Planner::new(Arc::clone(source), Arc::clone(operation), Arc::clone(reading), batch_size, from)
+    }
+
+    /// How many instances the source thinks there are, if it says so.
+    pub(crate) async fn estimate(&self) -> Option<u64> {
+        self.source.estimate(&self.operation.source).await.unwrap_or_default()
+    }
+
     /// Exports a batch: every instance of it is in the container afterwards, or named in the outcome's lines.
     ///
     /// # Errors

@@ -95,16 +95,12 @@ impl Worker {
 
     /// A planner that lists on from a position.
     pub(crate) fn planner(&self, opened: &Opened, from: Position) -> Planner {
-        let Transfers { source, operation, reading, .. } = &*opened.transfers;
-        let batch_size = self.0.engine.inner.knobs.batch_size;
-        Planner::new(Arc::clone(source), Arc::clone(operation), Arc::clone(reading), batch_size, from)
+        opened.transfers.planner(self.0.engine.inner.knobs.batch_size, from)
     }
 
     /// How many instances the source thinks there are.
     pub(crate) async fn estimate(&self, run: Run) -> Option<u64> {
-        let opened = self.open(run).await.ok()?;
-        let Transfers { source, operation, .. } = &*opened.transfers;
-        source.estimate(&operation.source).await.ok().flatten()
+        self.open(run).await.ok()?.transfers.estimate().await
     }
 
     /// Appends lines to the run's logs; gives why it cannot.

@@ -206,6 +206,19 @@ impl FaultPlan {
         self
     }
 
+    /// A call as it is planned: what it does, if it is to do it, and its answer, if that is not lost.
+    pub(super) async fn call<T>(
+        &self,
+        call: Call,
+        name: &str,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let mut turn = self.turn(call, name).await;
+        turn.begin()?;
+        let answer = work.await?;
+        turn.end(answer).await
+    }
+
     /// Takes the pause before a call and says what becomes of it.
     pub(super) async fn turn(&self, call: Call, name: &str) -> Turn {
         let (fate, mut rng) = self.decide(call, name);

@@ -25,23 +25,14 @@ impl<S> FaultySecretStore<S> {
 #[async_trait]
 impl<S: SecretStore> SecretStore for FaultySecretStore<S> {
     async fn put(&self, id: OperationId, secret: &Secret) -> Result<()> {
-        let mut turn = self.plan.turn(Call::PutSecret, &id.to_string()).await;
-        turn.begin()?;
-        self.inner.put(id, secret).await?;
-        turn.end(()).await
+        self.plan.call(Call::PutSecret, &id.to_string(), self.inner.put(id, secret)).await
     }
 
     async fn get(&self, id: OperationId) -> Result<Option<Secret>> {
-        let mut turn = self.plan.turn(Call::GetSecret, &id.to_string()).await;
-        turn.begin()?;
-        let secret = self.inner.get(id).await?;
-        turn.end(secret).await
+        self.plan.call(Call::GetSecret, &id.to_string(), self.inner.get(id)).await
     }
 
     async fn delete(&self, id: OperationId) -> Result<()> {
-        let mut turn = self.plan.turn(Call::DeleteSecret, &id.to_string()).await;
-        turn.begin()?;
-        self.inner.delete(id).await?;
-        turn.end(()).await
+        self.plan.call(Call::DeleteSecret, &id.to_string(), self.inner.delete(id)).await
     }
 }

@@ -28,10 +28,7 @@ impl<S> FaultySink<S> {
 #[async_trait]
 impl<S: BlobSink> BlobSink for FaultySink<S> {
     async fn prepare(&self, log: &BlobPath) -> Result<()> {
-        let mut turn = self.plan.turn(Call::Prepare, log.as_str()).await;
-        turn.begin()?;
-        self.inner.prepare(log).await?;
-        turn.end(()).await
+        self.plan.call(Call::Prepare, log.as_str(), self.inner.prepare(log)).await
     }
 
     async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
@@ -53,24 +50,15 @@ impl<S: BlobSink> BlobSink for FaultySink<S> {
         source: &CopySource,
         upload: &Upload,
     ) -> Result<Option<Stored>> {
-        let mut turn = self.plan.turn(Call::CopyFrom, path.as_str()).await;
-        turn.begin()?;
-        let stored = self.inner.copy_from(path, source, upload).await?;
-        turn.end(stored).await
+        self.plan.call(Call::CopyFrom, path.as_str(), self.inner.copy_from(path, source, upload)).await
     }
 
     async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {
-        let mut turn = self.plan.turn(Call::Append, &format!("{log} {key}")).await;
-        turn.begin()?;
-        self.inner.append(log, key, lines).await?;
-        turn.end(()).await
+        self.plan.call(Call::Append, &format!("{log} {key}"), self.inner.append(log, key, lines)).await
     }
 
     async fn finish(&self, log: &BlobPath) -> Result<()> {
-        let mut turn = self.plan.turn(Call::Finish, log.as_str()).await;
-        turn.begin()?;
-        self.inner.finish(log).await?;
-        turn.end(()).await
+        self.plan.call(Call::Finish, log.as_str(), self.inner.finish(log)).await
     }
 
     fn url(&self, path: &BlobPath) -> String {

@@ -33,10 +33,7 @@ impl<S: InstanceSource> InstanceSource for FaultySource<S> {
         };
         // Writing to a string does not fail.
         _ = write!(name, " {}", request.after.map_or("", |cursor| cursor.as_str()));
-        let mut turn = self.plan.turn(Call::List, &name).await;
-        turn.begin()?;
-        let page = self.inner.list(request).await?;
-        turn.end(page).await
+        self.plan.call(Call::List, &name, self.inner.list(request)).await
     }
 
     async fn open(&self, instance: &Instance) -> Result<Content> {
@@ -51,16 +48,10 @@ impl<S: InstanceSource> InstanceSource for FaultySource<S> {
     }
 
     async fn copy_url(&self, instance: &Instance) -> Result<Option<CopySource>> {
-        let mut turn = self.plan.turn(Call::CopyUrl, &instance.identifier().to_string()).await;
-        turn.begin()?;
-        let source = self.inner.copy_url(instance).await?;
-        turn.end(source).await
+        self.plan.call(Call::CopyUrl, &instance.identifier().to_string(), self.inner.copy_url(instance)).await
     }
 
     async fn estimate(&self, source: &ExportSource) -> Result<Option<u64>> {
-        let mut turn = self.plan.turn(Call::Estimate, "").await;
-        turn.begin()?;
-        let estimate = self.inner.estimate(source).await?;
-        turn.end(estimate).await
+        self.plan.call(Call::Estimate, "", self.inner.estimate(source)).await
     }
 }

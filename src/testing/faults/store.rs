@@ -26,45 +26,27 @@ impl<S> FaultyOperationStore<S> {
 #[async_trait]
 impl<S: OperationStore> OperationStore for FaultyOperationStore<S> {
     async fn create(&self, spec: &OperationSpec, checkpoint: &Checkpoint) -> Result<()> {
-        let mut turn = self.plan.turn(Call::Create, &spec.id.to_string()).await;
-        turn.begin()?;
-        self.inner.create(spec, checkpoint).await?;
-        turn.end(()).await
+        self.plan.call(Call::Create, &spec.id.to_string(), self.inner.create(spec, checkpoint)).await
     }
 
     async fn spec(&self, id: OperationId) -> Result<Arc<OperationSpec>> {
-        let mut turn = self.plan.turn(Call::Spec, &id.to_string()).await;
-        turn.begin()?;
-        let spec = self.inner.spec(id).await?;
-        turn.end(spec).await
+        self.plan.call(Call::Spec, &id.to_string(), self.inner.spec(id)).await
     }
 
     async fn load(&self, id: OperationId) -> Result<Checkpoint> {
-        let mut turn = self.plan.turn(Call::Load, &id.to_string()).await;
-        turn.begin()?;
-        let checkpoint = self.inner.load(id).await?;
-        turn.end(checkpoint).await
+        self.plan.call(Call::Load, &id.to_string(), self.inner.load(id)).await
     }
 
     async fn save(&self, id: OperationId, checkpoint: &Checkpoint) -> Result<u64> {
-        let mut turn = self.plan.turn(Call::Save, &id.to_string()).await;
-        turn.begin()?;
-        let version = self.inner.save(id, checkpoint).await?;
-        turn.end(version).await
+        self.plan.call(Call::Save, &id.to_string(), self.inner.save(id, checkpoint)).await
     }
 
     async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationKey>> {
         let name = after.map(|after| after.id.to_string()).unwrap_or_default();
-        let mut turn = self.plan.turn(Call::ListOperations, &name).await;
-        turn.begin()?;
-        let found = self.inner.list(after, limit).await?;
-        turn.end(found).await
+        self.plan.call(Call::ListOperations, &name, self.inner.list(after, limit)).await
     }
 
     async fn delete(&self, id: OperationId) -> Result<()> {
-        let mut turn = self.plan.turn(Call::Delete, &id.to_string()).await;
-        turn.begin()?;
-        self.inner.delete(id).await?;
-        turn.end(()).await
+        self.plan.call(Call::Delete, &id.to_string(), self.inner.delete(id)).await
     }
 }
