@@ -1,4 +1,4 @@
-//! The head of a DICOM file: whether it is one, and its identity.
+//! The head of a DICOM file: the UIDs in it.
 
 use std::io::{self, BufReader, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,18 +12,7 @@ use dicom_parser::dataset::lazy_read::LazyDataSetReader;
 use dicom_parser::{DynStatefulDecoder, StatefulDecode};
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
-use crate::identifier::{InstanceIdentifier, Uid};
-
-/// What the beginning of a file says it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Head {
-    /// A DICOM file with its three UIDs.
-    Instance(InstanceIdentifier),
-    /// A DICOM file whose UIDs cannot be read, or that has none: a DICOMDIR, say.
-    Unidentified,
-    /// No DICOM file.
-    Other,
-}
+use crate::identifier::Uid;
 
 /// The UIDs of a head, as far as it could be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,43 +35,16 @@ pub(crate) enum Value {
     NoUid,
 }
 
-impl Uids {
-    fn identifier(self) -> Option<InstanceIdentifier> {
-        match (self.study, self.series, self.sop_instance) {
-            (Value::Uid(study), Value::Uid(series), Value::Uid(sop)) => {
-                Some(InstanceIdentifier::new(study, series, sop))
-            }
-            _ => None,
-        }
-    }
-}
-
-/// Reads a file up to its Series Instance UID (0020,000E), the last of the three in the order of tags (PS3.5 7.1), and
-/// nothing behind it: what follows may be damaged or missing.
-///
-/// # Errors
-/// Those of the reader only.
-pub(crate) fn read_head(reader: impl Read) -> io::Result<Head> {
-    let mut fault = None;
-    let read = read_guarded(NoteFault { reader, fault: &mut fault });
-    match (read.map(Uids::identifier), fault) {
-        (Some(Some(identifier)), _) => Ok(Head::Instance(identifier)),
-        (_, Some(fault)) => Err(fault),
-        (Some(None), None) => Ok(Head::Unidentified),
-        (None, None) => Ok(Head::Other),
-    }
-}
-
-/// Reads what the first bytes of a file give of its UIDs, as [`read_head`] does, and whether more bytes would give
-/// more.
+/// Reads what the first bytes of a file give of its UIDs, as [`read`] does, and whether more bytes would give more.
 pub(crate) fn read_uids(head: &[u8]) -> (Uids, bool) {
     let mut ran_out = false;
-    let read = read_guarded(NoteEnd { head, ran_out: &mut ran_out });
+    let read = read(NoteEnd { head, ran_out: &mut ran_out });
     (read.unwrap_or_default(), ran_out)
 }
 
-/// `None`: it is no DICOM file.
-fn read_guarded(reader: impl Read) -> Option<Uids> {
+/// Reads a file up to its Series Instance UID (0020,000E), the last of the three in the order of tags (PS3.5 7.1), and
+/// nothing behind it: what follows may be damaged or missing. `None`: it is no DICOM file.
+pub(crate) fn read(reader: impl Read) -> Option<Uids> {
     let mut reader = BufReader::new(reader);
     // A preamble of 128 bytes, then the prefix (PS3.10 7.1).
     let mut start = [0; 132];
@@ -189,24 +151,6 @@ fn read_uid(decoder: &mut impl StatefulDecode, length: u32) -> Option<Value> {
         None if value.iter().all(padding) => Value::Absent,
         None => Value::NoUid,
     })
-}
-
-/// Remembers the first failure of a reader: the parser's own errors bury it.
-struct NoteFault<'f, R> {
-    reader: R,
-    fault: &'f mut Option<io::Error>,
-}
-
-impl<R: Read> Read for NoteFault<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.reader.read(buffer).map_err(|cause| {
-            let kind = cause.kind();
-            if kind != io::ErrorKind::Interrupted {
-                self.fault.get_or_insert(cause);
-            }
-            kind.into()
-        })
-    }
 }
 
 /// Reads from memory, and notes that more was wanted.

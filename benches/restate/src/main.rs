@@ -4,13 +4,13 @@
 
 mod balancer;
 mod parts;
-mod source;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
+use dicom_export::testing::GeneratedSource;
 use dicom_export::{
     Concurrency, ExportDestination, ExportEngine, ExportService, ExportSource, NewOperation, OperationStatus,
     restate,
@@ -18,9 +18,11 @@ use dicom_export::{
 use tokio::time::sleep;
 
 use crate::parts::{Part, Restate};
-use crate::source::Generated;
 
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Bytes an instance.
+const INSTANCE: u64 = 20_000;
 
 /// Requests at once of a worker.
 const REQUESTS: usize = 8;
@@ -68,7 +70,7 @@ async fn main() -> Result<()> {
 }
 
 fn engine(plan: Plan) -> Result<ExportEngine> {
-    Ok(ExportEngine::builder(Generated::new(plan.instances))
+    Ok(ExportEngine::builder(GeneratedSource::new(plan.instances, INSTANCE))
         .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(AzureBlobPolicy::development()))
         .concurrency(Concurrency::Fixed(REQUESTS))
         .batch_size(plan.batch_size)

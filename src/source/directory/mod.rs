@@ -1,5 +1,6 @@
 //! [`DirectorySource`]: a folder tree of DICOM files.
 
+mod head;
 mod index;
 mod path;
 mod report;

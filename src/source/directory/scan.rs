@@ -11,9 +11,9 @@ use futures::future::try_join_all;
 use tokio::task::spawn_blocking;
 use walkdir::WalkDir;
 
+use super::head::{Head, read_head};
 use super::path;
 use crate::error::{Error, ErrorKind, Result};
-use crate::head::{Head, read_head};
 use crate::identifier::InstanceIdentifier;
 use crate::source::content::read_error;
 
