@@ -7,16 +7,15 @@ use chrono::Utc;
 use dicom_export::sink::LogKey;
 use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobSink, Identity};
 use dicom_export::{BlobSink, Content, ErrorKind};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::json;
 
 use crate::azurite::Azurite;
 use crate::responder::{Reply, Responder};
 use crate::{MIB, all_of, bytes, instance, log, upload};
 
-/// What Azurite takes for a token: it looks at the claims only.
-fn token() -> String {
-    let now = Utc::now().timestamp();
+/// What Azurite takes for a token of that age in seconds, while it is less than an hour: it looks at the claims only.
+pub(crate) fn token(age: i64) -> String {
+    let now = Utc::now().timestamp() - age;
     let part = |value: serde_json::Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
     let claims = json!({
         "aud": "https://storage.azure.com",
@@ -26,11 +25,15 @@ fn token() -> String {
     format!("{}.{}.c2ln", part(json!({ "alg": "none", "typ": "JWT" })), part(claims))
 }
 
-async fn identity_service() -> Responder {
+/// An identity service's answer.
+pub(crate) fn gives(token: String) -> Reply {
     let expiry = (Utc::now().timestamp() + 3600).to_string();
-    let answer = json!({ "access_token": token(), "expires_on": expiry, "token_type": "Bearer" });
-    Responder::start(move |_| Reply::status(200).header("content-type", "application/json").body(&answer))
-        .await
+    let answer = json!({ "access_token": token, "expires_on": expiry, "token_type": "Bearer" });
+    Reply::status(200).header("content-type", "application/json").body(answer)
+}
+
+async fn identity_service() -> Responder {
+    Responder::start(|_| gives(token(0))).await
 }
 
 fn sink(container: &str, policy: &AzureBlobPolicy) -> AzureBlobSink {
@@ -41,20 +44,7 @@ fn sink(container: &str, policy: &AzureBlobPolicy) -> AzureBlobSink {
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
 async fn a_managed_identity_writes_everything() {
-    let folder = tempfile::tempdir().unwrap();
-    let (certificate, key) = (folder.path().join("leaf.pem"), folder.path().join("key.pem"));
-    let mut authority = CertificateParams::new([]).unwrap();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority_key = KeyPair::generate().unwrap();
-    let root = authority.self_signed(&authority_key).unwrap().pem();
-    let leaf_key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
-    let leaf = leaf.signed_by(&leaf_key, &Issuer::new(authority, authority_key)).unwrap();
-    std::fs::write(&certificate, leaf.pem()).unwrap();
-    std::fs::write(&key, leaf_key.serialize_pem()).unwrap();
-    let trust = reqwest::Certificate::from_pem(root.as_bytes()).unwrap();
-    let http = reqwest::Client::builder().tls_certs_merge([trust]).build().unwrap();
-    let azurite = Azurite::with_tokens(&certificate, &key, http);
+    let (azurite, root) = Azurite::with_tokens();
 
     let identities = identity_service().await;
     let policy = AzureBlobPolicy::development()

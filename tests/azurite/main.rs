@@ -11,6 +11,7 @@ mod responder;
 
 mod append;
 mod conformance;
+mod connections;
 mod copy;
 mod faults;
 mod identity;

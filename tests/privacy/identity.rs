@@ -9,7 +9,6 @@ use dicom_export::{
     BlobPath, BlobSink, DirectorySource, ExportDestination, ExportEngine, ExportSource, NewOperation,
     OperationId, OperationStatus,
 };
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 
 use crate::azurite::Azurite;
@@ -39,20 +38,7 @@ fn canaries() -> Canaries {
 #[ignore = "needs Azurite: tests/run.sh"]
 async fn guarantee_6_and_7_a_managed_identitys_token_goes_to_the_destination_and_shows_nowhere() {
     log::start();
-    let folder = tempfile::tempdir().unwrap();
-    let (certificate, key) = (folder.path().join("leaf.pem"), folder.path().join("key.pem"));
-    let mut authority = CertificateParams::new([]).unwrap();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority_key = KeyPair::generate().unwrap();
-    let root = authority.self_signed(&authority_key).unwrap().pem();
-    let leaf_key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
-    let leaf = leaf.signed_by(&leaf_key, &Issuer::new(authority, authority_key)).unwrap();
-    std::fs::write(&certificate, leaf.pem()).unwrap();
-    std::fs::write(&key, leaf_key.serialize_pem()).unwrap();
-    let trust = reqwest::Certificate::from_pem(root.as_bytes()).unwrap();
-    let http = reqwest::Client::builder().tls_certs_merge([trust]).build().unwrap();
-    let azurite = Azurite::with_tokens(&certificate, &key, http);
+    let (azurite, root) = Azurite::with_tokens();
     let container = azurite.container().await;
 
     let expiry = (Utc::now().timestamp() + 3600).to_string();

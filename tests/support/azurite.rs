@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use object_store::azure::{
     AzureAccessKey, AzureAuthorizer, AzureCredential, MicrosoftAzure, MicrosoftAzureBuilder,
 };
 use object_store::client::{HttpClient, HttpRequest, HttpResponse};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use reqwest::Method;
 
 pub(crate) const ACCOUNT: &str = "devstoreaccount1";
@@ -51,10 +52,25 @@ impl Azurite {
         Self::start("http", &[], http)
     }
 
-    /// A server by https that takes bearer tokens; both files are PEM, and `http` trusts the certificate.
-    pub(crate) fn with_tokens(certificate: &Path, key: &Path, http: reqwest::Client) -> Self {
+    /// A server by https that takes bearer tokens, and the certificate of who signed its own, as PEM.
+    pub(crate) fn with_tokens() -> (Self, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let [certificate, key] = ["leaf.pem", "key.pem"].map(|name| folder.path().join(name));
+        let mut authority = CertificateParams::new([]).unwrap();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority_key = KeyPair::generate().unwrap();
+        let root = authority.self_signed(&authority_key).unwrap().pem();
+        let leaf_key = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let leaf = leaf.signed_by(&leaf_key, &Issuer::new(authority, authority_key)).unwrap();
+        std::fs::write(&certificate, leaf.pem()).unwrap();
+        std::fs::write(&key, leaf_key.serialize_pem()).unwrap();
+        let trust = reqwest::Certificate::from_pem(root.as_bytes()).unwrap();
+        let http = reqwest::Client::builder().tls_certs_merge([trust]).build().unwrap();
         let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
-        Self::start("https", &["--oauth", "basic", "--cert", certificate, "--key", key], http)
+        let azurite = Self::start("https", &["--oauth", "basic", "--cert", certificate, "--key", key], http);
+        // It reads both when it starts, and then it answers.
+        (azurite, root)
     }
 
     fn start(scheme: &'static str, arguments: &[&str], http: reqwest::Client) -> Self {

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -70,6 +71,7 @@ impl Reply {
 pub(crate) struct Responder {
     port: u16,
     requests: Arc<Mutex<Vec<Request>>>,
+    connections: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
@@ -80,9 +82,12 @@ impl Responder {
         let (requests, answer) = (Arc::new(Mutex::default()), Arc::new(answer));
         let mut tasks = JoinSet::new();
         let seen = Arc::clone(&requests);
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&accepted);
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((connection, _)) = listener.accept().await {
+                count.fetch_add(1, SeqCst);
                 let (seen, answer) = (Arc::clone(&seen), Arc::clone(&answer));
                 connections.spawn(async move {
                     // A client that went away is none of the test's business.
@@ -90,7 +95,7 @@ impl Responder {
                 });
             }
         });
-        Self { port, requests, _tasks: tasks }
+        Self { port, requests, connections: accepted, _tasks: tasks }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -99,6 +104,11 @@ impl Responder {
 
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
+    }
+
+    /// How many connections were made to it.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(SeqCst)
     }
 }
 

@@ -41,6 +41,10 @@ impl Answer {
         self.status.is_success()
     }
 
+    pub(super) fn is_unauthorized(&self) -> bool {
+        matches!(self.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+    }
+
     /// The answer of a request that was carried out, or else the error.
     pub(super) fn into_done(self) -> Result<Self> {
         if self.is_done() { Ok(self) } else { Err(self.error()) }

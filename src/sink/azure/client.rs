@@ -4,6 +4,7 @@
 //! the status, the error code and `Retry-After`, and its multipart upload cannot repeat one block.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -13,9 +14,9 @@ use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 
 use super::answer::{Answer, unreachable};
+use super::connections::Connections;
 use super::container::AzureContainer;
 use super::identity::Signer;
-use super::policy::AzureBlobPolicy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::BlobPath;
 
@@ -24,8 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The slowest link a body is waited for, in bytes a second.
 const SLOWEST: u64 = 64 << 10;
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How much of an answer's body is read so that its connection can be used again.
 const BODY_LIMIT: usize = 64 << 10;
@@ -77,12 +76,9 @@ impl<'a> Put<'a> {
 impl BlobClient {
     /// # Errors
     /// [`ErrorKind::Invalid`] when the policy or the credential cannot be used as they are.
-    pub(super) fn new(container: AzureContainer, policy: &AzureBlobPolicy) -> Result<Self> {
-        let builder =
-            client_builder(policy)?.https_only(!policy.allows_http()).connect_timeout(CONNECT_TIMEOUT);
-        let http = build(builder)?;
-        let signer = Signer::new(&container, policy, &http)?;
-        Ok(Self { http: HttpClient::new(http), signer, container })
+    pub(super) fn new(container: AzureContainer, connections: &Arc<Connections>) -> Result<Self> {
+        let signer = Signer::new(&container, connections)?;
+        Ok(Self { http: HttpClient::new(connections.blobs()?), signer, container })
     }
 
     pub(super) fn container(&self) -> &AzureContainer {
@@ -123,10 +119,16 @@ impl BlobClient {
             Ok(Answer::new(parts.status, parts.headers))
         };
         let patience = PATIENCE + Duration::from_secs(moved / SLOWEST);
-        match tokio::time::timeout(patience, exchange).await {
-            Ok(outcome) => outcome.map_err(unreachable),
-            Err(_) => Err(Error::new(ErrorKind::Unavailable, "the destination did not answer in time")),
+        let answer = match tokio::time::timeout(patience, exchange).await {
+            Ok(outcome) => outcome.map_err(unreachable)?,
+            Err(_) => {
+                return Err(Error::new(ErrorKind::Unavailable, "the destination did not answer in time"));
+            }
+        };
+        if answer.is_unauthorized() {
+            self.signer.refused();
         }
+        Ok(answer)
     }
 }
 
@@ -134,34 +136,6 @@ impl fmt::Debug for BlobClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BlobClient").field("container", &self.container).finish_non_exhaustive()
     }
-}
-
-/// What every client has: the policy's certificates besides the system's, and no redirects, which could lead a
-/// credential to another host.
-pub(super) fn client_builder(policy: &AzureBlobPolicy) -> Result<reqwest::ClientBuilder> {
-    let mut certificates = Vec::new();
-    for pem in policy.root_certificates() {
-        let unreadable = || Error::new(ErrorKind::Invalid, "a root certificate of the policy cannot be read");
-        let bundle = reqwest::Certificate::from_pem_bundle(pem).map_err(|_| unreadable())?;
-        if bundle.is_empty() {
-            return Err(unreadable());
-        }
-        certificates.extend(bundle);
-    }
-    Ok(reqwest::Client::builder()
-        .user_agent(concat!("dicom-export/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .tls_certs_merge(certificates)
-        .http1_only()
-        .tcp_nodelay(true))
-}
-
-pub(super) fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client> {
-    let unusable = |cause: reqwest::Error| {
-        Error::new(ErrorKind::Invalid, "the root certificates of the policy or the system cannot be used")
-            .with_source(cause.without_url())
-    };
-    builder.build().map_err(unusable)
 }
 
 /// Reads what is left of a body, so that the connection can be used again. Everything that matters is in the head.

@@ -19,9 +19,9 @@ use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
 
-use super::client::{build, client_builder};
+use super::connections::Connections;
 use super::container::{AzureContainer, AzureCredential};
-use super::policy::{AzureBlobPolicy, Identity};
+use super::policy::Identity;
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry_after::retry_after;
 
@@ -39,17 +39,20 @@ const TOKEN_TIMEOUT: Duration = Duration::from_secs(30);
 const VERSION: HeaderValue = HeaderValue::from_static("2023-11-03");
 
 /// Puts a container's credential on requests.
-pub(super) struct Signer(Option<AzureCredentialProvider>);
+pub(super) struct Signer {
+    /// `None`: nothing is put on them.
+    credential: Option<AzureCredentialProvider>,
+    /// Whose tokens they are, if they are the server's own.
+    tokens: Option<Arc<Connections>>,
+}
 
 impl Signer {
-    /// `http` is what tokens of workload identity are asked for with.
-    pub(super) fn new(
-        container: &AzureContainer,
-        policy: &AzureBlobPolicy,
-        http: &reqwest::Client,
-    ) -> Result<Self> {
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when the policy or the credential cannot be used as they are.
+    pub(super) fn new(container: &AzureContainer, connections: &Arc<Connections>) -> Result<Self> {
         let fixed = |signature| Arc::new(StaticCredentialProvider::new(signature)) as _;
-        Ok(Self(match &container.credential {
+        let mut tokens_of = None;
+        let credential = match &container.credential {
             AzureCredential::Sas(sas) => {
                 let not_a_sas = || Error::new(ErrorKind::Invalid, "the SAS is not a query string");
                 let sas = sas.expose_secret();
@@ -65,9 +68,20 @@ impl Signer {
                     key.map_err(|_| Error::new(ErrorKind::Internal, "the emulator's key is not a key"))?;
                 Some(fixed(Signature::AccessKey(key)))
             }
-            AzureCredential::ManagedIdentity => Some(tokens(container, policy, http)?),
+            AzureCredential::ManagedIdentity => {
+                tokens_of = Some(Arc::clone(connections));
+                Some(connections.tokens(|| tokens(container, connections))?)
+            }
             AzureCredential::Anonymous => None,
-        }))
+        };
+        Ok(Self { credential, tokens: tokens_of })
+    }
+
+    /// The destination refused what was signed.
+    pub(super) fn refused(&self) {
+        if let Some(connections) = &self.tokens {
+            connections.forget_tokens();
+        }
     }
 
     /// Puts the credential on a request that is otherwise complete.
@@ -76,7 +90,7 @@ impl Signer {
     /// Where a token is needed and cannot be had: [`ErrorKind::Unauthorized`] when it was refused, otherwise a
     /// transient kind.
     pub(super) async fn sign(&self, request: &mut HttpRequest, account: &str) -> Result<()> {
-        let Some(provider) = &self.0 else {
+        let Some(provider) = &self.credential else {
             add_version(request.headers_mut());
             return Ok(());
         };
@@ -116,19 +130,16 @@ fn add_version(headers: &mut HeaderMap) {
     headers.insert(HeaderName::from_static("x-ms-version"), VERSION);
 }
 
-/// The tokens of the server's identity. They are cached, and renewed before they expire.
-fn tokens(
-    container: &AzureContainer,
-    policy: &AzureBlobPolicy,
-    http: &reqwest::Client,
-) -> Result<AzureCredentialProvider> {
-    // Asked for by http, on the machine itself or its host: not a proxy's business.
-    let metadata = build(client_builder(policy)?.no_proxy().connect_timeout(Duration::from_secs(1)))?;
+/// The tokens of the server's identity: for any account, whichever the builder is given. They are cached, and renewed
+/// before they expire.
+fn tokens(container: &AzureContainer, connections: &Connections) -> Result<AzureCredentialProvider> {
+    let policy = connections.policy();
+    let connector = TokenConnector { metadata: connections.metadata()?, http: connections.blobs()? };
     let builder = MicrosoftAzureBuilder::new()
         .with_account(&container.account)
         .with_container_name(&container.name)
         .with_endpoint(container.endpoint.as_str().trim_end_matches('/').to_owned())
-        .with_http_connector(TokenConnector { metadata, http: http.clone() })
+        .with_http_connector(connector)
         // The engine repeats.
         .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
     let builder = match policy.identity() {

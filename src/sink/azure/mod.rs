@@ -5,6 +5,7 @@ mod append;
 mod blocks;
 mod client;
 mod connection_string;
+mod connections;
 mod container;
 mod copy;
 mod identity;

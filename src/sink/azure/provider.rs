@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 
+use super::connections::Connections;
 use super::policy::AzureBlobPolicy;
 use super::settings::{from_stored, read_settings, to_stored};
 use super::sink::AzureBlobSink;
@@ -21,28 +22,30 @@ use crate::sink::{BlobSink, CheckedSettings, Secret, SinkProvider};
 ///
 /// The one secret is a SAS. A destination at the emulator, or written to with the server's own identity, is stored
 /// whole and resumes by itself.
+///
+/// The sinks that a provider and its clones open share connections, and the tokens of the server's identity.
 #[derive(Debug, Clone, Default)]
 pub struct AzureBlobProvider {
-    policy: AzureBlobPolicy,
+    connections: Arc<Connections>,
 }
 
 impl AzureBlobProvider {
     /// Exports where this policy allows.
     pub fn new(policy: AzureBlobPolicy) -> Self {
-        Self { policy }
+        Self { connections: Arc::new(Connections::new(policy)) }
     }
 }
 
 #[async_trait]
 impl SinkProvider for AzureBlobProvider {
     fn check(&self, settings: &Value) -> Result<CheckedSettings> {
-        to_stored(read_settings(settings, &self.policy)?)
+        to_stored(read_settings(settings, self.connections.policy())?)
     }
 
     async fn open(&self, operation: &OperationSpec, secret: Option<&Secret>) -> Result<Arc<dyn BlobSink>> {
         let container = from_stored(&operation.destination.settings, secret)?;
         // The policy may have changed since the operation was accepted.
-        self.policy.admit(&container, "/blobContainerUri")?;
-        Ok(Arc::new(AzureBlobSink::new(container, &self.policy)?))
+        self.connections.policy().admit(&container, "/blobContainerUri")?;
+        Ok(Arc::new(AzureBlobSink::new(container, &self.connections)?))
     }
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::append::{self, Log};
 use super::blocks;
 use super::client::BlobClient;
+use super::connections::Connections;
 use super::container::AzureContainer;
 use super::copy;
 use super::policy::AzureBlobPolicy;
@@ -52,7 +53,7 @@ impl AzureBlobSink {
     /// # Errors
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), with the JSON pointer where it is a setting that is wrong.
     pub fn from_settings(settings: &Value, policy: &AzureBlobPolicy) -> Result<Self> {
-        Self::new(read_settings(settings, policy)?, policy)
+        Self::new(read_settings(settings, policy)?, &Arc::new(Connections::new(policy.clone())))
     }
 
     /// The sink of a container that the policy has admitted.
@@ -60,8 +61,8 @@ impl AzureBlobSink {
     /// # Errors
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when a certificate of the policy cannot be read or the SAS
     /// is none.
-    pub(crate) fn new(container: AzureContainer, policy: &AzureBlobPolicy) -> Result<Self> {
-        Ok(Self { client: Arc::new(BlobClient::new(container, policy)?), logs: Mutex::default() })
+    pub(super) fn new(container: AzureContainer, connections: &Arc<Connections>) -> Result<Self> {
+        Ok(Self { client: Arc::new(BlobClient::new(container, connections)?), logs: Mutex::default() })
     }
 
     fn log(&self, path: &BlobPath) -> Arc<Log> {
