@@ -1,6 +1,6 @@
 //! The head of a DICOM file: the UIDs in it.
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use dicom_core::header::Header;
@@ -43,9 +43,8 @@ pub(crate) fn read_uids(head: &[u8]) -> (Uids, bool) {
 }
 
 /// Reads a file up to its Series Instance UID (0020,000E), the last of the three in the order of tags (PS3.5 7.1), and
-/// nothing behind it: what follows may be damaged or missing. `None`: it is no DICOM file.
-pub(crate) fn read(reader: impl Read) -> Option<Uids> {
-    let mut reader = BufReader::new(reader);
+/// nothing behind it: what follows may be damaged or missing. `None`: it is no DICOM file. It is read in small pieces.
+pub(crate) fn read(mut reader: impl Read) -> Option<Uids> {
     // A preamble of 128 bytes, then the prefix (PS3.10 7.1).
     let mut start = [0; 132];
     if reader.read_exact(&mut start).is_err() || !start.ends_with(b"DICM") {

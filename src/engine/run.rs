@@ -151,7 +151,7 @@ impl Run {
         let start = self.ledger.checkpoint.position.clone();
         let mut prefix = Prefix::starting_at(start.batch);
         let mut tasks = JoinSet::new();
-        let (batches, mut planned) = mpsc::channel(2);
+        let (batches, mut planned) = mpsc::channel(1);
         let mut planner = JoinSet::new();
         planner.spawn(plan(self.transfers.planner(self.batch_size, start), batches).in_current_span());
         let mut estimate = self.estimate(&mut planner);

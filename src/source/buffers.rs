@@ -8,8 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-/// Smaller ones are the allocator's, which is good at them.
-const SMALLEST: usize = 64 << 10;
+/// Smaller ones are the allocator's, which is good at them; larger ones that one thread takes and another gives back
+/// make it hold several times what is in use.
+const SMALLEST: usize = 4 << 10;
 
 /// How many bytes are kept for later at most.
 const KEPT: usize = 16 << 20;

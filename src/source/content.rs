@@ -174,7 +174,7 @@ fn produced(
 }
 
 /// Reads so many bytes, or up to the end.
-fn read_up_to(file: &mut File, length: usize) -> io::Result<Bytes> {
+pub(crate) fn read_up_to(file: &mut File, length: usize) -> io::Result<Bytes> {
     let mut buffer = Buffer::with_room(length);
     while buffer.len() < length {
         let wanted = length - buffer.len();

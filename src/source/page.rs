@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -108,12 +110,14 @@ pub struct Instance {
     size: Option<u64>,
     #[serde(default)]
     locator: Locator,
+    #[serde(skip)]
+    ahead: Ahead,
 }
 
 impl Instance {
     /// The instance, to be found by its identifier alone.
     pub fn new(identifier: InstanceIdentifier) -> Self {
-        Self { identifier, size: None, locator: Locator::default() }
+        Self { identifier, size: None, locator: Locator::default(), ahead: Ahead::default() }
     }
 
     /// With its size in bytes. It lets the engine book memory exactly; the length that
@@ -129,6 +133,20 @@ impl Instance {
         self
     }
 
+    /// With all its bytes, for a source that came by them while it listed, to give when it is asked to
+    /// [`open`](crate::InstanceSource::open) the instance. They are held until then, or until the instance is dropped,
+    /// beside the engine's byte budget: how many there are at once is for the source to bound. They are not stored with
+    /// the instance and do not travel with it.
+    pub fn with_read_ahead(mut self, bytes: Bytes) -> Self {
+        self.ahead = Ahead(Some(Arc::new(Mutex::new(Some(bytes)))));
+        self
+    }
+
+    /// Takes out what [`with_read_ahead`](Self::with_read_ahead) put there; the second call finds nothing.
+    pub fn take_read_ahead(&self) -> Option<Bytes> {
+        self.ahead.0.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// Which instance it is.
     pub fn identifier(&self) -> &InstanceIdentifier {
         &self.identifier
@@ -142,6 +160,29 @@ impl Instance {
     /// What its source finds it by.
     pub fn locator(&self) -> &Locator {
         &self.locator
+    }
+}
+
+/// What was read of an instance already: nothing of what it is.
+#[derive(Clone, Default)]
+struct Ahead(Option<Arc<Mutex<Option<Bytes>>>>);
+
+impl PartialEq for Ahead {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Ahead {}
+
+impl fmt::Debug for Ahead {
+    /// Shows whether it has been taken, and no byte: they are a patient's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let there = self
+            .0
+            .as_ref()
+            .is_some_and(|bytes| bytes.lock().unwrap_or_else(PoisonError::into_inner).is_some());
+        f.write_str(if there { "Some(..)" } else { "None" })
     }
 }
 

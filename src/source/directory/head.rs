@@ -16,7 +16,7 @@ pub(super) enum Head {
     Other,
 }
 
-/// Reads a file as far as its UIDs go, and nothing behind them.
+/// Reads a file as far as its UIDs go, in small pieces, and nothing behind them.
 ///
 /// # Errors
 /// Those of the reader only.

@@ -95,7 +95,7 @@ pub(super) struct IndexBuilder {
 impl IndexBuilder {
     pub(super) fn add(&mut self, entry: Entry) -> Result<()> {
         match entry.what {
-            What::Instance { identifier, size, locator } => {
+            What::Instance { identifier, size, locator, bytes: _ } => {
                 let (folder, name) = locator.rsplit_once('/').unwrap_or(("", &locator));
                 let of = (identifier.study_instance_uid().clone(), identifier.series_instance_uid().clone());
                 let series = number(&mut self.series, of)?;

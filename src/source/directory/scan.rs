@@ -2,15 +2,17 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use bytes::Bytes;
 use futures::future::try_join_all;
 use tokio::task::spawn_blocking;
 use walkdir::WalkDir;
 
+use super::ahead::ReadAhead;
 use super::head::{Head, read_head};
 use super::path;
 use crate::error::{Error, ErrorKind, Result};
@@ -18,7 +20,7 @@ use crate::identifier::InstanceIdentifier;
 use crate::source::content::read_error;
 
 /// How many files are read between two trips to the walk: enough to hide the trips, few enough to stop soon.
-const ROUND: usize = 512;
+const ROUND: usize = 128;
 
 /// A tree to walk.
 #[derive(Clone)]
@@ -40,6 +42,8 @@ pub(super) enum What {
         size: u64,
         /// The path as text.
         locator: String,
+        /// The whole file, if it was read.
+        bytes: Option<Bytes>,
     },
     Unidentified,
     UnreadableFile,
@@ -51,6 +55,8 @@ pub(super) enum What {
 /// A walk through a tree in path order: by folder, names compared as bytes.
 pub(super) struct Scan {
     tree: Tree,
+    /// `None`: no more is read of a file than its head.
+    ahead: Option<ReadAhead>,
     walk: Walk,
     /// Files and unreadable folders that the walk came upon.
     unread: Arc<[Found]>,
@@ -75,6 +81,7 @@ impl Tree {
         let walk = WalkDir::new(&self.root).min_depth(1).follow_links(self.follow_links).sort_by_file_name();
         Scan {
             tree: self.clone(),
+            ahead: None,
             walk: Walk::Going(Box::new(walk.into_iter())),
             unread: [].into(),
             read: VecDeque::new(),
@@ -133,23 +140,28 @@ impl Tree {
         path.strip_prefix(&self.root).unwrap_or(path).to_owned()
     }
 
-    fn read(&self, found: &Found) -> Result<Entry> {
+    fn read(&self, found: &Found, ahead: Option<&ReadAhead>) -> Result<Entry> {
         let path = found.path.clone();
         if !found.is_file {
             return Ok(Entry { path, what: What::UnreadableFolder });
         }
         let read = || {
-            let file = File::open(self.root.join(&path))?;
+            let mut file = File::open(self.root.join(&path))?;
             let size = file.metadata()?.len();
-            Ok((read_head(file)?, size))
+            let whole = ahead.map(|ahead| ahead.read(&mut file, size)).transpose()?.flatten();
+            Ok(match whole {
+                // One that just shrank may be half written: it is read when it is opened.
+                Some(bytes) => (read_head(&*bytes)?, size, (bytes.len() as u64 == size).then_some(bytes)),
+                None => (read_head(BufReader::new(file))?, size, None),
+            })
         };
         let what = match read() {
-            Ok((Head::Instance(identifier), size)) => match path::encode(&path) {
-                Some(locator) => What::Instance { identifier, size, locator },
+            Ok((Head::Instance(identifier), size, bytes)) => match path::encode(&path) {
+                Some(locator) => What::Instance { identifier, size, locator, bytes },
                 None => What::UnreadableFile,
             },
-            Ok((Head::Unidentified, _)) => What::Unidentified,
-            Ok((Head::Other, _)) => What::Nothing,
+            Ok((Head::Unidentified, ..)) => What::Unidentified,
+            Ok((Head::Other, ..)) => What::Nothing,
             Err(cause) => match self.judge(cause)? {
                 Some(()) => What::UnreadableFile,
                 None => What::Nothing,
@@ -172,6 +184,11 @@ impl Scan {
             self.read_on().await?;
         }
         Ok(self.read.pop_front())
+    }
+
+    /// Has small files read whole from now on, as far as there is room.
+    pub(super) fn read_ahead(&mut self, ahead: ReadAhead) {
+        self.ahead = Some(ahead);
     }
 
     /// Takes an entry back, to be the next one again.
@@ -210,9 +227,10 @@ impl Scan {
         let share = self.unread.len().div_ceil(threads);
         let tasks = (0..self.unread.len()).step_by(share).map(|start| {
             let (tree, unread) = (self.tree.clone(), Arc::clone(&self.unread));
+            let ahead = self.ahead.clone();
             on_thread(move || {
-                let end = unread.len().min(start + share);
-                Ok(unread[start..end].iter().map(|found| tree.read(found)).collect::<Vec<_>>())
+                let some = &unread[start..unread.len().min(start + share)];
+                Ok(some.iter().map(|found| tree.read(found, ahead.as_ref())).collect::<Vec<_>>())
             })
         });
         let mut failure = None;

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use siphasher::sip128::{Hasher128, SipHasher13};
 use uuid::Uuid;
 
+use super::ahead::ReadAhead;
 use super::path;
 use super::report::DirectoryReport;
 use super::scan::{Entry, Scan, Tree, What};
@@ -21,6 +22,7 @@ const MOST_KEPT: usize = 8;
 /// A walk through the tree that has handed out everything up to a cursor.
 pub(super) struct Walker {
     scan: Scan,
+    ahead: ReadAhead,
     seen: Seen,
     /// Up to here the files were handed out by an earlier walker: they are read only to know their identities.
     catching_up: Option<PathBuf>,
@@ -28,11 +30,12 @@ pub(super) struct Walker {
 
 impl Walker {
     /// A walker that goes on after a cursor, from the first file when there is none.
-    pub(super) fn new(tree: &Tree, after: Option<&Cursor>) -> Result<Self> {
+    pub(super) fn new(tree: &Tree, ahead: &ReadAhead, after: Option<&Cursor>) -> Result<Self> {
         let unusable = || Error::new(ErrorKind::Internal, "a stored Cursor cannot be read");
         let catching_up =
             after.map(|cursor| path::decode(cursor.as_str()).ok_or_else(unusable)).transpose()?;
-        Ok(Self { scan: tree.scan(), seen: Seen::new(), catching_up })
+        let ahead = ahead.clone();
+        Ok(Self { scan: tree.scan(), ahead, seen: Seen::new(), catching_up })
     }
 
     /// Whether it can only be made anew.
@@ -102,6 +105,7 @@ impl Walker {
                 None => self.catching_up = None,
             }
         }
+        self.scan.read_ahead(self.ahead.clone());
         Ok(())
     }
 
@@ -117,8 +121,12 @@ impl Walker {
 
 fn instance(entry: Entry) -> Option<Instance> {
     match entry.what {
-        What::Instance { identifier, size, locator } => {
-            Some(Instance::new(identifier).with_size(size).with_locator(Locator::new(locator)))
+        What::Instance { identifier, size, locator, bytes } => {
+            let instance = Instance::new(identifier).with_size(size).with_locator(Locator::new(locator));
+            Some(match bytes {
+                Some(bytes) => instance.with_read_ahead(bytes),
+                None => instance,
+            })
         }
         _ => None,
     }

@@ -1,5 +1,8 @@
-//! What is particular to [`DirectorySource`] and [`DirectorySink`].
+//! What is particular to [`DirectorySource`] and [`DirectorySink`](dicom_export::sink::DirectorySink).
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
+
+mod ahead;
+mod sink;
 
 use std::fs;
 use std::path::Path;
@@ -43,6 +46,11 @@ fn numbers(page: &Page) -> Vec<u32> {
 
 fn warnings(page: &Page) -> Vec<(&str, u64)> {
     page.warnings.iter().map(|warning| (&*warning.code, warning.count)).collect()
+}
+
+/// An instance as it comes to another process: without what was read of it.
+fn stored(instance: &Instance) -> Instance {
+    serde_json::from_str(&serde_json::to_string(instance).unwrap()).unwrap()
 }
 
 async fn read(source: &DirectorySource, instance: &Instance) -> Bytes {
@@ -132,7 +140,7 @@ async fn what_comes_and_goes_between_pages_shifts_nothing() {
     write(archive.path().join("f"), &slice(6));
     let source = DirectorySource::open(archive.path()).unwrap();
     assert_eq!(numbers(&page(&source, first.next.as_ref(), 9).await), [3, 4, 6]);
-    let gone = source.open(&first.instances[1]).await.unwrap_err();
+    let gone = source.open(&stored(&first.instances[1])).await.unwrap_err();
     assert_eq!(gone.kind(), ErrorKind::NotFound);
 }
 
@@ -220,8 +228,9 @@ async fn an_archive_that_went_away_is_unavailable_and_not_lost() {
     let (root, away) = (disk.path().join("mount"), disk.path().join("away"));
     let source = DirectorySource::open(&root).unwrap();
     let listed = page(&source, None, 1).await;
+    let instance = stored(&listed.instances[0]);
     fs::rename(&root, &away).unwrap();
-    let open = || async { source.open(&listed.instances[0]).await.unwrap_err().kind() };
+    let open = || async { source.open(&instance).await.unwrap_err().kind() };
     let list = |after| source.list(ListRequest::new(Scope::Everything, after, 9));
     assert_eq!(open().await, ErrorKind::Unavailable, "missing");
     assert_eq!(list(None).await.unwrap_err().kind(), ErrorKind::Unavailable);
@@ -229,7 +238,7 @@ async fn an_archive_that_went_away_is_unavailable_and_not_lost() {
     assert_eq!(open().await, ErrorKind::Unavailable, "empty, as an unmounted folder is");
     fs::remove_dir(&root).unwrap();
     fs::rename(&away, &root).unwrap();
-    assert_eq!(read(&source, &listed.instances[0]).await, slice(1));
+    assert_eq!(read(&source, &instance).await, slice(1));
     assert_eq!(numbers(&list(None).await.unwrap()), [1, 2]);
     assert_eq!(numbers(&list(listed.next.as_ref()).await.unwrap()), [2]);
 }
@@ -268,9 +277,7 @@ mod unix {
         let source = DirectorySource::open(archive.path()).unwrap();
         let first = page(&source, None, 1).await;
         assert_eq!(numbers(&first), [1]);
-        let stored = serde_json::to_string(&first.instances[0]).unwrap();
-        let instance: Instance = serde_json::from_str(&stored).unwrap();
-        assert_eq!(read(&source, &instance).await, slice(1));
+        assert_eq!(read(&source, &stored(&first.instances[0])).await, slice(1));
         let resumed = DirectorySource::open(archive.path()).unwrap();
         assert_eq!(numbers(&page(&resumed, first.next.as_ref(), 9).await), [2]);
     }
@@ -303,92 +310,6 @@ mod unix {
         let second = page(&source, first.next.as_ref(), 1).await;
         assert_eq!((numbers(&second), warnings(&second)), (vec![2], vec![("unreadableFolder", 1)]));
         assert_eq!(source.report().unreadable_folders, 1);
-    }
-}
-
-mod sink {
-    use dicom_export::sink::LogKey;
-    use dicom_export::testing::fixtures::instance;
-    use dicom_export::{BlobPath, BlobSink, DirectorySink, OperationId, Retry, Upload};
-
-    use super::*;
-
-    fn upload(window: u64) -> Upload {
-        Upload::new(window, Retry::none(), 1)
-    }
-
-    #[tokio::test]
-    async fn urls_are_file_urls() {
-        let folder = TempDir::new().unwrap();
-        let sink = DirectorySink::open(folder.path().join("with space ü")).unwrap();
-        let path = BlobPath::instance(OperationId::random(), &instance(1, 1, 1));
-        let url = url::Url::parse(&sink.url(&path)).unwrap();
-        assert_eq!(url.scheme(), "file");
-        sink.put(&path, Content::from_bytes(slice(1)), &upload(1 << 20)).await.unwrap();
-        assert_eq!(fs::read(url.to_file_path().unwrap()).unwrap(), slice(1));
-    }
-
-    /// A process that is killed in the middle of an append leaves half a line; the next append must not go on there.
-    #[tokio::test]
-    async fn half_a_line_at_the_end_of_a_log_is_taken_away() {
-        let folder = TempDir::new().unwrap();
-        let sink = DirectorySink::open(folder.path()).unwrap();
-        let log = BlobPath::error_log(OperationId::random());
-        let file = folder.path().join(log.as_str());
-        for (before, kept) in [
-            ("".to_owned(), ""),
-            ("one\n".to_owned(), "one\n"),
-            ("one\ntw".to_owned(), "one\n"),
-            ("on".to_owned(), ""),
-            (format!("one\n{}", "x".repeat(200_000)), "one\n"),
-        ] {
-            write(&file, before.as_bytes());
-            sink.prepare(&log).await.unwrap();
-            assert_eq!(fs::read_to_string(&file).unwrap(), before, "preparing changes nothing");
-            sink.append(&log, LogKey::batch(1), "three\n".into()).await.unwrap();
-            assert_eq!(fs::read_to_string(&file).unwrap(), format!("{kept}three\n"));
-        }
-    }
-
-    #[tokio::test]
-    async fn a_folder_that_cannot_be_one_is_refused() {
-        let folder = folder([("file", slice(1))]);
-        let refused = DirectorySink::open(folder.path().join("file/below")).unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::Invalid);
-        assert!(!refused.to_string().contains("below"), "a path is shown: {refused}");
-        let refused = DirectorySink::open(folder.path().join("file")).unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::Invalid);
-    }
-
-    /// A disk that went away must not be replaced by a folder on the disk beneath it.
-    #[tokio::test]
-    async fn a_folder_that_went_away_is_not_made_again() {
-        let folder = TempDir::new().unwrap();
-        let root = folder.path().join("mount");
-        let sink = DirectorySink::open(&root).unwrap();
-        fs::remove_dir(&root).unwrap();
-        let operation = OperationId::random();
-        let path = BlobPath::instance(operation, &instance(1, 1, 1));
-        let put = sink.put(&path, Content::from_bytes(slice(1)), &upload(1 << 20)).await;
-        assert_eq!(put.unwrap_err().kind(), ErrorKind::NotFound);
-        let prepared = sink.prepare(&BlobPath::error_log(operation)).await;
-        assert_eq!(prepared.unwrap_err().kind(), ErrorKind::NotFound);
-        assert!(!root.exists());
-    }
-
-    #[tokio::test]
-    async fn small_chunks_and_a_small_window_are_written_whole() {
-        let folder = TempDir::new().unwrap();
-        let sink = DirectorySink::open(folder.path()).unwrap();
-        let path = BlobPath::instance(OperationId::random(), &instance(1, 1, 1));
-        let bytes = slice(1);
-        for window in [0, 1, 1000] {
-            let chunks: Vec<_> = bytes.chunks(10).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
-            let content = Content::from_stream(None, futures::stream::iter(chunks));
-            let stored = sink.put(&path, content, &upload(window)).await.unwrap();
-            assert_eq!(stored.size, bytes.len() as u64);
-            assert_eq!(fs::read(folder.path().join(path.as_str())).unwrap(), bytes);
-        }
     }
 }
 
