@@ -16,6 +16,9 @@ const WORTH: f64 = 1.05;
 const WINDOW: Duration = Duration::from_millis(100);
 const TRIAL: Duration = Duration::from_secs(2);
 
+/// How long the limit is kept that the climb ended at, before a higher one is tried: it is a guess.
+const KEEP_FIRST: Duration = Duration::from_secs(2);
+
 /// How long a limit that was found is kept before a higher one is tried. Doubled each time that ends in a refusal.
 const KEEP: Duration = Duration::from_secs(10);
 const KEEP_LONGEST: Duration = Duration::from_secs(300);
@@ -80,7 +83,16 @@ enum Phase {
 impl Climber {
     pub(super) fn new(now: Instant) -> Self {
         let phase = Phase::Climbing { from: START, rate: 0.0 };
-        Self { limit: START, phase, keep: KEEP, changed: now, served: 0, since: now, passed: 0, full: false }
+        Self {
+            limit: START,
+            phase,
+            keep: KEEP_FIRST,
+            changed: now,
+            served: 0,
+            since: now,
+            passed: 0,
+            full: false,
+        }
     }
 
     pub(super) fn limit(&self) -> usize {
@@ -125,7 +137,7 @@ impl Climber {
         match (trouble, self.phase) {
             // One too many was tried.
             (Trouble::Refused, Phase::Trying { from, .. }) => {
-                self.keep = (self.keep * 2).min(KEEP_LONGEST);
+                self.keep = (self.keep * 2).clamp(KEEP, KEEP_LONGEST);
                 self.keep_at(from, now);
             }
             (Trouble::Refused, Phase::Keeping { until }) if self.is_rare(now, pause) => {
@@ -133,8 +145,9 @@ impl Climber {
                 self.set((from * 9 / 10).min(from - 1), now);
                 self.phase = Phase::Resting { until: now + pause + MOMENT, from, kept_until: until };
             }
-            (Trouble::Refused, Phase::Keeping { .. } | Phase::Resting { .. } | Phase::Climbing { .. }) => {
-                self.keep_at((self.limit * self.percent_kept(now, pause) / 100).min(self.limit - 1), now);
+            (Trouble::Refused, Phase::Climbing { from, .. }) => self.fall(from, now, pause),
+            (Trouble::Refused, Phase::Keeping { .. } | Phase::Resting { .. }) => {
+                self.fall(self.limit, now, pause);
             }
             // Once it serves again there is nothing to say that it bears less than before.
             (Trouble::Failed, _) => {
@@ -147,17 +160,18 @@ impl Climber {
         self.since += pause;
     }
 
-    /// How much of the limit is kept when it is too high: the sooner it was refused, the further it is from what is
-    /// borne.
-    fn percent_kept(&self, now: Instant, pause: Duration) -> usize {
+    /// The limit is too high: the sooner it was refused, the further it is from what is borne. One that was refused at
+    /// once says little of the one before either.
+    fn fall(&mut self, before: usize, now: Instant, pause: Duration) {
         let worked = now - self.changed;
-        if worked * 10 < pause {
-            50
+        let (from, percent) = if worked * 10 < pause {
+            (before, 50)
         } else if worked < pause || self.served < NEARLY * self.limit {
-            70
+            (self.limit, 70)
         } else {
-            85
-        }
+            (self.limit, 85)
+        };
+        self.keep_at((from * percent).div_ceil(100).min(self.limit - 1), now);
     }
 
     fn is_rare(&self, now: Instant, pause: Duration) -> bool {
@@ -168,6 +182,7 @@ impl Climber {
     fn measured(&mut self, now: Instant, measured: f64) {
         match self.phase {
             Phase::Climbing { from, rate } | Phase::Trying { from, rate } if measured < rate * WORTH => {
+                self.keep = self.keep.max(KEEP);
                 self.keep_at(from, now);
             }
             Phase::Climbing { .. } | Phase::Trying { .. } if self.limit == MOST => self.keep_at(MOST, now),
