@@ -12,4 +12,4 @@ peers=$(dirname "${BASH_SOURCE[0]}")/peers.sh
 echo "== 8 requests at once, each 5 ms"
 "$peers" --data small --tools ours,ours:4,ours:8,ours:12,ours:16,ours:32 --limits 'slots=8&latency=5' --rounds 1 "$@"
 echo "== 1,500 requests a second, each 5 ms"
-"$peers" --data small --tools ours,ours:8,ours:10,ours:12 --limits 'rate=1500&latency=5' --rounds 1 "$@"
+"$peers" --data small --tools ours,ours:8,ours:9,ours:10,ours:12 --limits 'rate=1500&latency=5' --rounds 1 "$@"

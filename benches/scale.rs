@@ -4,13 +4,16 @@
 //! `cargo bench --features testing --bench scale`
 #![allow(missing_docs, reason = "a program")]
 
-use std::fs::read_to_string;
+mod measure;
+
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
 use dicom_export::testing::{DroppingSink, GeneratedSource};
 use dicom_export::{BlobSink, ExportEngine, ExportSource, NewOperation, OperationStatus};
+
+use crate::measure::{cpu_seconds, peak_mebibytes};
 
 const COUNTS: [u64; 3] = [100_000, 1_000_000, 10_000_000];
 
@@ -43,18 +46,4 @@ async fn export(count: u64) {
     let started = engine.start(NewOperation::new(ExportSource::Everything, sink)).await.unwrap();
     let ended = engine.wait(started.operation_id).await.unwrap();
     assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, count));
-}
-
-/// User and system time so far.
-fn cpu_seconds() -> f64 {
-    // Fields 14 and 15, in hundredths of a second; the name before them may hold spaces.
-    let stat = read_to_string("/proc/self/stat").unwrap();
-    let fields = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);
-    fields.map(|ticks| ticks.parse::<f64>().unwrap() / 100.0).sum()
-}
-
-fn peak_mebibytes() -> f64 {
-    let status = read_to_string("/proc/self/status").unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    peak.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
 }

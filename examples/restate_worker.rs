@@ -79,7 +79,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         true => AzureBlobPolicy::development(),
         false => AzureBlobPolicy::new(),
     };
-    let mut engine = ExportEngine::builder(source::Source::open(&settings.source)?.instances())
+    // What one worker lists another exports: nothing is read ahead.
+    let source = source::Source::open(&settings.source, Some(0))?;
+    let mut engine = ExportEngine::builder(source.instances())
         .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy));
     if let Some(requests) = settings.concurrency {
         engine = engine.concurrency(Concurrency::Fixed(requests));

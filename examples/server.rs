@@ -131,7 +131,7 @@ pub async fn serve(
         true => AzureBlobPolicy::development(),
         false => AzureBlobPolicy::new(),
     };
-    let mut engine = ExportEngine::builder(source::Source::open(&settings.source)?.instances())
+    let mut engine = ExportEngine::builder(source::Source::open(&settings.source, None)?.instances())
         .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy));
     if let Some(path) = &settings.state {
         engine = engine.store(state::open(path)?);

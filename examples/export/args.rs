@@ -30,7 +30,8 @@ options:
   --identifiers-file FILE          identifiers, one a line
   --development                    allow the storage emulator and http on this machine
   --concurrency N                  requests at once (default: as many as the destination bears)
-  --memory SIZE                    bytes of instances held at once (64MiB)
+  --memory SIZE                    bytes of instances held at once (64MiB), and a quarter
+                                   more of small files that a folder's listing reads ahead
   --retry-for SECONDS              how long passing trouble is retried (600)
   --checksums off|sent|always      compare what the destination says it stored with what it was sent (sent); always:
                                    and let it copy nothing by itself

@@ -55,7 +55,8 @@ async fn main() -> ExitCode {
 /// # Errors
 /// The operation could not be started.
 async fn export(args: Args) -> dicom_export::Result<ExitCode> {
-    let source = Source::open(&args.source)?;
+    // As the defaults are to each other.
+    let source = Source::open(&args.source, args.memory.map(|budget| budget / 4))?;
     let engine = engine(&args, &source)?;
     let target = target(args.destination)?;
     let started = match args.resume {

@@ -19,15 +19,21 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// A URL is a server's, anything else a folder.
-    pub(crate) fn open(given: &Path) -> Result<Self> {
+    /// A URL is a server's, anything else a folder, which reads so many bytes ahead.
+    pub(crate) fn open(given: &Path, read_ahead: Option<u64>) -> Result<Self> {
         let url = given.to_str().filter(|text| {
             let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
             matches!(scheme.as_deref(), Some("http" | "https"))
         });
         Ok(match url {
             Some(url) => Self::Server(dicomweb::open(url)?),
-            None => Self::Folder(Arc::new(DirectorySource::open(given)?)),
+            None => {
+                let folder = DirectorySource::open(given)?;
+                Self::Folder(Arc::new(match read_ahead {
+                    Some(bytes) => folder.read_ahead(bytes),
+                    None => folder,
+                }))
+            }
         })
     }
 

@@ -19,7 +19,7 @@ static FREE: Pool = Pool::new(KEPT);
 
 /// A buffer of a fixed size, filled from the front.
 #[derive(Debug)]
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     /// Set from the start, so that a reader can be given any part of it.
     bytes: Vec<u8>,
     filled: usize,
@@ -28,7 +28,7 @@ pub(super) struct Buffer {
 
 impl Buffer {
     /// Room for so many bytes, and up to a quarter more.
-    pub(super) fn with_room(least: usize) -> Self {
+    pub(crate) fn with_room(least: usize) -> Self {
         Self::from_pool(&FREE, least)
     }
 
@@ -42,22 +42,22 @@ impl Buffer {
     }
 
     /// What is not filled yet.
-    pub(super) fn room(&mut self) -> &mut [u8] {
+    pub(crate) fn room(&mut self) -> &mut [u8] {
         &mut self.bytes[self.filled..]
     }
 
     /// So many more bytes have been written to the room.
-    pub(super) fn fill(&mut self, written: usize) {
+    pub(crate) fn fill(&mut self, written: usize) {
         self.filled = self.bytes.len().min(self.filled + written);
     }
 
     /// How many bytes are filled.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.filled
     }
 
     /// What was filled in; once nobody holds it any more, the memory is used again.
-    pub(super) fn into_bytes(mut self) -> Bytes {
+    pub(crate) fn into_bytes(mut self) -> Bytes {
         match self.pool {
             Some(_) => Bytes::from_owner(self),
             None => {

@@ -1,6 +1,6 @@
 //! Where instances come from: [`InstanceSource`].
 
-mod buffers;
+pub(crate) mod buffers;
 mod content;
 mod copy;
 #[cfg(feature = "dicom")]

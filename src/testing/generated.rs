@@ -7,6 +7,7 @@ use futures::stream;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identifier::{DicomIdentifier, InstanceIdentifier, Uid};
 use crate::request::ExportSource;
+use crate::source::buffers::Buffer;
 use crate::source::{Content, Cursor, Instance, InstanceSource, ListRequest, Page, Scope};
 
 /// Instances that come in one piece, and the pieces of larger ones.
@@ -80,6 +81,14 @@ fn number(uid: &Uid, kind: &str) -> Option<u64> {
     uid.as_str().strip_prefix(ROOT)?.strip_prefix(kind)?.parse().ok()
 }
 
+/// As a file is read.
+fn copy(bytes: &[u8]) -> Bytes {
+    let mut buffer = Buffer::with_room(bytes.len());
+    buffer.room()[..bytes.len()].copy_from_slice(bytes);
+    buffer.fill(bytes.len());
+    buffer.into_bytes()
+}
+
 impl std::fmt::Debug for GeneratedSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { count, size, .. } = self;
@@ -129,7 +138,7 @@ impl InstanceSource for GeneratedSource {
         let (pattern, copied, size) = (self.pattern.clone(), self.copied, self.size);
         let piece = move |length: u64| {
             let bytes = pattern.slice(begin as usize..(begin + length) as usize);
-            if copied { Bytes::copy_from_slice(&bytes) } else { bytes }
+            if copied { copy(&bytes) } else { bytes }
         };
         if size <= CHUNK {
             return Ok(Content::from_bytes(piece(size)));

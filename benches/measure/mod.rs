@@ -1,0 +1,19 @@
+//! What this process has cost so far, read from `/proc`: Linux only.
+#![allow(dead_code, reason = "each bench uses its part")]
+
+use std::fs::read_to_string;
+
+/// User and system time so far, in seconds.
+pub(crate) fn cpu_seconds() -> f64 {
+    // Fields 14 and 15, in hundredths of a second; the name before them may hold spaces.
+    let stat = read_to_string("/proc/self/stat").unwrap();
+    let fields = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);
+    fields.map(|ticks| ticks.parse::<f64>().unwrap() / 100.0).sum()
+}
+
+/// The most memory it has held.
+pub(crate) fn peak_mebibytes() -> f64 {
+    let status = read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+}
