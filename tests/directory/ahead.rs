@@ -38,7 +38,7 @@ async fn a_small_file_is_given_as_it_was_listed_once() {
 }
 
 #[tokio::test]
-async fn no_more_is_kept_than_there_is_room_for() {
+async fn guarantee_5_no_more_is_kept_than_there_is_room_for() {
     let each = LARGE / 2;
     let names: Vec<_> = (0..20).map(|name| name.to_string()).collect();
     let files = || (0..).zip(&names).map(|(n, name)| (&**name, slice_of(n, each)));
