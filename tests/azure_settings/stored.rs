@@ -1,0 +1,73 @@
+//! What is stored of a destination, and opened again.
+
+use crate::*;
+
+fn operation(checked: &CheckedSettings) -> OperationSpec {
+    let spec = json!({
+        "id": "df1ff476b83a4a3eaf11b1eac2e5ac56", "createdTime": "2026-01-01T00:00:00Z", "source": null,
+        "destination": { "type": "azureblob", "location": checked.location, "settings": checked.public,
+                         "hasSecret": checked.secret.is_some() },
+        "errorHref": "", "context": { "partition": null, "caller": null, "attributes": {} }
+    });
+    serde_json::from_value(spec).unwrap()
+}
+
+#[tokio::test]
+async fn a_stored_destination_opens_again() {
+    let sas = with_sas(CONTAINER);
+    let emulator = by_string("UseDevelopmentStorage=true;DevelopmentStorageProxyUri=http://127.0.0.1:41234");
+    let path = with_sas("http://127.0.0.1:41234/devstoreaccount1/export");
+    let log = BlobPath::error_log(OperationId::from_u128(7));
+    for settings in [sas, by_identity(CONTAINER), emulator, path] {
+        let provider = AzureBlobProvider::new(development());
+        let checked = provider.check(&settings).unwrap();
+        let sink = provider.open(&operation(&checked), checked.secret.as_ref()).await.unwrap();
+        assert_eq!(sink.url(&log), format!("{}/{log}", checked.location));
+    }
+}
+
+#[tokio::test]
+async fn a_missing_secret_is_said() {
+    let provider = AzureBlobProvider::new(production());
+    let checked = provider.check(&with_sas(CONTAINER)).unwrap();
+    let error = provider.open(&operation(&checked), None).await.map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::CredentialsNeeded);
+    assert_eq!(error.to_string(), "the destination's credentials are needed again");
+}
+
+#[tokio::test]
+async fn a_stricter_policy_holds_for_operations_that_were_accepted_before_it() {
+    let checked = check(development(), with_sas(CONTAINER)).unwrap();
+    let strict = AzureBlobProvider::new(production().allow_sas(false));
+    let error = strict.open(&operation(&checked), checked.secret.as_ref()).await.map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let checked = check(development(), by_string("UseDevelopmentStorage=true")).unwrap();
+    let provider = AzureBlobProvider::new(production());
+    let error = provider.open(&operation(&checked), None).await.map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test]
+async fn a_damaged_stored_destination_is_an_error() {
+    let provider = AzureBlobProvider::new(production());
+    let uri = |uri: &str| json!({ "blobContainerUri": uri, "account": "a", "credential": "managedIdentity" });
+    for public in [json!(null), json!({}), uri(""), uri("export"), uri("nonsense/export")] {
+        let checked = CheckedSettings::new(CONTAINER, public);
+        let error = provider.open(&operation(&checked), None).await.map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+    }
+}
+
+#[test]
+fn secrets_show_nowhere() {
+    let string = format!("AccountName=dicomexport;SharedAccessSignature={SAS}");
+    for settings in [with_sas(CONTAINER), by_string(&string)] {
+        let checked = check(production(), settings).unwrap();
+        let shown = format!("{checked:?} {checked:#?} {} {}", checked.location, checked.public);
+        assert!(!shown.contains("sig") && !shown.contains(SIGNATURE), "{shown}");
+    }
+    assert!(!format!("{:?}", Secret::new(SAS)).contains("sig"));
+    let policy = production().with_root_certificate("-----BEGIN CERTIFICATE-----\n");
+    let shown = format!("{:?}", AzureBlobProvider::new(policy));
+    assert!(shown.contains("root_certificates: 1"), "{shown}");
+}
