@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
 use dicom_export::testing::GeneratedSource;
 use dicom_export::{
-    ErrorKind, ExportDestination, ExportEngine, ExportSource, InstanceSource, NewOperation, Operation,
+    Error, ErrorKind, ExportDestination, ExportEngine, ExportSource, InstanceSource, NewOperation, Operation,
     OperationContext, OperationId, OperationSpec, OperationStatus, Retry, SourceProvider,
 };
 use futures::future::try_join_all;
@@ -51,14 +51,24 @@ const ENDLESS: Kind = Kind { name: "endless", count: 1_000_000, size: 2 << 20 };
 /// So many requests have to wait there before the others start: it has taken what it can get of the budget.
 const STUCK_REQUESTS: usize = 8;
 
-struct Sources;
+/// One source a kind, which its operations share.
+struct Sources(Vec<(&'static str, Arc<dyn InstanceSource>)>);
+
+impl Sources {
+    fn new() -> Self {
+        let source =
+            |Kind { name, count, size }| (name, Arc::new(GeneratedSource::new(count, size).copied()) as _);
+        Self(KINDS.into_iter().chain([ENDLESS]).map(source).collect())
+    }
+}
 
 #[async_trait]
 impl SourceProvider for Sources {
     async fn open(&self, operation: &OperationSpec) -> dicom_export::Result<Arc<dyn InstanceSource>> {
         let name = operation.context.partition.as_deref().unwrap_or_default();
-        let Kind { count, size, .. } = KINDS.iter().find(|kind| kind.name == name).unwrap_or(&ENDLESS);
-        Ok(Arc::new(GeneratedSource::new(*count, *size).copied()))
+        let of_kind = self.0.iter().find(|(kind, _)| *kind == name);
+        let unknown = || Error::new(ErrorKind::Invalid, "there is no such kind of operation");
+        of_kind.map(|(_, source)| Arc::clone(source)).ok_or_else(unknown)
     }
 }
 
@@ -83,7 +93,7 @@ pub(crate) struct Load {
 
 impl Load {
     pub(crate) fn on(address: &str) -> Outcome<Self> {
-        let engine = ExportEngine::builder_with_provider(Sources)
+        let engine = ExportEngine::builder_with_provider(Sources::new())
             .destination(
                 ExportDestination::AZURE_BLOB,
                 AzureBlobProvider::new(AzureBlobPolicy::development()),
