@@ -32,8 +32,9 @@ pub(crate) type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + S
 /// How much instance data the engine holds at once.
 pub(crate) const BUDGET: u64 = 32 << 20;
 
-/// What a process takes besides: the program, connections, and what the allocator keeps.
-const BESIDES: u64 = 96 << 20;
+/// What a process takes besides: the program, connections, 16 MiB of buffers that are kept to be used again, and what
+/// the allocator keeps of memory that one thread takes and another gives back.
+const BESIDES: u64 = 80 << 20;
 
 /// How much more the second half of the time may take than the first.
 const GROWTH: u64 = 16 << 20;
