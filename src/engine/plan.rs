@@ -7,6 +7,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesOrdered, StreamExt};
 use serde::{Deserialize, Serialize};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Retrier;
@@ -65,8 +67,9 @@ pub(crate) struct Planner {
     position: Position,
     /// The page at `position`, when it did not fit the batch before.
     pending: Option<Page>,
-    /// First pages of the scopes from `position` on; the front is the current scope's unless `in_scope`.
-    ahead: FuturesOrdered<BoxFuture<'static, Result<Page>>>,
+    /// First pages of the scopes from `position` on. Tasks of their own: a call that failed is repeated in time although
+    /// nobody may ask for a batch for long, or what was no more than two failures would use up the retry budget.
+    ahead: FuturesOrdered<AbortOnDropHandle<Result<Page>>>,
     next_ahead: u64,
 }
 
@@ -156,12 +159,15 @@ impl Planner {
             return self.list(self.position.scope, Some(after.clone())).await;
         }
         while self.ahead.len() < LOOKAHEAD && self.is_scope(self.next_ahead) {
-            let page = self.list(self.next_ahead, None);
-            self.ahead.push_back(page);
+            let page = self.list(self.next_ahead, None).in_current_span();
+            self.ahead.push_back(AbortOnDropHandle::new(tokio::spawn(page)));
             self.next_ahead += 1;
         }
         match self.ahead.next().await {
-            Some(page) => page,
+            Some(Ok(page)) => page,
+            Some(Err(cause)) => {
+                Err(Error::new(ErrorKind::Internal, "a listing stopped unexpectedly").with_source(cause))
+            }
             None => Err(Error::new(ErrorKind::Internal, "the listing ran past its scopes")),
         }
     }

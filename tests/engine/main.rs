@@ -1,6 +1,7 @@
 //! The engine over sources and sinks in memory: what ends up where, what is counted, what is repeated.
 
 mod adapt;
+mod ahead;
 mod copy;
 mod crash;
 mod flow;
