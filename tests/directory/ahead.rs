@@ -55,3 +55,16 @@ async fn guarantee_5_no_more_is_kept_than_there_is_room_for() {
         assert_eq!(read_before(&source, &second).await, if kept == 20 { 20 } else { 0 }, "no room was left");
     }
 }
+
+/// A canceled operation never asks for its next page.
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_nobody_goes_on_with_gives_its_room_back() {
+    let names: Vec<_> = (0..9).map(|name| name.to_string()).collect();
+    let archive = folder((0..).zip(&names).map(|(n, name)| (&**name, slice_of(n, LARGE))));
+    let source = DirectorySource::open(archive.path()).unwrap().read_ahead(5 * LARGE as u64);
+    drop(page(&source, None, 1).await);
+    tokio::time::advance(std::time::Duration::from_secs(61)).await;
+    let page = page(&source, None, 99).await;
+    fs::remove_dir_all(archive.path()).unwrap();
+    assert_eq!(read_before(&source, &page).await, 5);
+}

@@ -191,6 +191,15 @@ impl Scan {
         self.ahead = Some(ahead);
     }
 
+    /// Lets go of files that were read whole and not handed out yet.
+    pub(super) fn forget_ahead(&mut self) {
+        for entry in &mut self.read {
+            if let What::Instance { bytes, .. } = &mut entry.what {
+                *bytes = None;
+            }
+        }
+    }
+
     /// Takes an entry back, to be the next one again.
     pub(super) fn put_back(&mut self, entry: Entry) {
         self.read.push_front(entry);

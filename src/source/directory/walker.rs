@@ -4,8 +4,10 @@ use std::collections::HashSet;
 use std::hash::Hasher;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::ahead::ReadAhead;
@@ -18,6 +20,9 @@ use crate::source::{Cursor, Instance, Locator, Page};
 
 /// How many walkers are kept for their next page: one an operation that exports everything.
 const MOST_KEPT: usize = 8;
+
+/// How long one that waits keeps what it has read ahead.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A walk through the tree that has handed out everything up to a cursor.
 pub(super) struct Walker {
@@ -168,14 +173,25 @@ impl Seen {
 
 /// Walkers that wait for the call for their next page, the oldest first.
 #[derive(Default)]
-pub(super) struct Walkers(Mutex<Vec<(Option<Cursor>, Walker)>>);
+pub(super) struct Walkers(Mutex<Vec<Waiting>>);
+
+struct Waiting {
+    after: Option<Cursor>,
+    walker: Walker,
+    since: Instant,
+}
 
 impl Walkers {
     /// Takes out the walker that goes on after this cursor.
     pub(super) fn take(&self, after: Option<&Cursor>) -> Option<Walker> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = kept.iter().position(|(cursor, _)| cursor.as_ref() == after)?;
-        Some(kept.remove(at).1)
+        let at = kept.iter().position(|waiting| waiting.after.as_ref() == after);
+        let taken = at.map(|at| kept.remove(at).walker);
+        // Nobody may ever come back for them, and others want the room.
+        for waiting in kept.iter_mut().filter(|waiting| waiting.since.elapsed() > PATIENCE) {
+            waiting.walker.scan.forget_ahead();
+        }
+        taken
     }
 
     /// Keeps a walker that goes on after this cursor.
@@ -184,6 +200,6 @@ impl Walkers {
         if kept.len() == MOST_KEPT {
             kept.remove(0);
         }
-        kept.push((after, walker));
+        kept.push(Waiting { after, walker, since: Instant::now() });
     }
 }
