@@ -134,7 +134,7 @@ pub async fn serve(
     let mut engine = ExportEngine::builder(source::Source::open(&settings.source, None)?.instances())
         .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy));
     if let Some(path) = &settings.state {
-        engine = engine.store(state::open(path)?);
+        engine = engine.operation_store(state::open(path)?);
     }
     let engine = engine.build()?;
     for operation in engine.resume_all().await? {

@@ -76,65 +76,55 @@
 // Examples, tests and benches may stop where a library must not.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod content;
 pub mod engine;
 mod error;
-mod error_log;
-mod flow;
-#[cfg(feature = "dicom")]
-mod head;
 #[cfg(feature = "http")]
 pub mod http;
-mod identifier;
-mod json;
-mod layout;
-mod manifest;
-mod operation;
-mod request;
+mod limits;
+mod model;
 #[cfg(feature = "restate")]
 pub mod restate;
-#[cfg(any(feature = "azure", feature = "dicomweb"))]
-mod retry_after;
+mod secret;
 pub mod sink;
 pub mod source;
 pub mod store;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod timestamp;
 
 #[cfg(feature = "dicom")]
 pub use dicom_object;
+#[cfg(feature = "object_store")]
+pub use object_store;
+
+pub use self::content::Content;
 #[cfg(feature = "dicom")]
-pub use engine::IdentityCheck;
-pub use engine::{
+pub use self::engine::IdentityCheck;
+pub use self::engine::{
     BatchDone, Checksums, ExportEngine, ExportEngineBuilder, ExportObserver, ExportService, NewOperation,
     OperationRecord, Progress, Target,
 };
-pub use error::{Error, ErrorKind, Result};
-pub use error_log::ErrorLogEntry;
-pub use flow::{Concurrency, Retry, Upload};
-pub use identifier::{DicomIdentifier, InstanceIdentifier, Uid};
-pub use layout::BlobPath;
-pub use manifest::ManifestEntry;
-#[cfg(feature = "object_store")]
-pub use object_store;
-pub use operation::{
-    ExportResults, Operation, OperationContext, OperationId, OperationNote, OperationSpec, OperationStatus,
-    OperationType, StoredDestination,
+pub use self::error::{Error, ErrorKind, Result};
+pub use self::limits::{Concurrency, RetryPolicy, UploadContext};
+pub use self::model::{
+    BlobPath, DicomIdentifier, ErrorLogEntry, ExportDestination, ExportRequest, ExportResults, ExportSource,
+    Identifiers, InstanceIdentifier, ManifestEntry, Operation, OperationContext, OperationId, OperationIssue,
+    OperationSpec, OperationStatus, OperationType, StoredDestination, Timestamp, Uid,
 };
-pub use request::{ExportDestination, ExportRequest, ExportSource, Identifiers};
+pub use self::secret::Secret;
 #[cfg(feature = "fs")]
-pub use sink::DirectorySink;
+pub use self::sink::DirectorySink;
 #[cfg(feature = "object_store")]
-pub use sink::ObjectStoreSink;
-pub use sink::{BlobSink, MemorySink, SinkProvider};
+pub use self::sink::ObjectStoreSink;
+pub use self::sink::{BlobSink, MemorySink, SinkProvider};
 #[cfg(feature = "dicomweb")]
-pub use source::DicomWebSource;
+pub use self::source::DicomWebSource;
 #[cfg(feature = "fs")]
-pub use source::DirectorySource;
+pub use self::source::DirectorySource;
 #[cfg(feature = "object_store")]
-pub use source::ObjectStoreSource;
-pub use source::{Content, InstanceSource, MemorySource, SourceProvider};
-pub use timestamp::Timestamp;
+pub use self::source::ObjectStoreSource;
+pub use self::source::{InstanceSource, MemorySource, SourceProvider};
 
 /// The README's examples are compiled with the documentation's.
 #[cfg(all(doctest, feature = "azure"))]

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use dicom_dictionary_std::tags;
 use dicom_export::source::DirectorySource;
 use dicom_export::store::MemoryOperationStore;
-use dicom_export::testing::{SinkQuirks, fixtures, sink_conformance, source_conformance, store_conformance};
+use dicom_export::testing::{
+    SinkTestOptions, fixtures, sink_conformance, source_conformance, store_conformance,
+};
 use dicom_export::{
     BlobSink, DirectorySink, ErrorKind, InstanceIdentifier, MemorySink, MemorySource, ObjectStoreSink,
     ObjectStoreSource,
@@ -92,7 +94,7 @@ async fn object_store_source_below_a_prefix() {
 #[tokio::test]
 async fn memory_sink() {
     let sink = MemorySink::new();
-    sink_conformance(&sink, async |name| sink.get(name), &SinkQuirks::default()).await;
+    sink_conformance(&sink, async |name| sink.get(name), &SinkTestOptions::default()).await;
 }
 
 #[test]
@@ -101,7 +103,7 @@ fn directory_sink() {
     let root = folder.path().join("not/there yet");
     let sink = DirectorySink::open(&root).unwrap();
     let read = async |name: &str| std::fs::read(root.join(name)).ok().map(Bytes::from);
-    let quirks = SinkQuirks::default().lengths([(1 << 20) - 1, 1 << 20, (1 << 20) + 1]);
+    let quirks = SinkTestOptions::default().lengths([(1 << 20) - 1, 1 << 20, (1 << 20) + 1]);
     let runtime = Runtime::new().unwrap();
     runtime.block_on(sink_conformance(&sink, read, &quirks));
     // Waits for the threads that outlive a put that was dropped.
@@ -120,7 +122,7 @@ async fn object_store_sink() {
     let sink = sink.with_prefix("a/b").unwrap();
     let read = async |name: &str| blob(&*store, &format!("a/b/{name}")).await;
     sink_conformance(&sink, read, &object_store_quirks()).await;
-    assert!(sink.account() == "https://host/bucket" && !format!("{sink:?}").contains("secret"));
+    assert!(sink.location() == "https://host/bucket" && !format!("{sink:?}").contains("secret"));
     // Of the logs' parts none is left.
     let names: Vec<_> = store.list(None).map_ok(|meta| meta.location).try_collect().await.unwrap();
     assert!(names.iter().all(|name| !name.as_ref().contains("parts")), "{names:?}");
@@ -142,9 +144,9 @@ async fn object_store_sink_on_a_file_system() {
     sink_conformance(&sink, async |name| blob(&*store, name).await, &object_store_quirks()).await;
 }
 
-fn object_store_quirks() -> SinkQuirks {
+fn object_store_quirks() -> SinkTestOptions {
     let part = 5 << 20;
-    SinkQuirks::default().log_is_joined_at_the_end().lengths([part - 1, part, part + 1, 2 * part])
+    SinkTestOptions::default().log_is_joined_at_the_end().lengths([part - 1, part, part + 1, 2 * part])
 }
 
 async fn blob(store: &dyn ObjectStore, name: &str) -> Option<Bytes> {
@@ -174,7 +176,7 @@ async fn memory_operation_store() {
 async fn sinks_behind_pointers() {
     let sink = MemorySink::new();
     let boxed: Box<dyn BlobSink> = Box::new(Arc::new(sink.clone()));
-    sink_conformance(&boxed, async |name| sink.get(name), &SinkQuirks::default()).await;
+    sink_conformance(&boxed, async |name| sink.get(name), &SinkTestOptions::default()).await;
 }
 
 #[test]

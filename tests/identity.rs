@@ -8,13 +8,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_dictionary_std::tags;
-use dicom_export::sink::{LogKey, Stored};
+use dicom_export::sink::{LogKey, PutResult};
 use dicom_export::source::{Instance, ListRequest, Page};
 use dicom_export::testing::fixtures;
 use dicom_export::{
     BlobPath, BlobSink, Content, Error, ErrorKind, ErrorLogEntry, ExportEngine, ExportSource, IdentityCheck,
     InstanceIdentifier, InstanceSource, MemorySink, MemorySource, NewOperation, Operation, OperationStatus,
-    Result, Upload,
+    Result, UploadContext,
 };
 use futures::stream::{self, StreamExt};
 use tokio::sync::Notify;
@@ -264,7 +264,7 @@ impl BlobSink for Telling {
         self.0.prepare(log).await
     }
 
-    async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
+    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
         self.1.notify_one();
         self.0.put(path, content, upload).await
     }
@@ -281,8 +281,8 @@ impl BlobSink for Telling {
         self.0.url(path)
     }
 
-    fn account(&self) -> String {
-        self.0.account()
+    fn location(&self) -> String {
+        self.0.location()
     }
 }
 

@@ -48,13 +48,13 @@ def measure(command: list[str], environment: dict[str, str]) -> Cost:
 
 
 class Tools:
-    """The commands to compare. `ours:8` is ours with `--concurrency 8`, and so for the others; `ours+receipt` is ours with
-    a receipt, and so for what else stands in `EXTRAS`."""
+    """The commands to compare. `ours:8` is ours with `--concurrency 8`, and so for the others; `ours+manifest` is ours with
+    a manifest, and so for what else stands in `EXTRAS`."""
 
     EXTRAS = {
         "unchecked": ["--checksums", "off"],
         "identity": ["--check-identity", "enforce"],
-        "receipt": ["--receipt"],
+        "manifest": ["--manifest"],
     }
 
     def __init__(self, programs: Path, container: str):
@@ -190,7 +190,7 @@ def arguments() -> argparse.Namespace:
         "--tools",
         type=words,
         default=["bare", "again", "ours", "rclone"],
-        help="bare,again,ours,rclone (or python); with :N for N at once; ours also with +unchecked, +identity or +receipt; "
+        help="bare,again,ours,rclone (or python); with :N for N at once; ours also with +unchecked, +identity or +manifest; "
         "the first is what the ratios are to",
     )
     parser.add_argument(

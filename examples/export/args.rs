@@ -37,7 +37,7 @@ options:
                                    and let it copy nothing by itself
   --check-identity off|warn|enforce
                                    compare each instance with the UIDs that it is listed with (off)
-  --receipt                        write manifest.jsonl, which the example verify checks a container against
+  --manifest                        write manifest.jsonl, which the example verify checks a container against
   --state FILE                     keep the operation here, so that it can be resumed (feature redb)
   --resume OPERATION_ID|last       go on with an operation of the state file; source and destination are given again
   --quiet                          no progress bar
@@ -57,7 +57,7 @@ pub(crate) struct Args {
     pub(crate) retry_for: Option<Duration>,
     pub(crate) checksums: Checksums,
     pub(crate) identity: IdentityCheck,
-    pub(crate) receipt: bool,
+    pub(crate) manifest: bool,
     pub(crate) quiet: bool,
     pub(crate) state: Option<PathBuf>,
     pub(crate) resume: Option<Resume>,
@@ -92,7 +92,7 @@ impl Args {
         let (mut concurrency, mut memory, mut retry_for) = (None, None, None);
         let (mut development, mut quiet) = (false, false);
         let (mut state, mut resume) = (None, None);
-        let (mut checksums, mut identity, mut receipt) =
+        let (mut checksums, mut identity, mut manifest) =
             (Checksums::default(), IdentityCheck::default(), false);
         while let Some(argument) = parser.next().map_err(unparsed)? {
             match argument {
@@ -127,7 +127,7 @@ impl Args {
                     ];
                     identity = choice(&mut parser, "--check-identity", choices)?;
                 }
-                Long("receipt") => receipt = true,
+                Long("manifest") => manifest = true,
                 Long("state") => state = Some(PathBuf::from(parser.value().map_err(text)?)),
                 Long("resume") => {
                     resume = Some(match string(&mut parser, "--resume")?.as_str() {
@@ -171,7 +171,7 @@ impl Args {
             retry_for,
             checksums,
             identity,
-            receipt,
+            manifest,
             quiet,
             state,
             resume,

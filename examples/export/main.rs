@@ -22,7 +22,7 @@ use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
 use dicom_export::source::DirectoryReport;
 use dicom_export::{
     BlobSink, Concurrency, Error, ErrorKind, ExportDestination, ExportEngine, ExportService, NewOperation,
-    Operation, OperationId, OperationStatus, Retry, Target,
+    Operation, OperationId, OperationStatus, RetryPolicy, Target,
 };
 
 use crate::args::{Args, Destination, Resume};
@@ -106,18 +106,18 @@ fn engine(args: &Args, source: &Source) -> dicom_export::Result<ExportEngine> {
         .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy))
         .checksums(args.checksums)
         .identity_check(args.identity)
-        .receipt(args.receipt);
+        .manifest(args.manifest);
     if let Some(transfers) = args.concurrency {
         builder = builder.concurrency(Concurrency::Fixed(transfers));
     }
     if let Some(bytes) = args.memory {
-        builder = builder.memory(bytes);
+        builder = builder.memory_budget(bytes);
     }
     if let Some(budget) = args.retry_for {
-        builder = builder.retry(Retry::for_up_to(budget));
+        builder = builder.retry(RetryPolicy::with_budget(budget));
     }
     if let Some(path) = &args.state {
-        builder = builder.store(state::open(path)?);
+        builder = builder.operation_store(state::open(path)?);
     }
     builder.build()
 }

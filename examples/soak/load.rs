@@ -11,7 +11,7 @@ use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
 use dicom_export::testing::GeneratedSource;
 use dicom_export::{
     Error, ErrorKind, ExportDestination, ExportEngine, ExportSource, InstanceSource, NewOperation, Operation,
-    OperationContext, OperationId, OperationSpec, OperationStatus, Retry, SourceProvider,
+    OperationContext, OperationId, OperationSpec, OperationStatus, RetryPolicy, SourceProvider,
 };
 use futures::future::try_join_all;
 use tokio::sync::watch;
@@ -98,8 +98,8 @@ impl Load {
                 ExportDestination::AZURE_BLOB,
                 AzureBlobProvider::new(AzureBlobPolicy::development()),
             )
-            .memory(BUDGET)
-            .retry(Retry::for_up_to(RETRY_FOR))
+            .memory_budget(BUDGET)
+            .retry(RetryPolicy::with_budget(RETRY_FOR))
             .retention(REMEMBERED)
             .build()?;
         let (counts, stuck) = (Counts::default(), Mutex::default());
@@ -203,8 +203,8 @@ impl Load {
     }
 
     /// Otherwise the store in memory grows.
-    pub(crate) async fn forget_ended(&self) -> Outcome {
-        self.engine.forget_ended().await?;
+    pub(crate) async fn purge_expired(&self) -> Outcome {
+        self.engine.purge_expired().await?;
         Ok(())
     }
 

@@ -122,7 +122,7 @@ async fn report(load: &Load, watch: &Watch, began: Instant, every: Duration) -> 
         sleep(every.min(Duration::from_secs(5))).await;
         let (seconds, memory) = (began.elapsed().as_secs(), watch.now() >> 20);
         writeln!(std::io::stdout(), "{seconds:4} s  {load}  {memory} MiB")?;
-        load.forget_ended().await?;
+        load.purge_expired().await?;
     }
 }
 

@@ -10,19 +10,19 @@ use lexopt::prelude::*;
 use reqwest::Url;
 
 pub(crate) const HELP: &str = "\
-Checks what an export left in a container or a folder against its receipt, manifest.jsonl.
+Checks what an export left in a container or a folder against its manifest, manifest.jsonl.
 
 usage: verify --destination DIR|CONTAINER_URI --operation OPERATION_ID [OPTIONS]
 
   --destination DIR            the folder that was exported to
   --destination CONTAINER_URI  the Azure Blob container, with a SAS that may read and list as its query
-  --operation OPERATION_ID     the export; it wrote a receipt (--receipt) and has ended
+  --operation OPERATION_ID     the export; it wrote a manifest (--manifest) and has ended
   --managed-identity           read with this machine's managed identity
   --development                allow http, for the storage emulator on this machine
 
 Everything is read back. Each difference is a line on stdout: missing, changed or extra, and the blob's name, or
-unreadable and the receipt's line. Exit status: 0 none, 3 some, 1 it could not be checked to the end, 2 bad arguments, an
-unusable destination, or no receipt. It holds some 500 bytes an instance.
+unreadable and the manifest's line. Exit status: 0 none, 3 some, 1 it could not be checked to the end, 2 bad arguments, an
+unusable destination, or no manifest. It holds some 500 bytes an instance.
 ";
 
 pub(crate) struct Args {

@@ -1,18 +1,18 @@
-//! Checks a container or a folder against the receipt of an export: `manifest.jsonl`.
+//! Checks a container or a folder against the manifest of an export: `manifest.jsonl`.
 //!
 //! `cargo run --release --example verify -- --help`
 //!
-//! Every difference is one line on stdout. Exit status: 0 all is as the receipt says, 3 there are differences, 1 it could
-//! not be checked to the end, 2 bad arguments, an unusable destination, or no receipt.
+//! Every difference is one line on stdout. Exit status: 0 all is as the manifest says, 3 there are differences, 1 it could
+//! not be checked to the end, 2 bad arguments, an unusable destination, or no manifest.
 
 mod args;
-mod receipt;
+mod manifest;
 mod results;
 
 use std::process::ExitCode;
 
 use crate::args::Args;
-use crate::receipt::Receipt;
+use crate::manifest::Manifest;
 use crate::results::Trouble;
 
 const FAILED: u8 = 1;
@@ -33,11 +33,11 @@ async fn main() -> ExitCode {
         Ok(store) => store,
         Err(fault) => return ended(UNUSABLE, &fault),
     };
-    let receipt = match Receipt::read(&*store, args.operation).await {
-        Ok(receipt) => receipt,
+    let manifest = match Manifest::read(&*store, args.operation).await {
+        Ok(manifest) => manifest,
         Err(fault) => return ended(UNUSABLE, &fault),
     };
-    match results::compare(&*store, args.operation, receipt).await {
+    match results::compare(&*store, args.operation, manifest).await {
         Ok(differences) => {
             eprintln!("{differences}");
             if differences.any() { DIFFERENT.into() } else { ExitCode::SUCCESS }

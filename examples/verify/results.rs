@@ -1,4 +1,4 @@
-//! What lies there, compared with the receipt.
+//! What lies there, compared with the manifest.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,7 +9,7 @@ use dicom_export::{BlobPath, OperationId};
 use futures::TryStreamExt;
 use sha2::{Digest, Sha256};
 
-use crate::receipt::{Claims, Receipt};
+use crate::manifest::{Claims, Manifest};
 
 /// How many blobs are read at once.
 const AT_ONCE: usize = 8;
@@ -39,7 +39,7 @@ impl fmt::Display for Differences {
         write!(f, "{checked} as they were exported, {missing} missing, {changed} changed, {extra} extra")?;
         match unreadable {
             0 => Ok(()),
-            lines => write!(f, ", {lines} unreadable lines of the receipt"),
+            lines => write!(f, ", {lines} unreadable lines of the manifest"),
         }
     }
 }
@@ -57,20 +57,20 @@ enum Verdict {
 pub(crate) async fn compare(
     store: &dyn ObjectStore,
     operation: OperationId,
-    receipt: Receipt,
+    manifest: Manifest,
 ) -> Result<Differences, Trouble> {
     let mut differences = Differences::default();
-    for line in &receipt.unreadable {
+    for line in &manifest.unreadable {
         println!("unreadable {} line {line}", BlobPath::manifest(operation));
         differences.unreadable += 1;
     }
-    let mut unseen: BTreeSet<&str> = receipt.blobs.keys().map(String::as_str).collect();
+    let mut unseen: BTreeSet<&str> = manifest.blobs.keys().map(String::as_str).collect();
     let listed = store.list(Some(&Path::from(operation.to_string())));
     let judged = listed
         .map_err(|error| trouble("the destination cannot be listed", &error))
         .try_filter(|blob| std::future::ready(!is_of_the_export(operation, blob.location.as_ref())))
         .map_ok(|blob| {
-            let claims = receipt.blobs.get(blob.location.as_ref());
+            let claims = manifest.blobs.get(blob.location.as_ref());
             async move {
                 let verdict = judge(store, &blob, claims).await?;
                 Ok((blob.location, verdict))

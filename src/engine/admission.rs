@@ -7,12 +7,13 @@ use crate::engine::inner::Inner;
 use crate::engine::lines::logs;
 use crate::engine::service::{NewOperation, Target};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::{Retrier, Retry};
-use crate::layout::BlobPath;
-use crate::operation::{OperationId, OperationSpec, StoredDestination};
-use crate::sink::{BlobSink, Secret};
-use crate::store::Checkpoint;
-use crate::timestamp::Timestamp;
+use crate::limits::{Retrier, RetryPolicy};
+use crate::model::BlobPath;
+use crate::model::Checkpoint;
+use crate::model::Timestamp;
+use crate::model::{OperationId, OperationSpec, StoredDestination};
+use crate::secret::Secret;
+use crate::sink::BlobSink;
 
 /// How long passing trouble of the destination or of a store may hold up a start, or the end.
 const BRIEFLY: Duration = Duration::from_secs(30);
@@ -61,7 +62,7 @@ impl Inner {
             destination: StoredDestination::new("", "", serde_json::Value::Null, false),
             error_href: String::new(),
             context,
-            receipt: self.knobs.receipt,
+            manifest: self.options.manifest,
         };
         self.sources.open(&spec).await?;
         let Tried { destination, secret, sink } = self.try_target(&spec, target, None).await?;
@@ -91,8 +92,8 @@ impl Inner {
 
     /// For what somebody waits for.
     fn brief_retrier(&self) -> Retrier {
-        let budget = self.knobs.retry.budget.min(BRIEFLY);
-        Retrier::new(Retry { budget, ..self.knobs.retry.clone() })
+        let budget = self.options.retry.budget.min(BRIEFLY);
+        Retrier::new(RetryPolicy { budget, ..self.options.retry.clone() })
     }
 
     /// Tries a resumed operation's new target, and keeps it instead of the old one.
@@ -159,7 +160,7 @@ impl Inner {
         let tried = match target {
             Target::Sink(sink) => {
                 let destination =
-                    StoredDestination::new(OPEN_SINK, sink.account(), serde_json::Value::Null, false);
+                    StoredDestination::new(OPEN_SINK, sink.location(), serde_json::Value::Null, false);
                 same_place(&destination.location)?;
                 Tried { destination, secret: None, sink }
             }
@@ -171,7 +172,7 @@ impl Inner {
                     )
                 })?;
                 let checked = provider
-                    .check(wanted.expose_settings())
+                    .validate(wanted.expose_settings())
                     .map_err(|error| error.under("/destination/settings"))?;
                 same_place(&checked.location)?;
                 let has_secret = checked.secret.is_some();

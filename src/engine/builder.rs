@@ -1,4 +1,4 @@
-//! [`ExportEngineBuilder`]: the engine's knobs.
+//! [`ExportEngineBuilder`]: the engine's options.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::engine::checks::{Checks, Checksums};
 use crate::engine::{ExportEngine, ExportObserver};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::{Concurrency, Retry};
+use crate::limits::{Concurrency, RetryPolicy};
 use crate::sink::SinkProvider;
 use crate::source::{InstanceSource, OneSource, SourceProvider};
 use crate::store::{MemoryOperationStore, MemorySecretStore, OperationStore, SecretStore};
@@ -21,20 +21,20 @@ pub struct ExportEngineBuilder {
     pub(crate) secrets: Arc<dyn SecretStore>,
     pub(crate) has_own_secrets: bool,
     pub(crate) observer: Option<Arc<dyn ExportObserver>>,
-    pub(crate) knobs: Knobs,
+    pub(crate) options: Options,
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct Knobs {
+pub(crate) struct Options {
     pub(crate) concurrency: Concurrency,
     pub(crate) memory: u64,
-    pub(crate) retry: Retry,
+    pub(crate) retry: RetryPolicy,
     pub(crate) batch_size: usize,
-    pub(crate) checkpoint_every: Duration,
+    pub(crate) checkpoint_interval: Duration,
     pub(crate) lease: Duration,
     pub(crate) retention: Duration,
     pub(crate) checks: Checks,
-    pub(crate) receipt: bool,
+    pub(crate) manifest: bool,
 }
 
 impl ExportEngineBuilder {
@@ -46,16 +46,16 @@ impl ExportEngineBuilder {
             secrets: Arc::new(MemorySecretStore::new()),
             has_own_secrets: false,
             observer: None,
-            knobs: Knobs {
+            options: Options {
                 concurrency: Concurrency::default(),
                 memory: 64 << 20,
-                retry: Retry::default(),
+                retry: RetryPolicy::default(),
                 batch_size: 256,
-                checkpoint_every: Duration::from_secs(1),
+                checkpoint_interval: Duration::from_secs(1),
                 lease: Duration::from_secs(15),
                 retention: Duration::from_secs(7 * 24 * 3600),
                 checks: Checks::default(),
-                receipt: false,
+                manifest: false,
             },
         }
     }
@@ -72,15 +72,15 @@ impl ExportEngineBuilder {
     }
 
     /// Keeps operations here. Default: in memory.
-    pub fn store(mut self, store: Arc<dyn OperationStore>) -> Self {
-        self.store = store;
+    pub fn operation_store(mut self, store: impl OperationStore) -> Self {
+        self.store = Arc::new(store);
         self
     }
 
     /// Keeps credentials of running operations here. Default: in memory, which after a restart leaves an operation
     /// that needs them `failed` until it is resumed with a destination.
-    pub fn secrets(mut self, secrets: Arc<dyn SecretStore>) -> Self {
-        (self.secrets, self.has_own_secrets) = (secrets, true);
+    pub fn secret_store(mut self, secrets: impl SecretStore) -> Self {
+        (self.secrets, self.has_own_secrets) = (Arc::new(secrets), true);
         self
     }
 
@@ -92,7 +92,7 @@ impl ExportEngineBuilder {
 
     /// How many requests run at once towards one destination account. Default: [`Concurrency::Auto`].
     pub fn concurrency(mut self, concurrency: Concurrency) -> Self {
-        self.knobs.concurrency = concurrency;
+        self.options.concurrency = concurrency;
         self
     }
 
@@ -100,78 +100,78 @@ impl ExportEngineBuilder {
     /// included. Default: 64 MiB, of which one operation takes three quarters at most. The process holds some 20 MiB
     /// besides. An instance larger than the budget passes through it piece by piece; with less than 43 MiB, or while
     /// several operations run, large instances are sent in fewer or smaller blocks.
-    pub fn memory(mut self, bytes: u64) -> Self {
-        self.knobs.memory = bytes;
+    pub fn memory_budget(mut self, bytes: u64) -> Self {
+        self.options.memory = bytes;
         self
     }
 
     /// How failures that pass are repeated, towards the source and towards the destination. Default: for 10 minutes
     /// without a success between.
-    pub fn retry(mut self, retry: Retry) -> Self {
-        self.knobs.retry = retry;
+    pub fn retry(mut self, retry: RetryPolicy) -> Self {
+        self.options.retry = retry;
         self
     }
 
     /// How many instances a batch holds at most, and a page of a listing. Default: 256. A crash repeats the batches
     /// under way; smaller ones repeat less and checkpoint more.
     pub fn batch_size(mut self, instances: usize) -> Self {
-        self.knobs.batch_size = instances;
+        self.options.batch_size = instances;
         self
     }
 
     /// How often the checkpoint is saved at most. Default: every second.
-    pub fn checkpoint_every(mut self, interval: Duration) -> Self {
-        self.knobs.checkpoint_every = interval;
+    pub fn checkpoint_interval(mut self, interval: Duration) -> Self {
+        self.options.checkpoint_interval = interval;
         self
     }
 
     /// How long a runner that does not answer keeps its operation. Default: 15 seconds; it is renewed every third of
     /// that. Clocks of replicas over one store must agree to within a fraction of it.
-    pub fn lease(mut self, term: Duration) -> Self {
-        self.knobs.lease = term;
+    pub fn lease_duration(mut self, term: Duration) -> Self {
+        self.options.lease = term;
         self
     }
 
     /// How long ended operations are remembered. Default: 7 days. What they exported stays.
     pub fn retention(mut self, age: Duration) -> Self {
-        self.knobs.retention = age;
+        self.options.retention = age;
         self
     }
 
     /// Whether what the destination says it stored is compared with what it was sent. Default: [`Checksums::Sent`].
     pub fn checksums(mut self, checksums: Checksums) -> Self {
-        self.knobs.checks.checksums = checksums;
+        self.options.checks.checksums = checksums;
         self
     }
 
-    /// Whether operations write a receipt: `<operation id>/manifest.jsonl`, with a [`ManifestEntry`] for each exported
+    /// Whether operations write a manifest: `<operation id>/manifest.jsonl`, with a [`ManifestEntry`] for each exported
     /// instance. Default: no. An operation keeps to what held when it was accepted.
     ///
     /// The SHA-256 of every instance is computed while it passes: half a second of CPU a GB where the processor has
     /// instructions for it, more where not. Instances that could be copied at the destination are streamed, and up to
-    /// 16 MiB more are held. On Azure the receipt of one operation holds some 250 million instances.
+    /// 16 MiB more are held. On Azure the manifest of one operation holds some 250 million instances.
     ///
     /// [`ManifestEntry`]: crate::ManifestEntry
-    pub fn receipt(mut self, write: bool) -> Self {
-        self.knobs.receipt = write;
+    pub fn manifest(mut self, write: bool) -> Self {
+        self.options.manifest = write;
         self
     }
 
     /// The engine.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for a knob at zero; the message names it.
+    /// [`ErrorKind::Invalid`] for a option at zero; the message names it.
     pub fn build(self) -> Result<ExportEngine> {
-        let Knobs { memory, batch_size, lease, .. } = self.knobs;
+        let Options { memory, batch_size, lease, .. } = self.options;
         let zero = [
-            ("memory", memory == 0),
+            ("memory_budget", memory == 0),
             ("batch_size", batch_size == 0),
-            ("lease", lease.is_zero()),
-            ("concurrency", self.knobs.concurrency == Concurrency::Fixed(0)),
+            ("lease_duration", lease.is_zero()),
+            ("concurrency", self.options.concurrency == Concurrency::Fixed(0)),
         ];
         match zero.into_iter().find(|(_, is_zero)| *is_zero) {
-            Some((knob, _)) => {
-                Err(Error::new(ErrorKind::Invalid, format!("the engine's {knob} must not be zero")))
+            Some((option, _)) => {
+                Err(Error::new(ErrorKind::Invalid, format!("the engine's {option} must not be zero")))
             }
             None => Ok(ExportEngine::assemble(self)),
         }
@@ -184,7 +184,7 @@ impl std::fmt::Debug for ExportEngineBuilder {
         f.debug_struct("ExportEngineBuilder")
             .field("destinations", &destinations)
             .field("has_own_secrets", &self.has_own_secrets)
-            .field("knobs", &self.knobs)
+            .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }

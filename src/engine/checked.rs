@@ -1,12 +1,13 @@
 //! [`Checked`]: what is looked at while an instance passes.
 
+use crate::content::Content;
 use crate::engine::digest::Digest;
 use crate::engine::transfer::{Transfers, check_length};
 use crate::error::Result;
-use crate::layout::BlobPath;
-use crate::manifest::ManifestEntry;
-use crate::sink::Stored;
-use crate::source::{Content, Instance, ListWarning};
+use crate::model::BlobPath;
+use crate::model::ManifestEntry;
+use crate::model::{Instance, ListWarning};
+use crate::sink::PutResult;
 
 /// The checks of an instance that is on its way. Boxed, as they are off by default.
 pub(crate) struct Checked {
@@ -19,8 +20,8 @@ pub(crate) struct Checked {
 #[derive(Default)]
 pub(crate) struct Remarks {
     pub(crate) warning: Option<ListWarning>,
-    /// The line of the receipt.
-    pub(crate) receipt: Option<String>,
+    /// The line of the manifest.
+    pub(crate) manifest: Option<String>,
 }
 
 impl Transfers {
@@ -37,7 +38,7 @@ impl Transfers {
         if let Some(check) = &self.checks.head {
             (content, checked.differs) = Box::pin(check.look(instance.identifier(), content)).await?;
         }
-        if self.operation.receipt {
+        if self.operation.manifest {
             let (passing, digest) = Digest::of(content);
             (content, checked.digest) = (passing, Some(digest));
         }
@@ -53,7 +54,7 @@ impl Checked {
         &self,
         instance: &Instance,
         path: &BlobPath,
-        stored: &Stored,
+        stored: &PutResult,
     ) -> Result<Box<Remarks>> {
         let mut remarks = Remarks::default();
         if let Some(differs) = &self.differs {
@@ -65,7 +66,7 @@ impl Checked {
             let (length, sha256) = digest.read();
             check_length(stored, Some(length))?;
             let entry = ManifestEntry::new(instance.identifier().clone(), path.as_str(), length, sha256);
-            remarks.receipt = Some(entry.with_etag(stored.etag.clone()).to_line());
+            remarks.manifest = Some(entry.with_etag(stored.etag.clone()).to_line());
         }
         Ok(Box::new(remarks))
     }

@@ -6,7 +6,7 @@ use crate::engine::identity::HeadCheck;
 ///
 /// It takes a destination that says it: Azure does, with a CRC64 or an MD5 in its answers, and refuses what arrives
 /// damaged. An answer without either is not checked; lengths always are. A difference is trouble at the destination:
-/// the block, or the small blob, is sent again until the [`Retry`](crate::Retry) budget is used up, which fails the
+/// the block, or the small blob, is sent again until the [`RetryPolicy`](crate::RetryPolicy) budget is used up, which fails the
 /// operation. The page `docs/integrity.md` says what that covers.
 ///
 /// Of 2,002 MiB of CT slices, exported over loopback in 1.05 s and 1.31 s of CPU with nothing checked, an answered CRC64

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use tokio::time::sleep;
 
+use crate::content::CopySource;
 use crate::engine::transfer::{Transfers, check_length};
 use crate::engine::verdict::{Trials, Verdict};
 use crate::error::{Error, Result};
-use crate::flow::Upload;
-use crate::layout::BlobPath;
-use crate::sink::Stored;
-use crate::source::{CopySource, Instance};
+use crate::limits::UploadContext;
+use crate::model::BlobPath;
+use crate::model::Instance;
+use crate::sink::PutResult;
 
 /// After so many instances in a row that could be streamed and not copied, the rest of the run is streamed.
 const REFUSALS: u32 = 3;
@@ -42,7 +43,7 @@ impl Copies {
 
 /// What became of an instance before anything of it was opened.
 pub(crate) enum Copied {
-    Done(Stored),
+    Done(PutResult),
     /// To be streamed: no copy was offered, or none is tried any more.
     NotTried,
     /// To be streamed: the copy was refused.
@@ -81,8 +82,8 @@ impl Transfers {
         Ok(Copied::NotTried)
     }
 
-    async fn copy_now(&self, path: &BlobPath, source: &CopySource) -> Result<Option<Stored>> {
-        let upload = Upload::shared(0, Arc::clone(&self.writing), Arc::clone(&self.limiter));
+    async fn copy_now(&self, path: &BlobPath, source: &CopySource) -> Result<Option<PutResult>> {
+        let upload = UploadContext::shared(0, Arc::clone(&self.writing), Arc::clone(&self.limiter));
         self.sink.copy_from(path, source, &upload).await
     }
 }

@@ -1,11 +1,12 @@
 //! [`Digest`]: the SHA-256 of a content, computed while it is read.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::StreamExt;
 use sha2::{Digest as _, Sha256};
 
-use crate::source::Content;
+use crate::content::Content;
+use crate::sync::lock;
 
 /// Of everything that has been read so far.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +48,6 @@ impl Digest {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }

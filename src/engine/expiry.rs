@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::operation::OperationNote;
-use crate::store::Checkpoint;
-use crate::timestamp::Timestamp;
+use crate::model::Checkpoint;
+use crate::model::OperationIssue;
+use crate::model::Timestamp;
 
 /// A credential with less left than this is warned about.
 const SOON: Duration = Duration::from_secs(3600);
@@ -32,7 +32,7 @@ impl Checkpoint {
         };
         let message = format!("the destination's credential expires at {expires}, {why}");
         tracing::warn!(%expires, "the destination's credential expires {why}");
-        self.warnings.push(OperationNote::new(CODE, message));
+        self.warnings.push(OperationIssue::new(CODE, message));
     }
 }
 

@@ -1,12 +1,13 @@
 //! [`guard`]: tells trouble in the source from trouble at the destination.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use futures::stream::{self, StreamExt};
 
+use crate::content::Content;
 use crate::error::{Error, ErrorKind};
-use crate::source::Content;
+use crate::sync::lock;
 
 /// What the source did wrong while a sink was reading it. The error surfaces inside `put`; without this it would be
 /// taken for the destination's.
@@ -16,13 +17,13 @@ pub(crate) struct SourceTrouble(Arc<Mutex<Option<Error>>>);
 impl SourceTrouble {
     /// Takes the source's own error, if there was one.
     pub(crate) fn take(&self) -> Option<Error> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.0).take()
     }
 
     /// Keeps the error, and gives a stand-in for the sink.
     fn note(&self, error: Error) -> Error {
         let stand_in = Error::new(error.kind(), "the source failed");
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        *lock(&self.0) = Some(error);
         stand_in
     }
 }

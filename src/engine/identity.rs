@@ -2,11 +2,11 @@
 
 use futures::stream::{self, StreamExt};
 
+use crate::content::Content;
+use crate::content::head::{Value, read_uids};
 use crate::engine::ExportEngineBuilder;
 use crate::error::{Error, ErrorKind, Result};
-use crate::head::{Value, read_uids};
-use crate::identifier::{InstanceIdentifier, Uid};
-use crate::source::Content;
+use crate::model::{InstanceIdentifier, Uid};
 
 /// How much of an instance is looked at, at most.
 const HEAD: usize = 256 << 10;
@@ -36,7 +36,7 @@ impl ExportEngineBuilder {
     /// Whether an instance is compared with the identifier that it is listed under. Default: [`IdentityCheck::Off`].
     /// It costs microseconds an instance: over 4,000 CT slices less than the noise.
     pub fn identity_check(mut self, check: IdentityCheck) -> Self {
-        self.knobs.checks.head = match check {
+        self.options.checks.head = match check {
             IdentityCheck::Off => None,
             IdentityCheck::Warn => Some(HeadCheck { enforced: false }),
             IdentityCheck::Enforce => Some(HeadCheck { enforced: true }),

@@ -1,26 +1,28 @@
 //! What the engine's door does to stored operations.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::engine::builder::Knobs;
+use crate::engine::builder::Options;
 use crate::engine::copy::Copies;
 use crate::engine::progress::Counters;
 use crate::engine::status::document;
 use crate::engine::transfer::{Backlog, Transfers};
 use crate::engine::{ExportObserver, OperationRecord, Progress, Target};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::{ByteBudget, Limiter, Retrier};
-use crate::operation::{Operation, OperationId, OperationSpec, OperationStatus, StoredDestination};
+use crate::limits::{Limiter, MemoryBudget, Retrier};
+use crate::model::Timestamp;
+use crate::model::{Checkpoint, Totals};
+use crate::model::{Operation, OperationId, OperationSpec, OperationStatus, StoredDestination};
 use crate::sink::{BlobSink, SinkProvider};
 use crate::source::{InstanceSource, SourceProvider};
-use crate::store::{Checkpoint, OperationStore, SecretStore, Totals};
-use crate::timestamp::Timestamp;
+use crate::store::{OperationStore, SecretStore};
+use crate::sync::lock;
 
 /// How often a lost race for a checkpoint is run again.
 const RACES: usize = 20;
@@ -34,8 +36,8 @@ pub(crate) struct Inner {
     /// Whether `secrets` was given by the host, who may share it with other processes.
     pub(crate) has_own_secrets: bool,
     pub(super) observer: Option<Arc<dyn ExportObserver>>,
-    pub(crate) knobs: Knobs,
-    pub(super) budget: ByteBudget,
+    pub(crate) options: Options,
+    pub(super) budget: MemoryBudget,
     pub(super) limiters: Mutex<HashMap<String, Weak<Limiter>>>,
     /// What runs in this process.
     pub(super) running: Mutex<HashMap<OperationId, Running>>,
@@ -160,42 +162,42 @@ impl Inner {
         sink: Arc<dyn BlobSink>,
         totals: &Totals,
     ) -> Transfers {
-        let concurrency = self.knobs.concurrency.most();
+        let concurrency = self.options.concurrency.max();
         Transfers {
             operation,
-            limiter: self.limiter(&sink.account()),
+            limiter: self.limiter(&sink.throttle_key()),
             source,
             sink,
             observer: self.observer.clone(),
-            reading: Arc::new(Retrier::new(self.knobs.retry.clone())),
-            writing: Arc::new(Retrier::new(self.knobs.retry.clone())),
+            reading: Arc::new(Retrier::new(self.options.retry.clone())),
+            writing: Arc::new(Retrier::new(self.options.retry.clone())),
             concurrency,
             budget: self.budget.share(),
             counters: Arc::new(Counters::starting_at(totals)),
             backlog: Backlog::new(2 * concurrency),
             copies: Copies::default(),
-            checks: self.knobs.checks.clone(),
+            checks: self.options.checks.clone(),
         }
     }
 
     /// The limiter that operations towards one account share.
     fn limiter(&self, account: &str) -> Arc<Limiter> {
-        let mut limiters = self.limiters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut limiters = lock(&self.limiters);
         limiters.retain(|_, limiter| limiter.strong_count() > 0);
         if let Some(limiter) = limiters.get(account).and_then(Weak::upgrade) {
             return limiter;
         }
-        let limiter = Arc::new(Limiter::new(self.knobs.concurrency));
+        let limiter = Arc::new(Limiter::new(self.options.concurrency));
         limiters.insert(account.to_owned(), Arc::downgrade(&limiter));
         limiter
     }
 
     pub(super) fn running(&self) -> MutexGuard<'_, HashMap<OperationId, Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.running)
     }
 
     pub(super) fn open_sinks(&self) -> MutexGuard<'_, HashMap<OperationId, Arc<dyn BlobSink>>> {
-        self.sinks.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.sinks)
     }
 }
 

@@ -7,10 +7,11 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::Retrier;
-use crate::operation::{OperationId, OperationNote, OperationStatus};
-use crate::store::{Checkpoint, Lease, OperationStore};
-use crate::timestamp::Timestamp;
+use crate::limits::Retrier;
+use crate::model::Timestamp;
+use crate::model::{Checkpoint, Lease};
+use crate::model::{OperationId, OperationIssue, OperationStatus};
+use crate::store::OperationStore;
 
 /// The checkpoint of an operation that this runner holds the lease of.
 ///
@@ -82,7 +83,7 @@ impl Ledger {
     }
 
     /// Ends the operation, and gives the lease up.
-    pub(crate) async fn end(&mut self, status: OperationStatus, error: Option<OperationNote>) -> Result<()> {
+    pub(crate) async fn end(&mut self, status: OperationStatus, error: Option<OperationIssue>) -> Result<()> {
         self.checkpoint.status = status;
         self.checkpoint.error = error;
         self.release().await

@@ -5,16 +5,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::transfer::Transfers;
 use crate::error::Result;
-use crate::layout::BlobPath;
-use crate::operation::OperationSpec;
+use crate::model::BlobPath;
+use crate::model::OperationSpec;
 use crate::sink::LogKey;
 
 /// Lines of `errors.log` that wait for the next checkpoint at most; more of them bring it forward.
-const MOST_ERRORS: usize = 1 << 20;
+const MAX_ERROR_BYTES: usize = 1 << 20;
 
 /// The same for `manifest.jsonl`, which gets a line an instance: as large as one append takes on Azure (4 MiB), less
 /// what the batches that finish at once may add. So its 50,000 appends hold some 150 GB.
-const MOST_RECEIPTS: usize = 3 << 20;
+const MAX_MANIFEST_BYTES: usize = 3 << 20;
 
 /// How much goes into one append: see `sink/azure/append.rs`.
 const APPEND: usize = 4 << 20;
@@ -27,34 +27,34 @@ pub(crate) struct Lines {
     pub(crate) errors: String,
     /// For `manifest.jsonl`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(crate) receipts: String,
+    pub(crate) manifest: String,
 }
 
 impl Lines {
     pub(crate) fn add(&mut self, more: &Self) {
         self.errors.push_str(&more.errors);
-        self.receipts.push_str(&more.receipts);
+        self.manifest.push_str(&more.manifest);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.errors.is_empty() && self.receipts.is_empty()
+        self.errors.is_empty() && self.manifest.is_empty()
     }
 
     /// Whether they are too many to wait for longer.
     pub(crate) fn are_many(&self) -> bool {
-        self.errors.len() > MOST_ERRORS || self.receipts.len() > MOST_RECEIPTS
+        self.errors.len() > MAX_ERROR_BYTES || self.manifest.len() > MAX_MANIFEST_BYTES
     }
 
     /// How many appends they take: of the log that takes more.
     pub(crate) fn appends(&self) -> u32 {
-        let longest = self.errors.len().max(self.receipts.len());
+        let longest = self.errors.len().max(self.manifest.len());
         u32::try_from(longest.div_ceil(APPEND)).unwrap_or(u32::MAX)
     }
 }
 
 /// The logs of an operation.
 pub(crate) fn logs(operation: &OperationSpec) -> impl Iterator<Item = BlobPath> + use<> {
-    let manifest = operation.receipt.then(|| BlobPath::manifest(operation.id));
+    let manifest = operation.manifest.then(|| BlobPath::manifest(operation.id));
     [BlobPath::error_log(operation.id)].into_iter().chain(manifest)
 }
 
@@ -69,7 +69,7 @@ impl Transfers {
     pub(crate) async fn append(&self, key: LogKey, lines: &mut Lines) -> Result<()> {
         let id = self.operation.id;
         let logs =
-            [(BlobPath::error_log(id), &mut lines.errors), (BlobPath::manifest(id), &mut lines.receipts)];
+            [(BlobPath::error_log(id), &mut lines.errors), (BlobPath::manifest(id), &mut lines.manifest)];
         for (log, lines) in logs {
             if !lines.is_empty() {
                 let bytes = Bytes::copy_from_slice(lines.as_bytes());

@@ -56,10 +56,10 @@ pub(crate) use self::{
 use crate::engine::inner::Inner;
 use crate::engine::place::Place;
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::ByteBudget;
-use crate::operation::{Operation, OperationId, OperationStatus};
+use crate::limits::MemoryBudget;
+use crate::model::OperationKey;
+use crate::model::{Operation, OperationId, OperationStatus};
 use crate::source::{InstanceSource, SourceProvider};
-use crate::store::OperationKey;
 
 /// Exports instances, as operations that are started, watched, canceled and resumed.
 ///
@@ -92,7 +92,7 @@ pub struct ExportEngine {
 }
 
 impl ExportEngine {
-    /// An engine over a source, to be given destinations and knobs.
+    /// Returns a builder for an engine over one source.
     pub fn builder(source: impl InstanceSource) -> ExportEngineBuilder {
         ExportEngineBuilder::over_one(source)
     }
@@ -103,9 +103,9 @@ impl ExportEngine {
     }
 
     fn assemble(builder: ExportEngineBuilder) -> Self {
-        let ExportEngineBuilder { sources, destinations, store, secrets, has_own_secrets, observer, knobs } =
+        let ExportEngineBuilder { sources, destinations, store, secrets, has_own_secrets, observer, options } =
             builder;
-        let budget = ByteBudget::new(knobs.memory);
+        let budget = MemoryBudget::new(options.memory);
         let inner = Inner {
             sources,
             destinations,
@@ -113,7 +113,7 @@ impl ExportEngine {
             secrets,
             has_own_secrets,
             observer,
-            knobs,
+            options,
             budget,
             limiters: Mutex::default(),
             running: Mutex::default(),
@@ -236,8 +236,8 @@ impl ExportEngine {
     ///
     /// # Errors
     /// The store's.
-    pub async fn forget_ended(&self) -> Result<usize> {
-        self.inner.forget_ended().await
+    pub async fn purge_expired(&self) -> Result<usize> {
+        self.inner.purge_expired().await
     }
 
     /// Waits until an operation has ended, or until the engine has been shut down and has left it.
@@ -345,7 +345,7 @@ impl fmt::Debug for ExportEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ExportEngine")
             .field("has_own_secrets", &self.inner.has_own_secrets)
-            .field("knobs", &self.inner.knobs)
+            .field("options", &self.inner.options)
             .field("running", &self.inner.running().len())
             .finish_non_exhaustive()
     }

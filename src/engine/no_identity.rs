@@ -1,8 +1,8 @@
 //! Without the feature `dicom` no head is looked at.
 
+use crate::content::Content;
 use crate::error::Result;
-use crate::identifier::InstanceIdentifier;
-use crate::source::Content;
+use crate::model::InstanceIdentifier;
 
 /// There is none.
 #[derive(Debug, Clone)]

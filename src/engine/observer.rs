@@ -5,10 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::error::Result;
-use crate::error_log::ErrorLogEntry;
-use crate::identifier::InstanceIdentifier;
-use crate::operation::OperationSpec;
-use crate::sink::Stored;
+use crate::model::ErrorLogEntry;
+use crate::model::InstanceIdentifier;
+use crate::model::OperationSpec;
+use crate::sink::PutResult;
 
 /// Told of every batch.
 #[async_trait]
@@ -39,7 +39,7 @@ pub struct BatchDone<'a> {
     /// The batch's number, from 0; a repeated batch may hold other instances than before.
     pub number: u64,
     /// What is in the container now.
-    pub exported: &'a [(InstanceIdentifier, Stored)],
+    pub exported: &'a [(InstanceIdentifier, PutResult)],
     /// What is not.
     pub skipped: &'a [ErrorLogEntry],
 }

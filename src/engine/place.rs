@@ -14,8 +14,8 @@ use crate::engine::ledger::Ledger;
 use crate::engine::progress::Progress;
 use crate::engine::run::{Run, Stop};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::Retrier;
-use crate::operation::{OperationId, OperationNote, OperationSpec, OperationStatus};
+use crate::limits::Retrier;
+use crate::model::{OperationId, OperationIssue, OperationSpec, OperationStatus};
 use crate::sink::BlobSink;
 use crate::source::InstanceSource;
 
@@ -65,10 +65,10 @@ impl Place {
 
     async fn run_to_the_end(&self) -> Result<()> {
         let (inner, id, stop) = (&*self.inner, self.id, &self.stop);
-        let retrier = || Retrier::new(inner.knobs.retry.clone());
+        let retrier = || Retrier::new(inner.options.retry.clone());
         let opening = retrier();
         let mut operation = opening.run(|| inner.store.spec(id)).await?;
-        let (store, term) = (Arc::clone(&inner.store), inner.knobs.lease);
+        let (store, term) = (Arc::clone(&inner.store), inner.options.lease);
         let mut ledger = Ledger::claim(store, retrier(), id, term, stop.cancel.clone()).await?;
         if let Some(destination) = ledger.checkpoint.destination.clone() {
             operation = Arc::new(OperationSpec { destination, ..OperationSpec::clone(&operation) });
@@ -81,7 +81,7 @@ impl Place {
             () = stop.drain.cancelled() => ledger.release().await?,
             opened = ledger.keep(opening.run(open)) => match opened {
                 Ok((source, sink)) => self.run_opened(operation, source, sink, ledger).await?,
-                Err(error) => ledger.end(OperationStatus::Failed, Some(OperationNote::from(&error))).await?,
+                Err(error) => ledger.end(OperationStatus::Failed, Some(OperationIssue::from(&error))).await?,
             }
         }
         if retrier().run(|| inner.store.load(id)).await?.status.is_ended() {
@@ -97,14 +97,14 @@ impl Place {
         sink: Arc<dyn BlobSink>,
         ledger: Ledger,
     ) -> Result<()> {
-        let (inner, knobs) = (&*self.inner, &self.inner.knobs);
+        let (inner, options) = (&*self.inner, &self.inner.options);
         let transfers = inner.transfers(operation, source, sink, &ledger.checkpoint.totals);
         let run = Run {
             transfers: Arc::new(transfers),
             pace: Pace::from(&ledger.checkpoint),
             ledger,
-            batch_size: knobs.batch_size,
-            checkpoint_every: knobs.checkpoint_every,
+            batch_size: options.batch_size,
+            checkpoint_interval: options.checkpoint_interval,
             stop: self.stop.clone(),
             progress: self.progress.clone(),
             appends: 0,

@@ -11,12 +11,13 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::Retrier;
-use crate::identifier::DicomIdentifier;
-use crate::operation::OperationSpec;
-use crate::request::ExportSource;
-use crate::source::{Cursor, Instance, InstanceSource, ListFailure, ListRequest, ListWarning, Page, Scope};
-use crate::store::Position;
+use crate::limits::Retrier;
+use crate::model::DicomIdentifier;
+use crate::model::ExportSource;
+use crate::model::OperationSpec;
+use crate::model::Position;
+use crate::model::{Cursor, Instance, ListFailure, ListRequest, ListWarning, Page, Scope};
+use crate::source::InstanceSource;
 
 /// How many identifiers are looked up at once: a million one-instance identifiers are a million look-ups.
 const LOOKAHEAD: usize = 16;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::store::Totals;
+use crate::model::Totals;
 
 /// How far an operation has come, a little ahead of its stored status: batches under way are counted, and are
 /// counted anew when a crash repeats them.

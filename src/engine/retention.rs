@@ -1,14 +1,14 @@
 //! How long ended operations are remembered.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::engine::inner::Inner;
 use crate::error::{ErrorKind, Result};
-use crate::operation::OperationId;
-use crate::timestamp::Timestamp;
+use crate::model::OperationId;
+use crate::model::Timestamp;
+use crate::sync::lock;
 
 /// How often ended operations are looked for at most, unless they are remembered for less.
 const NOW_AND_THEN: Duration = Duration::from_secs(3600);
@@ -17,19 +17,19 @@ impl Inner {
     /// Forgets operations whose time is over, if that was not done lately.
     pub(super) async fn forget_now_and_then(&self) {
         {
-            let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
-            let every = NOW_AND_THEN.min(self.knobs.retention);
+            let mut swept = lock(&self.swept);
+            let every = NOW_AND_THEN.min(self.options.retention);
             if swept.is_some_and(|last| last.elapsed() < every) {
                 return;
             }
             *swept = Some(Instant::now());
         }
-        if let Err(error) = self.forget_ended().await {
+        if let Err(error) = self.purge_expired().await {
             tracing::warn!(kind = error.kind().as_str(), "ended operations could not be forgotten");
         }
     }
 
-    pub(super) async fn forget_ended(&self) -> Result<usize> {
+    pub(super) async fn purge_expired(&self) -> Result<usize> {
         let now = Timestamp::now().to_utc();
         let mut forgotten = 0;
         for id in self.every_operation().await? {
@@ -39,7 +39,7 @@ impl Inner {
                 loaded => loaded?,
             };
             let age = (now - checkpoint.last_updated_time.to_utc()).to_std().unwrap_or_default();
-            if checkpoint.status.is_ended() && age > self.knobs.retention {
+            if checkpoint.status.is_ended() && age > self.options.retention {
                 // Its secret went with its end, unless the process died in between.
                 self.secrets.delete(id).await?;
                 self.store.delete(id).await?;

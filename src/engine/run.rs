@@ -16,9 +16,9 @@ use crate::engine::plan::{Batch, Planner, Prefix};
 use crate::engine::progress::Progress;
 use crate::engine::transfer::{BatchOutcome, Transfers};
 use crate::error::{Error, ErrorKind, Result};
-use crate::operation::{OperationNote, OperationStatus};
+use crate::model::{OperationIssue, OperationStatus};
+use crate::model::{Position, Totals};
 use crate::sink::LogKey;
-use crate::store::{Position, Totals};
 
 /// Batches between the checkpoint and the newest one under way: a crash repeats them at most.
 const WINDOW: u64 = 64;
@@ -50,7 +50,7 @@ pub(crate) struct Run {
     pub(crate) ledger: Ledger,
     pub(crate) pace: Pace,
     pub(crate) batch_size: usize,
-    pub(crate) checkpoint_every: Duration,
+    pub(crate) checkpoint_interval: Duration,
     pub(crate) stop: Stop,
     pub(crate) progress: watch::Sender<Progress>,
     /// Appends to the log in this run.
@@ -103,7 +103,7 @@ impl Run {
             }
             Err(error) => {
                 tracing::warn!(kind = error.kind().as_str(), %error, "failed");
-                self.ledger.end(OperationStatus::Failed, Some(OperationNote::from(&error))).await
+                self.ledger.end(OperationStatus::Failed, Some(OperationIssue::from(&error))).await
             }
         }
     }
@@ -218,9 +218,9 @@ impl Run {
 
     fn next_commit(&self, waiting: &Waiting) -> Instant {
         let pace = match &waiting.lines {
-            none if none.is_empty() => self.checkpoint_every,
+            none if none.is_empty() => self.checkpoint_interval,
             many if many.are_many() => Duration::ZERO,
-            _ => self.checkpoint_every * (1 << (self.appends / APPENDS_AT_ONE_PACE).min(9)),
+            _ => self.checkpoint_interval * (1 << (self.appends / APPENDS_AT_ONE_PACE).min(9)),
         };
         Instant::now() + pace.saturating_sub(self.committed.elapsed())
     }

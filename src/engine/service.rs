@@ -6,10 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::error::Result;
-use crate::operation::{Operation, OperationContext, OperationId};
-use crate::request::{ExportDestination, ExportRequest, ExportSource};
+use crate::model::OperationKey;
+use crate::model::{ExportDestination, ExportRequest, ExportSource};
+use crate::model::{Operation, OperationContext, OperationId};
 use crate::sink::BlobSink;
-use crate::store::OperationKey;
 
 /// An operation to be.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ pub enum Target {
     /// A request's destination, opened by the provider registered for its type.
     Destination(ExportDestination),
     /// A sink that is open already. It ends with the process: after a restart the operation can be resumed only with
-    /// another sink for the same [`account`](BlobSink::account).
+    /// another sink for the same [`account`](BlobSink::location).
     Sink(Arc<dyn BlobSink>),
 }
 

@@ -1,9 +1,7 @@
 //! From what is stored to the status document.
 
-use crate::operation::{
-    ExportResults, Operation, OperationId, OperationNote, OperationStatus, OperationType,
-};
-use crate::store::Checkpoint;
+use crate::model::Checkpoint;
+use crate::model::{ExportResults, Operation, OperationId, OperationIssue, OperationStatus, OperationType};
 
 /// The status document of an operation.
 pub(crate) fn document(id: OperationId, checkpoint: &Checkpoint) -> Operation {
@@ -11,7 +9,7 @@ pub(crate) fn document(id: OperationId, checkpoint: &Checkpoint) -> Operation {
     let listed = totals
         .warnings
         .iter()
-        .map(|(code, (message, count))| OperationNote::new(code, format!("{message}: {count}")));
+        .map(|(code, (message, count))| OperationIssue::new(code, format!("{message}: {count}")));
     Operation {
         operation_id: id,
         r#type: OperationType::Export,

@@ -18,14 +18,15 @@ use crate::engine::plan::{Batch, Planner};
 use crate::engine::progress::Counters;
 use crate::engine::verdict::{Trials, Verdict};
 use crate::error::{Error, ErrorKind, Result};
-use crate::error_log::ErrorLogEntry;
-use crate::flow::{Limiter, Retrier, Share, Upload};
-use crate::layout::BlobPath;
-use crate::operation::OperationSpec;
-use crate::sink::{BlobSink, Stored};
-use crate::source::{Instance, InstanceSource};
-use crate::store::{Position, Totals};
-use crate::timestamp::Timestamp;
+use crate::limits::{Limiter, MemoryShare, Retrier, UploadContext};
+use crate::model::BlobPath;
+use crate::model::ErrorLogEntry;
+use crate::model::Instance;
+use crate::model::OperationSpec;
+use crate::model::Timestamp;
+use crate::model::{Position, Totals};
+use crate::sink::{BlobSink, PutResult};
+use crate::source::InstanceSource;
 
 /// Everything an operation's transfers share.
 pub(crate) struct Transfers {
@@ -42,14 +43,14 @@ pub(crate) struct Transfers {
     /// The most instances of a batch at once; how many there really are is the limiter's to say.
     pub(crate) concurrency: usize,
     /// This operation's share of the byte budget.
-    pub(crate) budget: Share,
+    pub(crate) budget: MemoryShare,
     pub(crate) counters: Arc<Counters>,
     pub(crate) backlog: Backlog,
     pub(crate) copies: Copies,
     pub(crate) checks: Checks,
 }
 
-/// What became of a batch: small, whatever the batch holds, but for the lines of what failed, and of the receipt.
+/// What became of a batch: small, whatever the batch holds, but for the lines of what failed, and of the manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct BatchOutcome {
     pub(crate) totals: Totals,
@@ -57,7 +58,7 @@ pub(crate) struct BatchOutcome {
 }
 
 enum Transferred {
-    Exported(Stored, Option<Box<Remarks>>),
+    Exported(PutResult, Option<Box<Remarks>>),
     Skipped(Error),
 }
 
@@ -95,7 +96,7 @@ impl Transfers {
         }
         self.counters.skipped(skipped.len() as u64);
 
-        let (mut exported, mut receipts) = (Vec::new(), String::new());
+        let (mut exported, mut manifest) = (Vec::new(), String::new());
         let mut left = Left { backlog: &self.backlog, count: batch.instances.len() };
         let mut waiting = batch.instances.iter();
         let mut transfers = FuturesUnordered::new();
@@ -110,7 +111,7 @@ impl Transfers {
                     totals.bytes += stored.size;
                     if let Some(remarks) = remarks {
                         remarks.warning.iter().for_each(|warning| totals.warn(warning));
-                        receipts.extend(remarks.receipt);
+                        manifest.extend(remarks.manifest);
                     }
                     self.counters.exported(stored.size);
                     if self.observer.is_some() {
@@ -131,18 +132,18 @@ impl Transfers {
             self.reading.run(|| observer.batch_done(done)).await?;
         }
         let errors = skipped.iter().map(ErrorLogEntry::to_line).collect();
-        Ok(BatchOutcome { totals, lines: Lines { errors, receipts } })
+        Ok(BatchOutcome { totals, lines: Lines { errors, manifest } })
     }
 
     async fn transfer<'a>(&self, instance: &'a Instance) -> (&'a Instance, Result<Transferred>) {
-        let _place = self.limiter.instance().await;
+        let _place = self.limiter.acquire_instance().await;
         (instance, self.transfer_now(instance).await)
     }
 
     /// Has an instance copied, or else opens and puts it, until it is there, is skipped, or fails the operation.
     async fn transfer_now(&self, instance: &Instance) -> Result<Transferred> {
         let path = BlobPath::instance(self.operation.id, instance.identifier());
-        if self.operation.receipt || self.checks.need_streaming() {
+        if self.operation.manifest || self.checks.need_streaming() {
             return self.stream(instance, &path).await;
         }
         match self.copy(instance, &path).await? {
@@ -159,9 +160,10 @@ impl Transfers {
     }
 
     async fn stream(&self, instance: &Instance, path: &BlobPath) -> Result<Transferred> {
-        let window = self.budget.acquire(self.sink.window(instance.size())).await;
-        let upload = Upload::shared(window.bytes(), Arc::clone(&self.writing), Arc::clone(&self.limiter))
-            .with_checksums(self.checks.checksums != Checksums::Off);
+        let window = self.budget.acquire(self.sink.buffer_size(instance.size())).await;
+        let upload =
+            UploadContext::shared(window.bytes(), Arc::clone(&self.writing), Arc::clone(&self.limiter))
+                .with_checksums(self.checks.checksums != Checksums::Off);
         let mut trials = Trials::default();
         loop {
             let (verdict, error) = match self.source.open(instance).await {
@@ -199,7 +201,7 @@ impl Transfers {
     }
 }
 
-pub(super) fn check_length(stored: &Stored, length: Option<u64>) -> Result<()> {
+pub(super) fn check_length(stored: &PutResult, length: Option<u64>) -> Result<()> {
     match length {
         Some(length) if length != stored.size => {
             let message = format!("the destination stored {} of {length} bytes", stored.size);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
-use crate::flow::{Failures, Retrier};
+use crate::limits::{Failures, Retrier};
 
 /// How often an instance that fails for a reason of its own, which may pass, is opened in all.
 const ATTEMPTS: u32 = 3;
@@ -32,7 +32,7 @@ impl Trials {
     pub(crate) fn source(&mut self, retrier: &Retrier, error: &Error) -> Verdict {
         match error.kind() {
             ErrorKind::Throttled | ErrorKind::Unavailable => {
-                retrier.pause(&mut self.source, error).map_or(Verdict::Fatal, Verdict::Again)
+                retrier.backoff(&mut self.source, error).map_or(Verdict::Fatal, Verdict::Again)
             }
             ErrorKind::Unauthorized | ErrorKind::CredentialsNeeded => Verdict::Fatal,
             ErrorKind::NotFound | ErrorKind::Unreadable | ErrorKind::Unsupported | ErrorKind::Invalid => {
@@ -42,13 +42,13 @@ impl Trials {
             // operation.
             ErrorKind::Conflict | ErrorKind::Internal => {
                 self.odd += 1;
-                if self.odd < ATTEMPTS { Verdict::Again(retrier.first_pause()) } else { Verdict::Skip }
+                if self.odd < ATTEMPTS { Verdict::Again(retrier.initial_backoff()) } else { Verdict::Skip }
             }
         }
     }
 
     /// Trouble at the destination is never a skip.
     pub(crate) fn destination(&mut self, retrier: &Retrier, error: &Error) -> Verdict {
-        retrier.pause(&mut self.destination, error).map_or(Verdict::Fatal, Verdict::Again)
+        retrier.backoff(&mut self.destination, error).map_or(Verdict::Fatal, Verdict::Again)
     }
 }

@@ -12,8 +12,8 @@ use axum::response::{IntoResponse, Response};
 
 use crate::engine::OperationRecord;
 use crate::http::problem::Problem;
-use crate::operation::OperationContext;
-use crate::request::{ExportDestination, ExportRequest};
+use crate::model::OperationContext;
+use crate::model::{ExportDestination, ExportRequest};
 
 /// Decides who may do what.
 ///
@@ -24,7 +24,7 @@ use crate::request::{ExportDestination, ExportRequest};
 /// under are there; what one leaves in the parts' extensions, the next finds.
 ///
 /// # Errors
-/// A [`Refusal`] becomes the answer; its detail is public. One of [`see`](Self::see) is answered as if there were no
+/// A [`Rejection`] becomes the answer; its detail is public. One of [`see`](Self::see) is answered as if there were no
 /// such operation: 404.
 ///
 /// # Cancellation
@@ -35,19 +35,19 @@ use crate::request::{ExportDestination, ExportRequest};
 #[async_trait]
 pub trait Authorize: Send + Sync + 'static {
     /// Whether the request comes any further: the place to authenticate. Default: it does.
-    async fn enter(&self, parts: &mut Parts) -> Result<(), Refusal> {
+    async fn authenticate(&self, parts: &mut Parts) -> Result<(), Rejection> {
         let _ = parts;
         Ok(())
     }
 
     /// Whether this export may be started towards this destination, and what is stored with it.
-    async fn start(&self, parts: &mut Parts, request: &ExportRequest) -> Result<OperationContext, Refusal>;
+    async fn start(&self, parts: &mut Parts, request: &ExportRequest) -> Result<OperationContext, Rejection>;
 
     /// Whether this operation may be seen. A listing shows what may be seen.
-    async fn see(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Refusal>;
+    async fn view(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Rejection>;
 
     /// Whether this operation, which may be seen, may be canceled. Default: yes.
-    async fn cancel(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Refusal> {
+    async fn cancel(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Rejection> {
         let _ = (parts, record);
         Ok(())
     }
@@ -59,7 +59,7 @@ pub trait Authorize: Send + Sync + 'static {
         parts: &mut Parts,
         record: &OperationRecord,
         destination: Option<&ExportDestination>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Rejection> {
         let _ = (parts, record, destination);
         Ok(())
     }
@@ -71,30 +71,30 @@ pub struct AllowAll;
 
 #[async_trait]
 impl Authorize for AllowAll {
-    async fn start(&self, _: &mut Parts, _: &ExportRequest) -> Result<OperationContext, Refusal> {
+    async fn start(&self, _: &mut Parts, _: &ExportRequest) -> Result<OperationContext, Rejection> {
         Ok(OperationContext::default())
     }
 
-    async fn see(&self, _: &mut Parts, _: &OperationRecord) -> Result<(), Refusal> {
+    async fn view(&self, _: &mut Parts, _: &OperationRecord) -> Result<(), Rejection> {
         Ok(())
     }
 }
 
 #[async_trait]
 impl<A: Authorize + ?Sized> Authorize for Arc<A> {
-    async fn enter(&self, parts: &mut Parts) -> Result<(), Refusal> {
-        (**self).enter(parts).await
+    async fn authenticate(&self, parts: &mut Parts) -> Result<(), Rejection> {
+        (**self).authenticate(parts).await
     }
 
-    async fn start(&self, parts: &mut Parts, request: &ExportRequest) -> Result<OperationContext, Refusal> {
+    async fn start(&self, parts: &mut Parts, request: &ExportRequest) -> Result<OperationContext, Rejection> {
         (**self).start(parts, request).await
     }
 
-    async fn see(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Refusal> {
-        (**self).see(parts, record).await
+    async fn view(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Rejection> {
+        (**self).view(parts, record).await
     }
 
-    async fn cancel(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Refusal> {
+    async fn cancel(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Rejection> {
         (**self).cancel(parts, record).await
     }
 
@@ -103,14 +103,14 @@ impl<A: Authorize + ?Sized> Authorize for Arc<A> {
         parts: &mut Parts,
         record: &OperationRecord,
         destination: Option<&ExportDestination>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Rejection> {
         (**self).resume(parts, record, destination).await
     }
 }
 
 /// Why a request is refused. Its detail goes into the answer.
 #[derive(Debug, Clone)]
-pub struct Refusal {
+pub struct Rejection {
     pub(super) reason: Reason,
     detail: Cow<'static, str>,
 }
@@ -122,7 +122,7 @@ pub(super) enum Reason {
     Unavailable,
 }
 
-impl Refusal {
+impl Rejection {
     /// 401: nobody knows who asks. `challenge` is the `WWW-Authenticate` header that such an answer must have
     /// (RFC 9110 15.5.2): `HeaderValue::from_static("Bearer")`, say.
     pub fn unauthenticated(challenge: HeaderValue, detail: impl Into<Cow<'static, str>>) -> Self {
@@ -140,16 +140,16 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.detail)
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for Rejection {}
 
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
+impl From<Rejection> for Problem {
+    fn from(refusal: Rejection) -> Self {
         let problem = match refusal.reason {
             Reason::Unauthenticated(challenge) => {
                 Problem::new(StatusCode::UNAUTHORIZED).with_header(WWW_AUTHENTICATE, challenge)
@@ -162,7 +162,7 @@ impl From<Refusal> for Problem {
 }
 
 /// So that an extractor can refuse with it.
-impl IntoResponse for Refusal {
+impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         Problem::from(self).into_response()
     }

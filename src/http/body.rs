@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use crate::error::Result;
 use crate::http::options::HttpOptions;
 use crate::http::problem::Problem;
-use crate::json::Json;
-use crate::request::ExportDestination;
+use crate::model::ExportDestination;
+use crate::model::json::Json;
 
 /// From this length on, parsing is a blocking thread's work.
 const LONG: usize = 64 << 10;

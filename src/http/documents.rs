@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::http::routes::ApiVersion;
-use crate::operation::{Operation, OperationNote, OperationStatus};
+use crate::model::{Operation, OperationIssue, OperationStatus};
 
 /// An answer of this document, which is never cached: it is about now.
 pub(super) fn json(status: StatusCode, document: &impl Serialize) -> Response {
@@ -108,7 +108,7 @@ struct ResultsDocument {
 
 /// A code for programs and a message for people.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = OperationNote)]
+#[schema(as = OperationIssue)]
 struct NoteDocument {
     code: String,
     message: String,
@@ -244,8 +244,8 @@ impl OperationDocument {
     }
 }
 
-impl From<&OperationNote> for NoteDocument {
-    fn from(note: &OperationNote) -> Self {
+impl From<&OperationIssue> for NoteDocument {
+    fn from(note: &OperationIssue) -> Self {
         Self { code: note.code.clone(), message: note.message.clone() }
     }
 }

@@ -50,7 +50,7 @@ pub use axum;
 use axum::Router;
 pub use utoipa;
 
-pub use self::authorize::{AllowAll, Authorize, Refusal};
+pub use self::authorize::{AllowAll, Authorize, Rejection};
 pub use self::base_url::{BaseUrl, ConfiguredBaseUrl};
 pub use self::openapi::openapi;
 pub use self::options::HttpOptions;

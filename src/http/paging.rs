@@ -6,9 +6,9 @@ use axum::http::Uri;
 use serde::Deserialize;
 
 use crate::http::problem::Problem;
-use crate::operation::OperationId;
-use crate::store::OperationKey;
-use crate::timestamp::Timestamp;
+use crate::model::OperationId;
+use crate::model::OperationKey;
+use crate::model::Timestamp;
 
 /// The page size, unless the client asks for another.
 pub(super) const DEFAULT_LIMIT: usize = 100;

@@ -13,15 +13,15 @@ use tracing::Instrument;
 
 use crate::engine::{ExportService, NewOperation, OperationRecord, Target};
 use crate::error::Result;
-use crate::http::authorize::{Reason, Refusal};
+use crate::http::authorize::{Reason, Rejection};
 use crate::http::body;
 use crate::http::documents::{ListDocument, OperationDocument, ReferenceDocument, json};
 use crate::http::options::HttpOptions;
 use crate::http::paging::{Paging, token};
 use crate::http::problem::{Problem, method_not_allowed};
 use crate::http::running::{Running, is_running, key};
-use crate::operation::OperationId;
-use crate::request::ExportRequest;
+use crate::model::ExportRequest;
+use crate::model::OperationId;
 
 /// The path parameter with an operation's id.
 const ID: &str = "operation_id";
@@ -77,7 +77,7 @@ fn table(mount: Mount) -> Router {
 async fn export(State(mount): State<Mount>, request: Request) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
     let api = &mount.api;
-    api.options.authorize.enter(&mut parts).await?;
+    api.options.authorize.authenticate(&mut parts).await?;
     let links = mount.links(&parts)?;
     let bytes = body::read(&parts, body, &api.options).await?;
     let request = body::parse(bytes, ExportRequest::from_json).await?;
@@ -147,7 +147,7 @@ async fn resume(State(mount): State<Mount>, request: Request) -> Result<Response
 async fn list(State(mount): State<Mount>, request: Request) -> Result<Response, Problem> {
     let mut parts = request.into_parts().0;
     let Api { service, options, .. } = &*mount.api;
-    options.authorize.enter(&mut parts).await?;
+    options.authorize.authenticate(&mut parts).await?;
     let Paging { limit, mut after } = Paging::read(&parts.uri)?;
     let mut document = ListDocument { operations: Vec::new(), continuation_token: None };
     let mut looked_at = 0;
@@ -163,7 +163,7 @@ async fn list(State(mount): State<Mount>, request: Request) -> Result<Response, 
             }
             looked_at += 1;
             after = Some(key(record));
-            match options.authorize.see(&mut parts, record).await {
+            match options.authorize.view(&mut parts, record).await {
                 Ok(()) => document.operations.push(OperationDocument::new(&record.operation, mount.version)),
                 Err(refusal) => hidden(refusal)?,
             }
@@ -183,7 +183,7 @@ async fn detached<T: Send + 'static>(
 }
 
 /// What a refused look is taken for: not being there, unless it cannot be told.
-fn hidden(refusal: Refusal) -> Result<(), Problem> {
+fn hidden(refusal: Rejection) -> Result<(), Problem> {
     match refusal.reason {
         Reason::Unavailable => Err(refusal.into()),
         Reason::Unauthenticated(_) | Reason::Forbidden => Ok(()),
@@ -201,10 +201,10 @@ impl Mount {
     /// The operation that a request names, if its caller may see it.
     async fn seen(&self, parts: &mut Parts) -> Result<OperationRecord, Problem> {
         let Api { service, options, .. } = &*self.api;
-        options.authorize.enter(parts).await?;
+        options.authorize.authenticate(parts).await?;
         let id = operation_id(parts).await.ok_or_else(Problem::no_such_operation)?;
         let record = service.operation(id).await?;
-        match options.authorize.see(parts, &record).await {
+        match options.authorize.view(parts, &record).await {
             Ok(()) => Ok(record),
             Err(refusal) => {
                 hidden(refusal)?;

@@ -1,7 +1,7 @@
 //! [`Running`]: how many operations run, for the limit on them.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -9,8 +9,9 @@ use axum::http::StatusCode;
 use crate::engine::{ExportService, OperationRecord};
 use crate::error::{ErrorKind, Result};
 use crate::http::problem::Problem;
-use crate::operation::{OperationId, OperationStatus};
-use crate::store::OperationKey;
+use crate::model::OperationKey;
+use crate::model::{OperationId, OperationStatus};
+use crate::sync::lock;
 
 /// How long a client is asked to wait when enough runs already.
 const BUSY_FOR: Duration = Duration::from_secs(10);
@@ -142,8 +143,4 @@ pub(super) fn is_running(record: &OperationRecord) -> bool {
 
 pub(super) fn key(record: &OperationRecord) -> OperationKey {
     OperationKey { created_time: record.operation.created_time, id: record.operation.operation_id }
-}
-
-fn lock(ids: &Mutex<Ids>) -> MutexGuard<'_, Ids> {
-    ids.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -12,13 +12,13 @@ use crate::engine::{
     Draft, ExportEngine, ExportService, NewOperation, OperationRecord, Target, Tried, document,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::operation::{Operation, OperationId};
+use crate::model::OperationKey;
+use crate::model::{Operation, OperationId};
 use crate::restate::ingress::Door;
 use crate::restate::operations::{LISTED, SERVICE};
 use crate::restate::specs;
 use crate::restate::wire::{Answer, Create, Plan, Resume, View};
-use crate::sink::Secret;
-use crate::store::OperationKey;
+use crate::secret::Secret;
 
 /// Records of a page that are asked for at once.
 const AT_ONCE: usize = 8;
@@ -47,7 +47,7 @@ impl Client {
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid) when a URL is none.
     pub fn new(engine: ExportEngine, ingress: &str, admin: &str) -> Result<Self> {
-        let retention = engine.inner.knobs.retention;
+        let retention = engine.inner.options.retention;
         let plan = Plan { window: 64, segment_batches: 256, segment_bytes: 8 << 20, retention };
         Ok(Self(Arc::new(Shared { engine, ingress: Door::new(ingress)?, admin: Door::new(admin)?, plan })))
     }
@@ -195,7 +195,7 @@ impl Shared {
             Target::Destination(_) if self.engine.inner.has_own_secrets => Ok(()),
             Target::Destination(destination) => {
                 let provider = self.engine.inner.destinations.get(destination.kind());
-                let checked = provider.map(|provider| provider.check(destination.expose_settings()));
+                let checked = provider.map(|provider| provider.validate(destination.expose_settings()));
                 match checked {
                     Some(Ok(checked)) if checked.secret.is_some() => refused(
                         "the destination has a secret, and there is no secret store that the workers share",

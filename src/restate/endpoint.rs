@@ -55,7 +55,7 @@ pub struct Endpoint {
 
 /// The services of a worker process.
 ///
-/// `engine` has the source, the destinations, the knobs and, for destinations with a secret, the
+/// `engine` has the source, the destinations, the options and, for destinations with a secret, the
 /// [secret store](crate::ExportEngineBuilder::secrets) that workers and [`Client`](super::Client)s share. Its operation
 /// store, lease and checkpoint interval are not used. `ingress` is the URL of Restate's ingress, where the worker
 /// fetches what is to be exported and looks whether somebody has canceled it.
@@ -63,7 +63,7 @@ pub struct Endpoint {
 /// # Errors
 /// [`Invalid`](crate::ErrorKind::Invalid) when the URL is none.
 pub fn endpoint(engine: ExportEngine, ingress: &str) -> Result<Endpoint> {
-    let retention = engine.inner.knobs.retention;
+    let retention = engine.inner.options.retention;
     let worker = Worker::new(engine, Door::new(ingress)?);
     let options = || {
         ServiceOptions::new()

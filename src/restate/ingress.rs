@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::{Retrier, Retry};
+use crate::limits::{Retrier, RetryPolicy};
 
 /// Calls are small and quick; what is larger is cut in pieces.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -85,7 +85,7 @@ impl Door {
     }
 
     async fn post(&self, path: &str, content_type: Option<&str>, body: Bytes) -> Result<Bytes> {
-        let retrier = Retrier::new(Retry::for_up_to(BUDGET));
+        let retrier = Retrier::new(RetryPolicy::with_budget(BUDGET));
         retrier.run(|| self.post_once(path, content_type, body.clone())).await
     }
 

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use crate::engine::{Batch, Planner};
 use crate::error::Error;
+use crate::model::Position;
 use crate::restate::wire::{Listed, Run, Stopped, again};
 use crate::restate::worker::Worker;
-use crate::store::Position;
 
 /// What a stretch ends at, whichever comes first: so many batches, so many bytes of them as JSON, so long.
 const BATCHES: usize = 16;

@@ -4,7 +4,7 @@
 //! are called by Restate, which remembers what has been done, on as many workers as there are:
 //!
 //! - A **worker** process serves an [`endpoint`]. It is made of an [`ExportEngine`](crate::ExportEngine) that states
-//!   sources, destinations and knobs as for one process.
+//!   sources, destinations and options as for one process.
 //! - A [`Client`] starts operations and answers for them. It is an [`ExportService`](crate::ExportService), so the HTTP
 //!   API works over it.
 //! - The Restate **server** is installed and run by whoever operates all this; so is the registration of the workers,

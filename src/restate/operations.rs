@@ -4,11 +4,11 @@ use bytes::Bytes;
 use restate_sdk::prelude::*;
 
 use crate::error::Error;
-use crate::operation::{OperationId, OperationStatus};
+use crate::model::Timestamp;
+use crate::model::{OperationId, OperationStatus};
 use crate::restate::specs::{self, ExportSpecClient};
 use crate::restate::wire::{Answer, Commit, Create, Report, Resume, Run, RunRequest, State, View};
 use crate::restate::workflow::ExportClient;
-use crate::timestamp::Timestamp;
 
 /// The key of its state that everything but a listing reads.
 const STATE: &str = "operation";

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use restate_sdk::prelude::*;
 
 use crate::engine::{Batch, BatchOutcome, Lines, Prefix};
+use crate::model::{Position, Totals};
 use crate::restate::batch::ExportBatchClient;
 use crate::restate::lister::Lister;
 use crate::restate::operations::ExportOperationClient;
@@ -12,7 +13,6 @@ use crate::restate::wire::{
     BatchAnswer, BatchRequest, Listed, Plan, Report, Run, SegmentOutcome, SegmentRequest, Stopped,
 };
 use crate::restate::worker::Worker;
-use crate::store::{Position, Totals};
 
 /// A segment says how far it is whenever it has come this part of itself further.
 const REPORTS: u64 = 16;

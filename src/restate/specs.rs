@@ -7,7 +7,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use restate_sdk::prelude::*;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::operation::{OperationId, OperationSpec};
+use crate::model::{OperationId, OperationSpec};
 use crate::restate::ingress::Door;
 use crate::restate::operations::ExportOperationClient;
 use crate::restate::wire::SpecRef;

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{Batch, BatchOutcome};
 use crate::error::{Error, ErrorKind};
-use crate::operation::{OperationId, OperationNote, OperationStatus, StoredDestination};
-use crate::store::{Checkpoint, Position, Totals};
+use crate::model::{Checkpoint, Position, Totals};
+use crate::model::{OperationId, OperationIssue, OperationStatus, StoredDestination};
 
 /// One run of an operation: its start is run 0, each resumption the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -95,7 +95,7 @@ pub(crate) struct Commit {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Ended {
     pub(crate) status: OperationStatus,
-    pub(crate) error: Option<OperationNote>,
+    pub(crate) error: Option<OperationIssue>,
 }
 
 /// An operation as everybody reads it.
@@ -165,14 +165,14 @@ pub(crate) struct SegmentOutcome {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Stopped {
     Canceled,
-    Failed(OperationNote),
+    Failed(OperationIssue),
 }
 
 impl Stopped {
     /// Something that the engine decided is fatal.
     pub(crate) fn failed(error: &Error) -> Self {
         tracing::warn!(kind = error.kind().as_str(), %error, "failed");
-        Self::Failed(OperationNote::from(error))
+        Self::Failed(OperationIssue::from(error))
     }
 
     /// A call ended in an error of Restate's: a cancellation, or a callee that was tried as often as its policy has it.
@@ -180,7 +180,7 @@ impl Stopped {
         const CANCELED: u16 = 409;
         match error.code() {
             CANCELED => Self::Canceled,
-            _ => Self::Failed(OperationNote::new(
+            _ => Self::Failed(OperationIssue::new(
                 ErrorKind::Internal.as_str(),
                 "a step of the export was given up after many attempts",
             )),

@@ -1,7 +1,7 @@
 //! [`Worker`]: the engine of a worker process, and the operations that it has opened.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::Duration;
 
 use restate_sdk::prelude::HandlerResult;
@@ -13,13 +13,14 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::engine::{Batch, ExportEngine, Lines, Planner, Transfers};
 use crate::error::{Error, Result};
-use crate::operation::OperationSpec;
+use crate::model::OperationSpec;
+use crate::model::Position;
 use crate::restate::ingress::Door;
 use crate::restate::operations;
 use crate::restate::specs;
 use crate::restate::wire::{Answer, Run, Stopped, View, again};
 use crate::sink::LogKey;
-use crate::store::Position;
+use crate::sync::lock;
 
 /// How often a worker looks whether what it works on is wanted still: that is how a cancellation reaches the batches
 /// under way.
@@ -95,7 +96,7 @@ impl Worker {
 
     /// A planner that lists on from a position.
     pub(crate) fn planner(&self, opened: &Opened, from: Position) -> Planner {
-        opened.transfers.planner(self.0.engine.inner.knobs.batch_size, from)
+        opened.transfers.planner(self.0.engine.inner.options.batch_size, from)
     }
 
     /// How many instances the source thinks there are.
@@ -161,7 +162,7 @@ impl Worker {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, HashMap<Run, Arc<OnceCell<Arc<Opened>>>>> {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.opened)
     }
 
     /// Drops a cell that nothing was opened in.

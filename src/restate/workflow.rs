@@ -6,12 +6,12 @@ use restate_sdk::context::DurableFuture;
 use restate_sdk::prelude::*;
 
 use crate::engine::Prefix;
-use crate::operation::OperationStatus;
+use crate::model::OperationStatus;
+use crate::model::Position;
 use crate::restate::operations::ExportOperationClient;
 use crate::restate::segment::ExportSegmentClient;
 use crate::restate::wire::{Commit, Ended, RunRequest, SegmentOutcome, SegmentRequest, Stopped};
 use crate::restate::worker::Worker;
-use crate::store::Position;
 
 /// Segments under way at once: one that lists, and those before it whose last batches are not done yet.
 const SEGMENTS: u64 = 4;

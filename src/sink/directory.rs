@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,11 +15,12 @@ use tokio::task::spawn_blocking;
 use url::Url;
 use uuid::Uuid;
 
+use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::Upload;
-use crate::layout::BlobPath;
-use crate::sink::{BlobSink, LogKey, Stored};
-use crate::source::Content;
+use crate::limits::UploadContext;
+use crate::model::BlobPath;
+use crate::sink::{BlobSink, LogKey, PutResult};
+use crate::sync::lock;
 
 /// How much of a stream is written on one trip to a blocking thread.
 const PIECE: u64 = 1 << 20;
@@ -79,7 +80,7 @@ impl BlobSink for DirectorySink {
         .await
     }
 
-    async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
+    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
         let target = self.file(path);
         let wish = Wish::default();
         let consent = wish.consent();
@@ -93,7 +94,7 @@ impl BlobSink for DirectorySink {
             .await;
         }
         // One piece is written while the next one is read.
-        let most = PIECE.min(upload.window() / 2).max(1);
+        let most = PIECE.min(upload.buffer_limit() / 2).max(1);
         let mut stream = content.into_stream();
         let mut piece = Piece::read(&mut stream, most).await?;
         let mut part = None;
@@ -141,7 +142,7 @@ impl BlobSink for DirectorySink {
         format!("{}{path}", self.url)
     }
 
-    fn account(&self) -> String {
+    fn location(&self) -> String {
         self.url.to_string()
     }
 }
@@ -253,7 +254,7 @@ impl Part {
         Ok(())
     }
 
-    fn commit(mut self, consent: &Consent) -> io::Result<Stored> {
+    fn commit(mut self, consent: &Consent) -> io::Result<PutResult> {
         if let Some(file) = &self.file {
             file.sync_all()?;
         }
@@ -262,7 +263,7 @@ impl Part {
         consent.act(|| fs::rename(&self.path, &self.target.path))?;
         self.path = PathBuf::new();
         self.target.sync_folder()?;
-        Ok(Stored::new(self.size))
+        Ok(PutResult::new(self.size))
     }
 }
 
@@ -349,8 +350,4 @@ fn write_error(cause: io::Error) -> Error {
         _ => (ErrorKind::Unavailable, "the destination's folder cannot be written to"),
     };
     Error::new(kind, message).with_source(cause)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
 use serde_json::Value;
 
+use crate::content::Content;
 use crate::error::Result;
-use crate::flow::Upload;
-use crate::layout::BlobPath;
-use crate::operation::OperationSpec;
-use crate::sink::{BlobSink, CheckedSettings, LogKey, Secret, SinkProvider, Stored};
-use crate::source::Content;
+use crate::limits::UploadContext;
+use crate::model::BlobPath;
+use crate::model::OperationSpec;
+use crate::secret::Secret;
+use crate::sink::{BlobSink, LogKey, PutResult, SinkProvider, ValidatedSettings};
+use crate::sync::lock;
 
 /// A container in memory. Clones share it, so that a test can look at what its server wrote.
 #[derive(Clone, Default)]
@@ -46,7 +48,7 @@ impl MemorySink {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Bytes>> {
-        self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.blobs)
     }
 }
 
@@ -63,7 +65,7 @@ impl BlobSink for MemorySink {
         Ok(())
     }
 
-    async fn put(&self, path: &BlobPath, content: Content, _: &Upload) -> Result<Stored> {
+    async fn put(&self, path: &BlobPath, content: Content, _: &UploadContext) -> Result<PutResult> {
         let bytes = match content.as_bytes() {
             Some(bytes) => bytes.clone(),
             None => {
@@ -74,7 +76,7 @@ impl BlobSink for MemorySink {
                 all.await?.freeze()
             }
         };
-        let stored = Stored::new(bytes.len() as u64);
+        let stored = PutResult::new(bytes.len() as u64);
         self.lock().insert(path.to_string(), bytes);
         Ok(stored)
     }
@@ -94,7 +96,7 @@ impl BlobSink for MemorySink {
         format!("memory:///{path}")
     }
 
-    fn account(&self) -> String {
+    fn location(&self) -> String {
         format!("memory:{:p}", Arc::as_ptr(&self.blobs))
     }
 }
@@ -107,8 +109,8 @@ pub struct MemorySinkProvider {
 
 #[async_trait]
 impl SinkProvider for MemorySinkProvider {
-    fn check(&self, _: &Value) -> Result<CheckedSettings> {
-        Ok(CheckedSettings::new("memory:///", Value::Null))
+    fn validate(&self, _: &Value) -> Result<ValidatedSettings> {
+        Ok(ValidatedSettings::new("memory:///", Value::Null))
     }
 
     async fn open(&self, _: &OperationSpec, _: Option<&Secret>) -> Result<Arc<dyn BlobSink>> {

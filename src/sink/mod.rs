@@ -21,13 +21,14 @@ pub use self::directory::DirectorySink;
 pub use self::memory::{MemorySink, MemorySinkProvider};
 #[cfg(feature = "object_store")]
 pub use self::object_store::ObjectStoreSink;
-pub use self::provider::{CheckedSettings, Secret, SinkProvider};
+pub use self::provider::{SinkProvider, ValidatedSettings};
+pub use crate::content::{Content, CopySource};
 use crate::error::Result;
-use crate::flow::Upload;
-use crate::layout::BlobPath;
-use crate::source::{Content, CopySource};
+pub use crate::limits::UploadContext;
+pub use crate::model::{BlobPath, OperationSpec};
+pub use crate::secret::Secret;
 
-/// What [`BlobSink::window`] asks for by default: a chunk or two on their way.
+/// What [`BlobSink::buffer_size`] asks for by default: a chunk or two on their way.
 const STREAMING_WINDOW: u64 = 4 << 20;
 
 /// A container that blobs are written to.
@@ -65,7 +66,7 @@ pub trait BlobSink: Send + Sync + 'static {
     async fn prepare(&self, log: &BlobPath) -> Result<()>;
 
     /// Writes a blob: `Content-Type: application/dicom` where there is such a thing.
-    async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored>;
+    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult>;
 
     /// Has the destination fetch a blob's bytes itself, none of them through this process; `None`, as by default: it
     /// cannot, or not from there. `upload` is for the requests that this takes, with a window of no bytes. The URL is
@@ -74,8 +75,8 @@ pub trait BlobSink: Send + Sync + 'static {
         &self,
         path: &BlobPath,
         source: &CopySource,
-        upload: &Upload,
-    ) -> Result<Option<Stored>> {
+        upload: &UploadContext,
+    ) -> Result<Option<PutResult>> {
         let _ = (path, source, upload);
         Ok(None)
     }
@@ -91,27 +92,34 @@ pub trait BlobSink: Send + Sync + 'static {
     fn url(&self, path: &BlobPath) -> String;
 
     /// How many bytes one `put` of this length holds in memory at once. The engine takes them from its byte budget
-    /// before it opens the content, and tells the sink what it got as [`Upload::window`].
-    fn window(&self, length: Option<u64>) -> u64 {
+    /// before it opens the content, and tells the sink what it got as [`UploadContext::buffer_limit`].
+    fn buffer_size(&self, length: Option<u64>) -> u64 {
         length.map_or(STREAMING_WINDOW, |length| length.min(STREAMING_WINDOW))
     }
 
-    /// What shares a limit on requests at the destination: an account's name, say. Operations whose sinks give the
-    /// same text share the engine's concurrency.
-    fn account(&self) -> String;
+    /// The container and the prefix that blobs are written to, without a credential. It identifies the destination: an
+    /// operation is resumed only with a sink that has the same location. Two sinks that write to different places must
+    /// have different locations.
+    fn location(&self) -> String;
+
+    /// The part of the destination that limits requests, for example the storage account. Operations whose sinks have
+    /// the same key share the engine's concurrency limit. Default: [`location`](Self::location).
+    fn throttle_key(&self) -> String {
+        self.location()
+    }
 }
 
 /// What a [`BlobSink::put`] or [`BlobSink::copy_from`] left behind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Stored {
+pub struct PutResult {
     /// The blob's length in bytes.
     pub size: u64,
     /// The destination's tag of this version of the blob, if it has such a thing.
     pub etag: Option<String>,
 }
 
-impl Stored {
+impl PutResult {
     /// So many bytes.
     pub fn new(size: u64) -> Self {
         Self { size, etag: None }
@@ -151,7 +159,12 @@ macro_rules! delegate {
                 (**self).prepare(log).await
             }
 
-            async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
+            async fn put(
+                &self,
+                path: &BlobPath,
+                content: Content,
+                upload: &UploadContext,
+            ) -> Result<PutResult> {
                 (**self).put(path, content, upload).await
             }
 
@@ -159,8 +172,8 @@ macro_rules! delegate {
                 &self,
                 path: &BlobPath,
                 source: &CopySource,
-                upload: &Upload,
-            ) -> Result<Option<Stored>> {
+                upload: &UploadContext,
+            ) -> Result<Option<PutResult>> {
                 (**self).copy_from(path, source, upload).await
             }
 
@@ -176,12 +189,16 @@ macro_rules! delegate {
                 (**self).url(path)
             }
 
-            fn window(&self, length: Option<u64>) -> u64 {
-                (**self).window(length)
+            fn buffer_size(&self, length: Option<u64>) -> u64 {
+                (**self).buffer_size(length)
             }
 
-            fn account(&self) -> String {
-                (**self).account()
+            fn location(&self) -> String {
+                (**self).location()
+            }
+
+            fn throttle_key(&self) -> String {
+                (**self).throttle_key()
             }
         }
     };

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ::object_store::path::Path;
 use ::object_store::{
     Attribute, Attributes, Error as StoreError, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, UploadPart,
+    PutMultipartOptions, PutOptions, PutPayload, UploadPart,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,11 +15,11 @@ use futures::StreamExt;
 use futures::TryStreamExt;
 use futures::stream::{self, BoxStream, FuturesUnordered};
 
+use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::{Retry, Upload};
-use crate::layout::BlobPath;
-use crate::sink::{BlobSink, LogKey, Stored};
-use crate::source::Content;
+use crate::limits::{RetryPolicy, UploadContext};
+use crate::model::BlobPath;
+use crate::sink::{BlobSink, LogKey, PutResult};
 
 /// The least part of an upload in parts, but for its last: S3 takes none below 5 MiB.
 const LEAST_PART: u64 = 5 << 20;
@@ -55,7 +55,7 @@ pub struct ObjectStoreSink {
 
 impl ObjectStoreSink {
     /// A store, with the URL of its root: what [`BlobSink::url`] begins with, and the name of its
-    /// [account](BlobSink::account). A query, a fragment and a user in it are dropped, since those can be credentials.
+    /// [account](BlobSink::location). A query, a fragment and a user in it are dropped, since those can be credentials.
     pub fn new(store: Arc<dyn ObjectStore>, url: &str) -> Self {
         let url = without_credentials(url).into();
         Self { store, prefix: None, url, is_plain: Arc::default() }
@@ -107,7 +107,7 @@ impl ObjectStoreSink {
         path: &Path,
         payload: PutPayload,
         content_type: &'static str,
-    ) -> Result<PutResult> {
+    ) -> Result<object_store::PutResult> {
         loop {
             let attributes = self.attributes(content_type);
             let options = PutOptions { attributes: attributes.clone(), ..PutOptions::default() };
@@ -135,18 +135,18 @@ impl ObjectStoreSink {
         path: &Path,
         content: Content,
         content_type: &'static str,
-        upload: &Upload,
-    ) -> Result<Stored> {
+        upload: &UploadContext,
+    ) -> Result<PutResult> {
         let mut plan = Plan::new(content.length());
         let mut pieces = Pieces { stream: content.into_stream(), rest: Bytes::new() };
         let first = pieces.next(plan.next_part()).await?;
         if first.is_last {
             let size = first.size;
             let put = || self.put_whole(path, first.chunks.iter().cloned().collect(), content_type);
-            return Ok(stored(size, upload.request(put).await?));
+            return Ok(stored(size, upload.send_with_retry(put).await?));
         }
-        let mut parts = upload.request(|| self.begin_parts(path, content_type)).await?;
-        let sent = send_parts(&mut *parts, first, pieces, plan, upload.window()).await;
+        let mut parts = upload.send_with_retry(|| self.begin_parts(path, content_type)).await?;
+        let sent = send_parts(&mut *parts, first, pieces, plan, upload.buffer_limit()).await;
         let completed = match sent {
             Ok(size) => parts.complete().await.map(|result| stored(size, result)).map_err(store_error),
             Err(error) => Err(error),
@@ -198,7 +198,7 @@ impl BlobSink for ObjectStoreSink {
         }
     }
 
-    async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
+    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
         self.write(&self.path(path.as_str()), content, DICOM, upload).await
     }
 
@@ -227,7 +227,7 @@ impl BlobSink for ObjectStoreSink {
             async move { Ok(store.get(&part).await.map_err(store_error)?.into_stream().map_err(store_error)) }
         });
         let joined = Content::from_stream(None, earlier.chain(later.try_flatten()));
-        let upload = Upload::new(self.window(None), Retry::none(), 1);
+        let upload = UploadContext::new(self.buffer_size(None), RetryPolicy::none(), 1);
         self.write(&path, joined, LINES, &upload).await?;
         // Only now: after a failure before this, the next call joins them, some perhaps for the second time.
         let gone = self.store.delete_stream(stream::iter(parts.into_iter().map(Ok)).boxed());
@@ -241,12 +241,19 @@ impl BlobSink for ObjectStoreSink {
         format!("{}/{}", self.url, self.path(path.as_str()))
     }
 
-    fn window(&self, length: Option<u64>) -> u64 {
+    fn buffer_size(&self, length: Option<u64>) -> u64 {
         let most = Plan::new(length).next_part() * PARTS_HELD;
         length.map_or(most, |length| length.min(most))
     }
 
-    fn account(&self) -> String {
+    fn location(&self) -> String {
+        match &self.prefix {
+            Some(prefix) => format!("{}/{prefix}", self.url),
+            None => self.url.to_string(),
+        }
+    }
+
+    fn throttle_key(&self) -> String {
         self.url.to_string()
     }
 }
@@ -351,8 +358,8 @@ impl Pieces {
     }
 }
 
-fn stored(size: u64, result: PutResult) -> Stored {
-    let stored = Stored::new(size);
+fn stored(size: u64, result: object_store::PutResult) -> PutResult {
+    let stored = PutResult::new(size);
     match result.e_tag {
         Some(etag) => stored.with_etag(etag),
         None => stored,

@@ -1,18 +1,15 @@
 //! [`SinkProvider`]: from a request's destination settings to a sink.
 
-use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::operation::OperationSpec;
+use crate::error::Result;
+use crate::model::OperationSpec;
+use crate::model::Timestamp;
+use crate::secret::Secret;
 use crate::sink::BlobSink;
-use crate::timestamp::Timestamp;
 
 /// A destination type: checks a request's settings, and opens the sink they describe.
 #[async_trait]
@@ -20,9 +17,9 @@ pub trait SinkProvider: Send + Sync + 'static {
     /// Checks settings without any I/O, and parts what may be stored from what is secret.
     ///
     /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid) with the JSON pointer, inside the settings, of what is wrong
+    /// [`Invalid`](crate::ErrorKind::Invalid) with the JSON pointer, inside the settings, of what is wrong
     /// (`/blobContainerUri`); no message repeats a secret.
-    fn check(&self, settings: &Value) -> Result<CheckedSettings>;
+    fn validate(&self, settings: &Value) -> Result<ValidatedSettings>;
 
     /// Opens the sink of an operation, by its stored destination and the secret that `check` parted from it.
     ///
@@ -31,10 +28,10 @@ pub trait SinkProvider: Send + Sync + 'static {
     async fn open(&self, operation: &OperationSpec, secret: Option<&Secret>) -> Result<Arc<dyn BlobSink>>;
 }
 
-/// What [`SinkProvider::check`] found.
+/// What [`SinkProvider::validate`] found.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct CheckedSettings {
+pub struct ValidatedSettings {
     /// Which container it is, without a credential; resuming with another is refused.
     pub location: String,
     /// What may be stored.
@@ -45,7 +42,7 @@ pub struct CheckedSettings {
     pub expires: Option<Timestamp>,
 }
 
-impl CheckedSettings {
+impl ValidatedSettings {
     /// Settings without a secret.
     pub fn new(location: impl Into<String>, public: Value) -> Self {
         Self { location: location.into(), public, secret: None, expires: None }
@@ -64,46 +61,24 @@ impl CheckedSettings {
     }
 }
 
-/// A credential: hidden by `Debug`, wiped from memory when dropped, and never written but by
-/// [`Secret::expose`].
-#[derive(Clone)]
-pub struct Secret(SecretString);
+macro_rules! delegate {
+    ($pointer:ident) => {
+        #[async_trait]
+        impl<P: SinkProvider + ?Sized> SinkProvider for $pointer<P> {
+            fn validate(&self, settings: &Value) -> Result<ValidatedSettings> {
+                (**self).validate(settings)
+            }
 
-impl Secret {
-    /// This text.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(SecretString::from(text.into()))
-    }
-
-    /// A value of the provider's own, as JSON.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Internal`] when it cannot be written as JSON.
-    pub fn encode(value: &impl Serialize) -> Result<Self> {
-        match serde_json::to_string(value) {
-            Ok(text) => Ok(Self::new(text)),
-            Err(_) => Err(Error::new(ErrorKind::Internal, "a credential cannot be written")),
+            async fn open(
+                &self,
+                operation: &OperationSpec,
+                secret: Option<&Secret>,
+            ) -> Result<Arc<dyn BlobSink>> {
+                (**self).open(operation, secret).await
+            }
         }
-    }
-
-    /// The value that [`encode`](Self::encode) wrote.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Internal`] when it is not one.
-    pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
-        // serde_json's message could quote the text.
-        serde_json::from_str(self.expose())
-            .map_err(|_| Error::new(ErrorKind::Internal, "a stored credential cannot be read"))
-    }
-
-    /// The text itself.
-    pub fn expose(&self) -> &str {
-        self.0.expose_secret()
-    }
+    };
 }
 
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(***)")
-    }
-}
+delegate!(Arc);
+delegate!(Box);

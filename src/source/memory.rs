@@ -2,21 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
-use crate::identifier::InstanceIdentifier;
-use crate::request::ExportSource;
-use crate::source::{Content, Cursor, Instance, InstanceSource, ListRequest, Page, Scope};
+use crate::model::ExportSource;
+use crate::model::InstanceIdentifier;
+use crate::model::{Cursor, Instance, ListRequest, Page, Scope};
+use crate::source::InstanceSource;
+use crate::sync::lock;
 
 /// Instances in memory, listed in the order of their identifiers. Instances can be added and removed while an export
 /// runs.
 #[derive(Default)]
 pub struct MemorySource {
-    instances: RwLock<BTreeMap<InstanceIdentifier, Bytes>>,
+    instances: Mutex<BTreeMap<InstanceIdentifier, Bytes>>,
 }
 
 impl MemorySource {
@@ -27,28 +30,28 @@ impl MemorySource {
 
     /// Adds an instance, or replaces it.
     pub fn insert(&self, identifier: InstanceIdentifier, bytes: impl Into<Bytes>) {
-        self.instances.write().unwrap_or_else(PoisonError::into_inner).insert(identifier, bytes.into());
+        self.lock().insert(identifier, bytes.into());
     }
 
     /// Removes an instance; says whether it was there.
     pub fn remove(&self, identifier: &InstanceIdentifier) -> bool {
-        self.instances.write().unwrap_or_else(PoisonError::into_inner).remove(identifier).is_some()
+        self.lock().remove(identifier).is_some()
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<InstanceIdentifier, Bytes>> {
-        self.instances.read().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<InstanceIdentifier, Bytes>> {
+        lock(&self.instances)
     }
 }
 
 impl std::fmt::Debug for MemorySource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MemorySource").field("instances", &self.read().len()).finish()
+        f.debug_struct("MemorySource").field("instances", &self.lock().len()).finish()
     }
 }
 
 impl FromIterator<(InstanceIdentifier, Bytes)> for MemorySource {
     fn from_iter<T: IntoIterator<Item = (InstanceIdentifier, Bytes)>>(instances: T) -> Self {
-        Self { instances: RwLock::new(instances.into_iter().collect()) }
+        Self { instances: Mutex::new(instances.into_iter().collect()) }
     }
 }
 
@@ -64,7 +67,7 @@ impl InstanceSource for MemorySource {
             (None, Scope::Everything) => Bound::Unbounded,
             (None, Scope::Identifier(scope)) => Bound::Included(scope.first_possible()),
         };
-        let instances = self.read();
+        let instances = self.lock();
         let mut found = instances
             .range((from, Bound::Unbounded))
             .take_while(|(identifier, _)| match request.scope {
@@ -83,13 +86,13 @@ impl InstanceSource for MemorySource {
     }
 
     async fn open(&self, instance: &Instance) -> Result<Content> {
-        match self.read().get(instance.identifier()) {
+        match self.lock().get(instance.identifier()) {
             Some(bytes) => Ok(Content::from_bytes(bytes.clone())),
             None => Err(Error::new(ErrorKind::NotFound, "the instance is gone")),
         }
     }
 
     async fn estimate(&self, source: &ExportSource) -> Result<Option<u64>> {
-        Ok(source.is_everything().then(|| self.read().len() as u64))
+        Ok(source.is_everything().then(|| self.lock().len() as u64))
     }
 }

@@ -1,10 +1,5 @@
 //! Where instances come from: [`InstanceSource`].
 
-pub(crate) mod buffers;
-mod content;
-mod copy;
-#[cfg(feature = "dicom")]
-mod dicom;
 #[cfg(feature = "dicomweb")]
 mod dicomweb;
 #[cfg(feature = "fs")]
@@ -12,14 +7,11 @@ mod directory;
 mod memory;
 #[cfg(feature = "object_store")]
 mod object_store;
-mod page;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use self::content::Content;
-pub use self::copy::CopySource;
 #[cfg(feature = "dicomweb")]
 pub use self::dicomweb::{DicomWebCredentials, DicomWebSource, DicomWebSourceBuilder};
 #[cfg(feature = "fs")]
@@ -27,10 +19,10 @@ pub use self::directory::{DirectoryReport, DirectorySource};
 pub use self::memory::MemorySource;
 #[cfg(feature = "object_store")]
 pub use self::object_store::ObjectStoreSource;
-pub use self::page::{Cursor, Instance, ListFailure, ListRequest, ListWarning, Locator, Page, Scope};
+pub use crate::content::{Content, CopySource};
 use crate::error::Result;
-use crate::operation::OperationSpec;
-use crate::request::ExportSource;
+pub use crate::model::{Cursor, Instance, ListFailure, ListRequest, ListWarning, Locator, Page, Scope};
+pub use crate::model::{ExportSource, OperationSpec};
 
 /// A server's instances, to be listed and opened.
 ///
@@ -98,43 +90,38 @@ pub trait SourceProvider: Send + Sync + 'static {
     async fn open(&self, operation: &OperationSpec) -> Result<Arc<dyn InstanceSource>>;
 }
 
-#[async_trait]
-impl<S: InstanceSource + ?Sized> InstanceSource for Arc<S> {
-    async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
-        (**self).list(request).await
-    }
+macro_rules! delegate {
+    ($pointer:ident) => {
+        #[async_trait]
+        impl<S: InstanceSource + ?Sized> InstanceSource for $pointer<S> {
+            async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
+                (**self).list(request).await
+            }
 
-    async fn open(&self, instance: &Instance) -> Result<Content> {
-        (**self).open(instance).await
-    }
+            async fn open(&self, instance: &Instance) -> Result<Content> {
+                (**self).open(instance).await
+            }
 
-    async fn copy_url(&self, instance: &Instance) -> Result<Option<CopySource>> {
-        (**self).copy_url(instance).await
-    }
+            async fn copy_url(&self, instance: &Instance) -> Result<Option<CopySource>> {
+                (**self).copy_url(instance).await
+            }
 
-    async fn estimate(&self, source: &ExportSource) -> Result<Option<u64>> {
-        (**self).estimate(source).await
-    }
+            async fn estimate(&self, source: &ExportSource) -> Result<Option<u64>> {
+                (**self).estimate(source).await
+            }
+        }
+
+        #[async_trait]
+        impl<P: SourceProvider + ?Sized> SourceProvider for $pointer<P> {
+            async fn open(&self, operation: &OperationSpec) -> Result<Arc<dyn InstanceSource>> {
+                (**self).open(operation).await
+            }
+        }
+    };
 }
 
-#[async_trait]
-impl<S: InstanceSource + ?Sized> InstanceSource for Box<S> {
-    async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
-        (**self).list(request).await
-    }
-
-    async fn open(&self, instance: &Instance) -> Result<Content> {
-        (**self).open(instance).await
-    }
-
-    async fn copy_url(&self, instance: &Instance) -> Result<Option<CopySource>> {
-        (**self).copy_url(instance).await
-    }
-
-    async fn estimate(&self, source: &ExportSource) -> Result<Option<u64>> {
-        (**self).estimate(source).await
-    }
-}
+delegate!(Arc);
+delegate!(Box);
 
 /// The provider of a server with one source for all.
 pub(crate) struct OneSource(pub(crate) Arc<dyn InstanceSource>);

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::iter;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ::object_store::path::{Path, PathPart};
@@ -13,11 +13,12 @@ use ::object_store::{Error as StoreError, GetOptions, ObjectMeta, ObjectStore, O
 use async_trait::async_trait;
 use futures::stream::{BoxStream, TryStreamExt};
 
+use crate::content::{Content, CopySource};
 use crate::error::{Error, ErrorKind, Result};
-use crate::identifier::{DicomIdentifier, InstanceIdentifier, Uid};
-use crate::source::{
-    Content, CopySource, Cursor, Instance, InstanceSource, ListRequest, ListWarning, Locator, Page, Scope,
-};
+use crate::model::{Cursor, Instance, ListRequest, ListWarning, Locator, Page, Scope};
+use crate::model::{DicomIdentifier, InstanceIdentifier, Uid};
+use crate::source::InstanceSource;
+use crate::sync::lock;
 
 /// What a key ends in.
 const SUFFIX: &str = ".dcm";
@@ -176,7 +177,7 @@ impl ObjectStoreSource {
 
     /// The listing of a folder that goes on after this key: one that was kept, or a new one.
     fn listing(&self, folder: Path, after: Option<Path>) -> Listing {
-        let mut listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listings = lock(&self.listings);
         let kept = listings.iter().position(|kept| kept.folder == folder && kept.last == after);
         if let Some(kept) = kept.filter(|_| after.is_some()) {
             return listings.swap_remove(kept);
@@ -191,7 +192,7 @@ impl ObjectStoreSource {
     }
 
     fn keep(&self, listing: Listing) {
-        let mut listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listings = lock(&self.listings);
         if listings.len() == LISTINGS {
             listings.remove(0);
         }

@@ -1,14 +1,16 @@
 //! Stores in memory: what they hold ends with the process.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::operation::{OperationId, OperationSpec};
-use crate::sink::Secret;
-use crate::store::{Checkpoint, OperationKey, OperationStore, SecretStore};
+use crate::model::{Checkpoint, OperationKey};
+use crate::model::{OperationId, OperationSpec};
+use crate::secret::Secret;
+use crate::store::{OperationStore, SecretStore};
+use crate::sync::lock;
 
 /// Operations in memory. Clones share them.
 #[derive(Debug, Clone, Default)]
@@ -29,7 +31,7 @@ impl MemoryOperationStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, Operations> {
-        self.operations.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.operations)
     }
 }
 
@@ -100,7 +102,7 @@ impl MemorySecretStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<OperationId, Secret>> {
-        self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.secrets)
     }
 }
 

@@ -1,6 +1,5 @@
 //! What is kept of operations: [`OperationStore`] for their state, [`SecretStore`] for their credentials.
 
-mod checkpoint;
 mod memory;
 #[cfg(feature = "redb")]
 mod redb;
@@ -9,14 +8,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use self::checkpoint::{Checkpoint, Lease, Position, Totals};
 pub use self::memory::{MemoryOperationStore, MemorySecretStore};
 #[cfg(feature = "redb")]
 pub use self::redb::{RedbOperationStore, StorageBackend};
 use crate::error::Result;
-use crate::operation::{OperationId, OperationSpec};
-use crate::sink::Secret;
-use crate::timestamp::Timestamp;
+pub use crate::model::{Checkpoint, Lease, OperationId, OperationKey, OperationSpec, Position, Totals};
+pub use crate::secret::Secret;
 
 /// Operations and how far they have come.
 ///
@@ -62,21 +59,6 @@ pub trait OperationStore: Send + Sync + 'static {
     async fn delete(&self, id: OperationId) -> Result<()>;
 }
 
-/// Where an operation stands in a listing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct OperationKey {
-    /// When it was accepted.
-    pub created_time: Timestamp,
-    /// Its id.
-    pub id: OperationId,
-}
-
-impl From<&OperationSpec> for OperationKey {
-    fn from(spec: &OperationSpec) -> Self {
-        Self { created_time: spec.created_time, id: spec.id }
-    }
-}
-
 /// Credentials of operations that have not ended: a vault, say. They are never in the [`OperationStore`].
 ///
 /// # Contract
@@ -93,3 +75,52 @@ pub trait SecretStore: Send + Sync + 'static {
     /// Forgets the operation's secret; nothing happens when there is none.
     async fn delete(&self, id: OperationId) -> Result<()>;
 }
+
+macro_rules! delegate {
+    ($pointer:ident) => {
+        #[async_trait]
+        impl<S: OperationStore + ?Sized> OperationStore for $pointer<S> {
+            async fn create(&self, spec: &OperationSpec, checkpoint: &Checkpoint) -> Result<()> {
+                (**self).create(spec, checkpoint).await
+            }
+
+            async fn spec(&self, id: OperationId) -> Result<Arc<OperationSpec>> {
+                (**self).spec(id).await
+            }
+
+            async fn load(&self, id: OperationId) -> Result<Checkpoint> {
+                (**self).load(id).await
+            }
+
+            async fn save(&self, id: OperationId, checkpoint: &Checkpoint) -> Result<u64> {
+                (**self).save(id, checkpoint).await
+            }
+
+            async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationKey>> {
+                (**self).list(after, limit).await
+            }
+
+            async fn delete(&self, id: OperationId) -> Result<()> {
+                (**self).delete(id).await
+            }
+        }
+
+        #[async_trait]
+        impl<S: SecretStore + ?Sized> SecretStore for $pointer<S> {
+            async fn put(&self, id: OperationId, secret: &Secret) -> Result<()> {
+                (**self).put(id, secret).await
+            }
+
+            async fn get(&self, id: OperationId) -> Result<Option<Secret>> {
+                (**self).get(id).await
+            }
+
+            async fn delete(&self, id: OperationId) -> Result<()> {
+                (**self).delete(id).await
+            }
+        }
+    };
+}
+
+delegate!(Arc);
+delegate!(Box);

@@ -15,9 +15,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::operation::{OperationId, OperationSpec};
-use crate::store::{Checkpoint, OperationKey, OperationStore};
-use crate::timestamp::Timestamp;
+use crate::model::Timestamp;
+use crate::model::{Checkpoint, OperationKey};
+use crate::model::{OperationId, OperationSpec};
+use crate::store::OperationStore;
 
 pub use redb::StorageBackend;
 

@@ -1,23 +1,23 @@
-//! [`DroppingSink`]: a destination that keeps nothing.
+//! [`NullSink`]: a destination that keeps nothing.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 
+use crate::content::Content;
 use crate::error::Result;
-use crate::flow::Upload;
-use crate::layout::BlobPath;
-use crate::sink::{BlobSink, LogKey, Stored};
-use crate::source::Content;
+use crate::limits::UploadContext;
+use crate::model::BlobPath;
+use crate::sink::{BlobSink, LogKey, PutResult};
 
 /// A sink that reads what it is given and keeps none of it: for measuring a source or the engine. It notices what a
 /// content says of itself, and nothing else.
 #[derive(Debug, Clone)]
-pub struct DroppingSink {
+pub struct NullSink {
     account: String,
 }
 
-impl DroppingSink {
+impl NullSink {
     /// As an account of its own kind, `dropped`.
     pub fn new() -> Self {
         Self::of_account("dropped")
@@ -29,27 +29,27 @@ impl DroppingSink {
     }
 }
 
-impl Default for DroppingSink {
+impl Default for NullSink {
     fn default() -> Self {
         Self::new()
     }
 }
 
 #[async_trait]
-impl BlobSink for DroppingSink {
+impl BlobSink for NullSink {
     async fn prepare(&self, _: &BlobPath) -> Result<()> {
         Ok(())
     }
 
-    async fn put(&self, _: &BlobPath, content: Content, _: &Upload) -> Result<Stored> {
+    async fn put(&self, _: &BlobPath, content: Content, _: &UploadContext) -> Result<PutResult> {
         if let Some(bytes) = content.as_bytes() {
-            return Ok(Stored::new(bytes.len() as u64));
+            return Ok(PutResult::new(bytes.len() as u64));
         }
         let (mut size, mut chunks) = (0, content.into_stream());
         while let Some(chunk) = chunks.next().await {
             size += chunk?.len() as u64;
         }
-        Ok(Stored::new(size))
+        Ok(PutResult::new(size))
     }
 
     async fn append(&self, _: &BlobPath, _: LogKey, _: Bytes) -> Result<()> {
@@ -64,7 +64,7 @@ impl BlobSink for DroppingSink {
         format!("dropped:///{path}")
     }
 
-    fn account(&self) -> String {
+    fn location(&self) -> String {
         self.account.clone()
     }
 }

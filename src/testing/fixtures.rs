@@ -11,7 +11,7 @@ use dicom_dictionary_std::{tags, uids};
 use dicom_object::{DefaultDicomObject, FileMetaTableBuilder, InMemDicomObject};
 use uuid::Builder;
 
-use crate::identifier::{DicomIdentifier, InstanceIdentifier, Uid};
+use crate::model::{DicomIdentifier, InstanceIdentifier, Uid};
 
 /// Rows and columns of a [`ct_slice`].
 const CT_SIZE: u16 = 32;

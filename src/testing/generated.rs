@@ -4,11 +4,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream;
 
+use crate::content::Content;
+use crate::content::buffer::Buffer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::identifier::{DicomIdentifier, InstanceIdentifier, Uid};
-use crate::request::ExportSource;
-use crate::source::buffers::Buffer;
-use crate::source::{Content, Cursor, Instance, InstanceSource, ListRequest, Page, Scope};
+use crate::model::ExportSource;
+use crate::model::{Cursor, Instance, ListRequest, Page, Scope};
+use crate::model::{DicomIdentifier, InstanceIdentifier, Uid};
+use crate::source::InstanceSource;
 
 /// Instances that come in one piece, and the pieces of larger ones.
 const CHUNK: u64 = 1 << 20;

@@ -25,13 +25,13 @@
 //!     source.insert(fixtures::instance(1, 1, n), fixtures::ct_slice(1, 1, n));
 //! }
 //! let (reading, writing) = (FaultPlan::new(7), FaultPlan::new(8));
-//! let source = FaultySource::new(source, reading.damages(0.05, [StreamFault::Breaks, StreamFault::Stalls]));
+//! let source = FaultySource::new(source, reading.damages(0.05, [StreamFault::Unavailable, StreamFault::Stalls]));
 //! let container = MemorySink::new();
 //! let sink: Arc<dyn BlobSink> = Arc::new(FaultySink::new(
 //!     container.clone(),
 //!     writing
 //!         .fails(Call::SINK, 0.1, [ErrorKind::Unavailable, ErrorKind::Throttled])
-//!         .loses_answers(Call::SINK, 0.1)
+//!         .lost_responses(Call::SINK, 0.1)
 //!         .latency(Duration::from_millis(200)),
 //! ));
 //!
@@ -43,7 +43,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`GeneratedSource`] and [`DroppingSink`] are the cheapest source and sink there can be, for measuring the other side.
+//! [`GeneratedSource`] and [`NullSink`] are the cheapest source and sink there can be, for measuring the other side.
 
 #![allow(clippy::future_not_send, reason = "a suite runs in its test's own task")]
 
@@ -55,11 +55,11 @@ mod sink;
 mod source;
 mod store;
 
-pub use self::dropping::DroppingSink;
+pub use self::dropping::NullSink;
 pub use self::faults::{
     Call, FaultPlan, FaultyOperationStore, FaultySecretStore, FaultySink, FaultySource, StreamFault,
 };
 pub use self::generated::GeneratedSource;
-pub use self::sink::{SinkQuirks, sink_conformance};
+pub use self::sink::{SinkTestOptions, sink_conformance};
 pub use self::source::source_conformance;
 pub use self::store::store_conformance;

@@ -9,26 +9,26 @@ use futures::future::join_all;
 use futures::stream::{self, StreamExt};
 use tokio::time::timeout;
 
+use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::{Retry, Upload};
-use crate::identifier::InstanceIdentifier;
-use crate::layout::BlobPath;
-use crate::operation::OperationId;
-use crate::sink::{BlobSink, LogKey, Stored};
-use crate::source::Content;
+use crate::limits::{RetryPolicy, UploadContext};
+use crate::model::BlobPath;
+use crate::model::InstanceIdentifier;
+use crate::model::OperationId;
+use crate::sink::{BlobSink, LogKey, PutResult};
 use crate::testing::fixtures;
 
 /// How a sink differs from the plainest one, within its contract.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
-pub struct SinkQuirks {
+pub struct SinkTestOptions {
     /// Appended lines can be read only once the log is finished.
     pub log_is_joined_at_the_end: bool,
     /// Lengths to put besides those that the suite tries: around the edges of the sink's blocks.
     pub lengths: Vec<usize>,
 }
 
-impl SinkQuirks {
+impl SinkTestOptions {
     /// Appended lines can be read only once the log is finished.
     pub fn log_is_joined_at_the_end(mut self) -> Self {
         self.log_is_joined_at_the_end = true;
@@ -52,7 +52,7 @@ impl SinkQuirks {
 pub async fn sink_conformance(
     sink: &dyn BlobSink,
     read: impl AsyncFn(&str) -> Option<Bytes>,
-    quirks: &SinkQuirks,
+    quirks: &SinkTestOptions,
 ) {
     let suite = Suite { sink, read, quirks };
     suite.a_log_is_prepared_once().await;
@@ -69,7 +69,7 @@ pub async fn sink_conformance(
 struct Suite<'a, R> {
     sink: &'a dyn BlobSink,
     read: R,
-    quirks: &'a SinkQuirks,
+    quirks: &'a SinkTestOptions,
 }
 
 impl<R: AsyncFn(&str) -> Option<Bytes>> Suite<'_, R> {
@@ -77,9 +77,9 @@ impl<R: AsyncFn(&str) -> Option<Bytes>> Suite<'_, R> {
         (self.read)(path.as_str()).await
     }
 
-    async fn put(&self, path: &BlobPath, content: Content) -> Result<Stored> {
-        let window = self.sink.window(content.length());
-        self.sink.put(path, content, &Upload::new(window, Retry::none(), 8)).await
+    async fn put(&self, path: &BlobPath, content: Content) -> Result<PutResult> {
+        let window = self.sink.buffer_size(content.length());
+        self.sink.put(path, content, &UploadContext::new(window, RetryPolicy::none(), 8)).await
     }
 
     async fn a_log_is_prepared_once(&self) {
@@ -103,7 +103,7 @@ impl<R: AsyncFn(&str) -> Option<Bytes>> Suite<'_, R> {
     }
 
     async fn blobs_of_any_length_are_whole(&self) {
-        let window = usize::try_from(self.sink.window(None)).expect("a window");
+        let window = usize::try_from(self.sink.buffer_size(None)).expect("a window");
         let mut lengths = vec![0, 1, 70_000, window - 1, window, window + 1, 2 * window + 3];
         lengths.extend(&self.quirks.lengths);
         for length in lengths {
@@ -136,7 +136,7 @@ impl<R: AsyncFn(&str) -> Option<Bytes>> Suite<'_, R> {
     }
 
     async fn a_stream_that_fails_leaves_nothing(&self) {
-        let window = usize::try_from(self.sink.window(None)).expect("a window");
+        let window = usize::try_from(self.sink.buffer_size(None)).expect("a window");
         for sent in [0, 10, window + 10] {
             for length in [None, Some(2 * sent as u64 + 10)] {
                 let failing = || {
@@ -164,7 +164,7 @@ impl<R: AsyncFn(&str) -> Option<Bytes>> Suite<'_, R> {
     }
 
     async fn a_put_that_is_dropped_leaves_nothing(&self) {
-        let window = usize::try_from(self.sink.window(None)).expect("a window");
+        let window = usize::try_from(self.sink.buffer_size(None)).expect("a window");
         for sent in [0, 10, 2 * window] {
             let path = new_path();
             // Sends so many bytes, says so, and never ends.
@@ -187,7 +187,7 @@ impl<R: AsyncFn(&str) -> Option<Bytes>> Suite<'_, R> {
     }
 
     async fn puts_of_one_path_at_once_leave_one(&self) {
-        let window = usize::try_from(self.sink.window(None)).expect("a window");
+        let window = usize::try_from(self.sink.buffer_size(None)).expect("a window");
         for length in [1000, window + 1000] {
             let path = new_path();
             let contents: Vec<_> = (0..4).map(|number| pattern(length + number)).collect();
@@ -277,9 +277,9 @@ impl<R: AsyncFn(&str) -> Option<Bytes>> Suite<'_, R> {
         let url = self.sink.url(&path);
         assert!(url.ends_with(path.as_str()), "a blob's URL ends in its name");
         assert!(!url.contains(['?', '#', '@']), "a blob's URL may hold a credential");
-        assert!(!self.sink.account().is_empty(), "an account has a name");
-        assert!(!self.sink.account().contains('?'), "an account's name may hold a credential");
-        assert!(self.sink.window(None) > 0, "a stream needs some bytes");
+        assert!(!self.sink.location().is_empty(), "an account has a name");
+        assert!(!self.sink.location().contains('?'), "an account's name may hold a credential");
+        assert!(self.sink.buffer_size(None) > 0, "a stream needs some bytes");
     }
 }
 

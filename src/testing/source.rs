@@ -9,10 +9,12 @@ use futures::TryStreamExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::content::Content;
 use crate::error::ErrorKind;
-use crate::identifier::{DicomIdentifier, InstanceIdentifier, Uid};
-use crate::request::ExportSource;
-use crate::source::{Content, Cursor, Instance, InstanceSource, ListRequest, Page, Scope};
+use crate::model::ExportSource;
+use crate::model::{Cursor, Instance, ListRequest, Page, Scope};
+use crate::model::{DicomIdentifier, InstanceIdentifier, Uid};
+use crate::source::InstanceSource;
 
 /// More than a page of any test holds.
 const LARGE: usize = 10_000;

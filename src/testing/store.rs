@@ -7,15 +7,16 @@ use futures::future::join_all;
 use serde_json::json;
 
 use crate::error::ErrorKind;
-use crate::identifier::DicomIdentifier;
-use crate::operation::{
-    OperationContext, OperationId, OperationNote, OperationSpec, OperationStatus, StoredDestination,
+use crate::model::Cursor;
+use crate::model::DicomIdentifier;
+use crate::model::ExportSource;
+use crate::model::Timestamp;
+use crate::model::{Checkpoint, Lease, OperationKey};
+use crate::model::{
+    OperationContext, OperationId, OperationIssue, OperationSpec, OperationStatus, StoredDestination,
 };
-use crate::request::ExportSource;
-use crate::source::Cursor;
-use crate::store::{Checkpoint, Lease, OperationKey, OperationStore};
+use crate::store::OperationStore;
 use crate::testing::fixtures;
-use crate::timestamp::Timestamp;
 
 /// Holds a store to the contract of [`OperationStore`]. It begins empty, and is empty again afterwards.
 ///
@@ -45,7 +46,7 @@ fn spec(id: OperationId, created_time: Timestamp, identifiers: u32) -> Operation
         destination: StoredDestination::new("test", "memory:///", json!({ "a": [1, null, "ü"] }), true),
         error_href: format!("memory:///{id}/errors.log"),
         context: OperationContext::default().with_partition("one").with_attribute("ä", "\"\n"),
-        receipt: identifiers % 2 == 1,
+        manifest: identifiers % 2 == 1,
     }
 }
 
@@ -67,8 +68,8 @@ fn progressed(mut checkpoint: Checkpoint) -> Checkpoint {
     checkpoint.totals.bytes = u64::MAX;
     checkpoint.totals.warnings.insert("aWarning".to_owned(), ("some".to_owned(), 3));
     checkpoint.estimate = Some(100);
-    checkpoint.error = Some(OperationNote::new("unavailable", "it was"));
-    checkpoint.warnings.push(OperationNote::new("another", "one"));
+    checkpoint.error = Some(OperationIssue::new("unavailable", "it was"));
+    checkpoint.warnings.push(OperationIssue::new("another", "one"));
     checkpoint.lease = Some(Lease::new("somebody", now, Duration::from_secs(30)));
     checkpoint.cancel_requested = true;
     checkpoint

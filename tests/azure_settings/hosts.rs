@@ -36,7 +36,7 @@ fn hosts_that_the_policy_does_not_list() {
     ] {
         let container = format!("{authority}/export");
         for settings in [with_sas(&container), by_identity(&container), uri(&container)] {
-            refused(production().allow_public_access(true), settings, "/blobContainerUri");
+            refused(production().allow_anonymous(true), settings, "/blobContainerUri");
         }
         let string = format!("BlobEndpoint={authority};SharedAccessSignature={SAS}");
         refused(production(), by_string(&string), "/connectionString");

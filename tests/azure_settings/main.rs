@@ -8,7 +8,7 @@ mod hosts;
 mod stored;
 
 use dicom_export::sink::azure::{Addressing, AzureBlobPolicy, AzureBlobProvider};
-use dicom_export::sink::{CheckedSettings, Secret, SinkProvider};
+use dicom_export::sink::{Secret, SinkProvider, ValidatedSettings};
 use dicom_export::{BlobPath, Error, ErrorKind, OperationId, OperationSpec};
 use serde_json::{Value, json};
 
@@ -25,13 +25,13 @@ fn development() -> AzureBlobPolicy {
     AzureBlobPolicy::development()
 }
 
-fn check(policy: AzureBlobPolicy, settings: Value) -> Result<CheckedSettings, Error> {
-    AzureBlobProvider::new(policy).check(&settings)
+fn check(policy: AzureBlobPolicy, settings: Value) -> Result<ValidatedSettings, Error> {
+    AzureBlobProvider::new(policy).validate(&settings)
 }
 
 /// The settings are accepted, as this container with this kind of credential.
 #[track_caller]
-fn accepted(policy: AzureBlobPolicy, settings: Value, location: &str, credential: &str) -> CheckedSettings {
+fn accepted(policy: AzureBlobPolicy, settings: Value, location: &str, credential: &str) -> ValidatedSettings {
     let checked = check(policy, settings).unwrap();
     assert_eq!(checked.location, location);
     assert_eq!(checked.public["credential"], credential);
@@ -151,7 +151,7 @@ fn no_credential_where_the_policy_forbids_it() {
         refused(policy, by_string("AccountName=dicomexport"), "/connectionString");
     }
     refused(development(), uri("http://127.0.0.1:10000/devstoreaccount1/export"), "/blobContainerUri");
-    let open = || production().allow_public_access(true);
+    let open = || production().allow_anonymous(true);
     accepted(open(), uri(CONTAINER), CONTAINER, "none");
     accepted(open(), by_string("AccountName=dicomexport"), CONTAINER, "none");
 }

@@ -2,7 +2,7 @@
 
 use crate::*;
 
-fn operation(checked: &CheckedSettings) -> OperationSpec {
+fn operation(checked: &ValidatedSettings) -> OperationSpec {
     let spec = json!({
         "id": "df1ff476b83a4a3eaf11b1eac2e5ac56", "createdTime": "2026-01-01T00:00:00Z", "source": null,
         "destination": { "type": "azureblob", "location": checked.location, "settings": checked.public,
@@ -20,7 +20,7 @@ async fn a_stored_destination_opens_again() {
     let log = BlobPath::error_log(OperationId::from_u128(7));
     for settings in [sas, by_identity(CONTAINER), emulator, path] {
         let provider = AzureBlobProvider::new(development());
-        let checked = provider.check(&settings).unwrap();
+        let checked = provider.validate(&settings).unwrap();
         let sink = provider.open(&operation(&checked), checked.secret.as_ref()).await.unwrap();
         assert_eq!(sink.url(&log), format!("{}/{log}", checked.location));
     }
@@ -29,7 +29,7 @@ async fn a_stored_destination_opens_again() {
 #[tokio::test]
 async fn a_missing_secret_is_said() {
     let provider = AzureBlobProvider::new(production());
-    let checked = provider.check(&with_sas(CONTAINER)).unwrap();
+    let checked = provider.validate(&with_sas(CONTAINER)).unwrap();
     let error = provider.open(&operation(&checked), None).await.map(|_| ()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::CredentialsNeeded);
     assert_eq!(error.to_string(), "the destination's credentials are needed again");
@@ -52,7 +52,7 @@ async fn a_damaged_stored_destination_is_an_error() {
     let provider = AzureBlobProvider::new(production());
     let uri = |uri: &str| json!({ "blobContainerUri": uri, "account": "a", "credential": "managedIdentity" });
     for public in [json!(null), json!({}), uri(""), uri("export"), uri("nonsense/export")] {
-        let checked = CheckedSettings::new(CONTAINER, public);
+        let checked = ValidatedSettings::new(CONTAINER, public);
         let error = provider.open(&operation(&checked), None).await.map(|_| ()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Internal);
     }

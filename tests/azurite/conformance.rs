@@ -1,6 +1,6 @@
 //! The Azure sink holds to the contract of its trait.
 
-use dicom_export::testing::{SinkQuirks, sink_conformance};
+use dicom_export::testing::{SinkTestOptions, sink_conformance};
 
 use crate::azurite::Azurite;
 use crate::{MIB, sink};
@@ -10,6 +10,6 @@ use crate::{MIB, sink};
 async fn azure_blob_sink() {
     let container = Azurite::shared().container().await;
     let read = async |name: &str| container.get(name).await.map(|blob| blob.bytes);
-    let quirks = SinkQuirks::default().lengths([4 * MIB, 8 * MIB + 2, 24 * MIB]);
+    let quirks = SinkTestOptions::default().lengths([4 * MIB, 8 * MIB + 2, 24 * MIB]);
     sink_conformance(&sink(&container.sas_url("w")), read, &quirks).await;
 }

@@ -11,7 +11,7 @@ use dicom_export::source::{CopySource, Instance, ListRequest, Page, Scope};
 use dicom_export::testing::source_conformance;
 use dicom_export::{
     BlobPath, BlobSink, Content, ErrorKind, ExportEngine, ExportSource, InstanceIdentifier, InstanceSource,
-    NewOperation, ObjectStoreSource, OperationStatus, Result, Upload,
+    NewOperation, ObjectStoreSource, OperationStatus, Result, UploadContext,
 };
 use object_store::ObjectStoreExt;
 use object_store::signer::{Method, Signer};
@@ -20,7 +20,7 @@ use crate::azurite::{Azurite, Container};
 use crate::responder::{Reply, Responder};
 use crate::{MIB, all_of, bytes, faulty, instance, sink, upload};
 
-fn terms() -> Upload {
+fn terms() -> UploadContext {
     upload(0)
 }
 

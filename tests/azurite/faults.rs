@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use dicom_export::sink::Stored;
-use dicom_export::{BlobSink, Content, ErrorKind, Result, Retry, Upload};
+use dicom_export::sink::PutResult;
+use dicom_export::{BlobSink, Content, ErrorKind, Result, RetryPolicy, UploadContext};
 
 use futures::{StreamExt, stream};
 
@@ -39,7 +39,7 @@ async fn block_server(
 }
 
 /// Puts so many bytes.
-async fn put(server: &Responder, length: usize) -> Result<Stored> {
+async fn put(server: &Responder, length: usize) -> Result<PutResult> {
     faulty(&server.url()).put(&instance(), Content::from_bytes(bytes(length)), &upload(32 * MIB)).await
 }
 
@@ -145,7 +145,7 @@ async fn statuses_are_told_apart() {
     for (status, code, kind) in cases {
         let server = Responder::start(move |_| Reply::code(status, code)).await;
         let sink = faulty(&server.url());
-        let once = Upload::new(MIB as u64, Retry::none(), 1);
+        let once = UploadContext::new(MIB as u64, RetryPolicy::none(), 1);
         let put = sink.put(&instance(), Content::from_bytes(bytes(3)), &once).await.unwrap_err();
         for error in [sink.prepare(&log()).await.unwrap_err(), put] {
             assert_eq!(error.kind(), kind, "{status} {code}");

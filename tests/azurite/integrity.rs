@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use dicom_export::{BlobSink, Content, ErrorKind, Retry, Upload};
+use dicom_export::{BlobSink, Content, ErrorKind, RetryPolicy, UploadContext};
 use futures::stream;
 use md5::Digest;
 
@@ -63,7 +63,7 @@ async fn guarantee_1_what_never_arrives_whole_is_never_there() {
     for length in [1000, 9 * MIB] {
         let path = instance();
         proxy.damage(usize::MAX);
-        let terms = Upload::new(32 << 20, Retry::for_up_to(Duration::from_millis(300)), 4);
+        let terms = UploadContext::new(32 << 20, RetryPolicy::with_budget(Duration::from_millis(300)), 4);
         let error = sink.put(&path, content(&bytes(length)), &terms).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert_eq!(error.message(), "the destination got other bytes than it was sent (400 Crc64Mismatch)");
@@ -89,14 +89,14 @@ async fn with_the_checksums_off_nothing_is_compared() {
 
 /// What a server that looks at no checksum of ours has stored in the end.
 #[derive(Default)]
-struct Stored {
+struct PutResult {
     blob: Bytes,
     blocks: Vec<(String, Bytes)>,
 }
 
 /// Stores what it gets; the first `wrong` bodies with a bit turned, and says so as `tell` does.
-async fn storing(wrong: usize, tell: fn(&Request, &[u8]) -> Reply) -> (Responder, Arc<Mutex<Stored>>) {
-    let stored = Arc::new(Mutex::new(Stored::default()));
+async fn storing(wrong: usize, tell: fn(&Request, &[u8]) -> Reply) -> (Responder, Arc<Mutex<PutResult>>) {
+    let stored = Arc::new(Mutex::new(PutResult::default()));
     let (kept, left) = (Arc::clone(&stored), AtomicUsize::new(wrong));
     let server = Responder::start(move |request| {
         let mut body = request.body.to_vec();
@@ -160,7 +160,7 @@ async fn each_body_goes_with_its_crc64_and_its_retry_too() {
 #[tokio::test]
 async fn a_difference_that_stays_fails_the_put() {
     let (server, stored) = storing(usize::MAX, tell_md5).await;
-    let terms = Upload::new(32 << 20, Retry::for_up_to(Duration::from_millis(300)), 4);
+    let terms = UploadContext::new(32 << 20, RetryPolicy::with_budget(Duration::from_millis(300)), 4);
     for length in [10, 9 * MIB] {
         let put = faulty(&server.url()).put(&instance(), content(&bytes(length)), &terms).await;
         let error = put.unwrap_err();

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobSink};
-use dicom_export::{BlobPath, Error, InstanceIdentifier, OperationId, Retry, Upload};
+use dicom_export::{BlobPath, Error, InstanceIdentifier, OperationId, RetryPolicy, UploadContext};
 use serde_json::json;
 
 const MIB: usize = 1 << 20;
@@ -54,8 +54,8 @@ fn log() -> BlobPath {
     BlobPath::error_log(OperationId::random())
 }
 
-fn upload(window: usize) -> Upload {
-    Upload::new(window as u64, Retry::for_up_to(Duration::from_secs(10)), 16)
+fn upload(window: usize) -> UploadContext {
+    UploadContext::new(window as u64, RetryPolicy::with_budget(Duration::from_secs(10)), 16)
 }
 
 /// So many bytes that tell where they belong.

@@ -11,7 +11,7 @@ use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
 use dicom_export::testing::{Call, FaultPlan, FaultySource};
 use dicom_export::{
     ErrorKind, ErrorLogEntry, ExportDestination, ExportEngine, ExportSource, InstanceIdentifier,
-    MemorySource, NewOperation, Operation, OperationStatus, Retry,
+    MemorySource, NewOperation, Operation, OperationStatus, RetryPolicy,
 };
 
 use crate::azurite::{Azurite, Container};
@@ -45,7 +45,7 @@ impl Export {
                 AzureBlobProvider::new(AzureBlobPolicy::development()),
             )
             .batch_size(20)
-            .retry(Retry::for_up_to(retry))
+            .retry(RetryPolicy::with_budget(retry))
             .build()
             .unwrap();
         Self { container, proxy: Proxy::before(azurite.port()).await, engine, archive }
@@ -128,7 +128,7 @@ async fn guarantee_3_passing_trouble_costs_nothing_but_time() {
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
 async fn lines_are_in_the_log_although_answers_are_lost() {
-    let reading = FaultPlan::new(4).fails_for_good([Call::Open], 0.3, [ErrorKind::Unreadable]);
+    let reading = FaultPlan::new(4).permanent_failures([Call::Open], 0.3, [ErrorKind::Unreadable]);
     let export = Export::new(Duration::from_secs(60), reading).await;
     let_some(&export.proxy, Fate::AnswerLost, 3);
     let ended = export.run(export.destination(1)).await;

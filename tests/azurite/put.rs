@@ -1,7 +1,7 @@
 //! What was put is there, byte for byte, or is not there; a SAS for writing alone is enough.
 
 use bytes::Bytes;
-use dicom_export::{BlobSink, Content, Error, ErrorKind, Upload};
+use dicom_export::{BlobSink, Content, Error, ErrorKind, UploadContext};
 use futures::stream;
 
 use crate::azurite::{Azurite, Container};
@@ -20,7 +20,7 @@ fn stream_of(bytes: &Bytes, length: Option<usize>) -> Content {
     Content::from_stream(length.map(|length| length as u64), stream::iter(chunks))
 }
 
-async fn assert_put(container: &Container<'_>, content: Content, expected: &Bytes, upload: &Upload) {
+async fn assert_put(container: &Container<'_>, content: Content, expected: &Bytes, upload: &UploadContext) {
     let (sink, path) = (sink(&container.sas_url("w")), instance());
     let stored = sink.put(&path, content, upload).await.unwrap();
     assert_eq!(stored.size, expected.len() as u64);

@@ -138,7 +138,7 @@ async fn arguments_that_mean_nothing() {
         (&["--retry-for", "soon"], "--retry-for"),
         (&["--checksums", "some"], "--checksums is one of off, sent, always"),
         (&["--check-identity", "yes"], "--check-identity is one of off, warn, enforce"),
-        (&["--receipt=yes"], "--receipt takes no value"),
+        (&["--manifest=yes"], "--manifest takes no value"),
         (&["--destinatoin", "elsewhere"], "--destinatoin"),
         (&["--concurrency"], "--concurrency"),
         (&["-x"], "-x"),

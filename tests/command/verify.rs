@@ -1,4 +1,4 @@
-//! The receipt and the example that checks against it.
+//! The manifest and the example that checks against it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,14 +20,14 @@ async fn verify(destination: impl AsRef<Path>, id: &str) -> Outcome {
     Export::verify(["--development", "--destination", destination, "--operation", id]).run().await
 }
 
-/// All is as the receipt says.
+/// All is as the manifest says.
 #[track_caller]
 fn assert_same(outcome: &Outcome, count: usize) {
     let summary = format!("{count} as they were exported, 0 missing, 0 changed, 0 extra\n");
     assert_eq!((outcome.code, &*outcome.stdout, &*outcome.stderr), (Some(0), "", &*summary));
 }
 
-/// An export of so many instances to a folder, with its receipt.
+/// An export of so many instances to a folder, with its manifest.
 struct Folder {
     folder: TempDir,
     id: String,
@@ -36,7 +36,7 @@ struct Folder {
 impl Folder {
     async fn exported(instances: u32) -> Self {
         let (archive, folder) = (Generated::new(instances, 0), TempDir::new().unwrap());
-        let export = Export::of(archive.root()).arg("--destination").arg(folder.path()).arg("--receipt");
+        let export = Export::of(archive.root()).arg("--destination").arg(folder.path()).arg("--manifest");
         let document = export.run().await.ended(0, "completed");
         Self { folder, id: document["operationId"].as_str().unwrap().to_owned() }
     }
@@ -150,7 +150,7 @@ async fn real_files_are_verified_in_a_container() {
     let (archive, azurite) = (archive(), Azurite::shared());
     let container = azurite.container().await;
     let export = Export::of(&archive.root).to(&container.sas_url("w"));
-    let export = export.arg("--receipt").args(["--check-identity", "enforce", "--checksums", "always"]);
+    let export = export.arg("--manifest").args(["--check-identity", "enforce", "--checksums", "always"]);
     let document = export.run().await.ended(3, "completed");
     // The file meta group of three names another instance than the data set, by which they are listed.
     let exported = archive.instances.len() - 3;
@@ -169,7 +169,7 @@ async fn real_files_are_verified_in_a_container() {
     for permissions in ["w", "r"] {
         let uri = container.sas_url(permissions);
         let outcome = verify(&uri, id).await;
-        // Without the right to read there is no receipt, without the right to list no end.
+        // Without the right to read there is no manifest, without the right to list no end.
         assert_eq!(outcome.code, Some(if permissions == "w" { 2 } else { 1 }), "{outcome:?}");
         assert!(signatures(&uri).iter().all(|secret| !outcome.stderr.contains(secret)), "{outcome:?}");
     }
@@ -186,7 +186,7 @@ async fn guarantee_4_a_receipt_is_whole_after_kills() {
     let uri = proxy.through(&container.sas_url("w"));
     let export = |life: usize| {
         let export = Export::of(archive.root()).to(&uri).arg("--state").arg(folder.path().join("state"));
-        if life == 0 { export.arg("--receipt") } else { export.args(["--resume", "last"]) }
+        if life == 0 { export.arg("--manifest") } else { export.args(["--resume", "last"]) }
     };
     for life in 0..3 {
         let moment = proxy.requests().len() + 250;

@@ -8,7 +8,7 @@ use dicom_export::source::Instance;
 use dicom_export::testing::fixtures;
 use dicom_export::{
     BlobSink, DicomWebSource, ErrorKind, ExportEngine, ExportSource, InstanceIdentifier, MemorySink,
-    NewOperation, Operation, OperationStatus, Retry,
+    NewOperation, Operation, OperationStatus, RetryPolicy,
 };
 
 use crate::server::{Archive, Framing, Quirks, Reply};
@@ -136,7 +136,7 @@ async fn a_wrong_answer_is_a_clear_error() {
 }
 
 /// Exports everything to memory.
-async fn export(source: DicomWebSource, retry: Retry) -> (MemorySink, Operation) {
+async fn export(source: DicomWebSource, retry: RetryPolicy) -> (MemorySink, Operation) {
     let sink = Arc::new(MemorySink::new());
     let engine = ExportEngine::builder(source).retry(retry).build().unwrap();
     let target: Arc<dyn BlobSink> = Arc::clone(&sink) as _;
@@ -180,7 +180,7 @@ async fn what_may_pass_is_repeated() {
         }
     })
     .await;
-    let (sink, ended) = export(source(&server), Retry::for_up_to(Duration::from_secs(20))).await;
+    let (sink, ended) = export(source(&server), RetryPolicy::with_budget(Duration::from_secs(20))).await;
     assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 24), "{ended:?}");
     assert_eq!(ended.results.skipped, 0);
     assert_eq!(landed(&sink, &ended, &archive).len(), 24);
@@ -197,7 +197,7 @@ async fn what_will_not_pass_is_skipped() {
             request.path.ends_with(&path).then(|| reply.clone())
         })
         .await;
-        let (sink, ended) = export(source(&server), Retry::none()).await;
+        let (sink, ended) = export(source(&server), RetryPolicy::none()).await;
         assert_eq!(ended.status, OperationStatus::Completed, "{name}: {ended:?}");
         assert_eq!((ended.results.exported, ended.results.skipped), (23, 1), "{name}");
         let landed = landed(&sink, &ended, &archive);

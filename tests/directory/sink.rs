@@ -2,12 +2,12 @@
 
 use dicom_export::sink::LogKey;
 use dicom_export::testing::fixtures::instance;
-use dicom_export::{BlobPath, BlobSink, DirectorySink, OperationId, Retry, Upload};
+use dicom_export::{BlobPath, BlobSink, DirectorySink, OperationId, RetryPolicy, UploadContext};
 
 use super::*;
 
-fn upload(window: u64) -> Upload {
-    Upload::new(window, Retry::none(), 1)
+fn upload(window: u64) -> UploadContext {
+    UploadContext::new(window, RetryPolicy::none(), 1)
 }
 
 #[tokio::test]

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dicom_export::sink::{LogKey, Stored};
+use dicom_export::sink::{LogKey, PutResult};
 use dicom_export::{
     BlobPath, BlobSink, Concurrency, Content, Error, ErrorKind, ExportEngine, ExportSource, NewOperation,
-    OperationStatus, Result, Upload,
+    OperationStatus, Result, UploadContext,
 };
 use tokio::time::{Instant, sleep};
 
@@ -101,9 +101,9 @@ impl BlobSink for Server {
         Ok(())
     }
 
-    async fn put(&self, _: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
-        upload.request(|| self.serve()).await?;
-        Ok(Stored::new(content.length().unwrap()))
+    async fn put(&self, _: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
+        upload.send_with_retry(|| self.serve()).await?;
+        Ok(PutResult::new(content.length().unwrap()))
     }
 
     async fn append(&self, _: &BlobPath, _: LogKey, _: Bytes) -> Result<()> {
@@ -118,7 +118,7 @@ impl BlobSink for Server {
         path.to_string()
     }
 
-    fn account(&self) -> String {
+    fn location(&self) -> String {
         "server".to_owned()
     }
 }

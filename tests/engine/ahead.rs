@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use dicom_export::source::{Instance, ListRequest, Page, Scope};
 use dicom_export::{
     BlobSink, Concurrency, Content, DicomIdentifier, Error, ErrorKind, ExportEngine, ExportSource,
-    InstanceSource, MemorySource, NewOperation, OperationStatus, Result, Retry,
+    InstanceSource, MemorySource, NewOperation, OperationStatus, Result, RetryPolicy,
 };
 use tokio::time::sleep;
 
@@ -48,7 +48,7 @@ async fn a_listing_is_repeated_in_time_however_long_the_transfers_before_it_take
     let engine = ExportEngine::builder(source)
         .batch_size(4)
         .concurrency(Concurrency::Fixed(1))
-        .retry(Retry::for_up_to(Duration::from_secs(20)))
+        .retry(RetryPolicy::with_budget(Duration::from_secs(20)))
         .build()
         .unwrap();
     let sink = FaultySink { latency: Duration::from_secs(60), ..FaultySink::new() };

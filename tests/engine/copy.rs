@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dicom_export::sink::{LogKey, Stored};
+use dicom_export::sink::{LogKey, PutResult};
 use dicom_export::source::{CopySource, Instance, ListRequest, Page};
 use dicom_export::{
     BlobPath, BlobSink, Checksums, Concurrency, Content, Error, ErrorKind, ExportEngine, ExportEngineBuilder,
     ExportSource, InstanceSource, MemorySink, MemorySource, NewOperation, Operation, OperationStatus, Result,
-    Retry, Upload,
+    RetryPolicy, UploadContext,
 };
 
 use crate::support::{archive, assert_exported, instance, log_of};
@@ -99,7 +99,7 @@ impl BlobSink for Copying {
         self.inner.prepare(log).await
     }
 
-    async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
+    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
         self.put.fetch_add(1, SeqCst);
         self.inner.put(path, content, upload).await
     }
@@ -108,9 +108,9 @@ impl BlobSink for Copying {
         &self,
         path: &BlobPath,
         source: &CopySource,
-        upload: &Upload,
-    ) -> Result<Option<Stored>> {
-        assert_eq!(upload.window(), 0, "a copy holds nothing");
+        upload: &UploadContext,
+    ) -> Result<Option<PutResult>> {
+        assert_eq!(upload.buffer_limit(), 0, "a copy holds nothing");
         let call = self.asked.fetch_add(1, SeqCst);
         tokio::task::yield_now().await;
         let size = match (self.answer)(call) {
@@ -122,7 +122,7 @@ impl BlobSink for Copying {
         let identifier = source.expose_url().strip_prefix(URL).unwrap().parse().unwrap();
         let Ok(content) = self.source.open(&Instance::new(identifier)).await else { return Ok(None) };
         self.inner.put(path, content, upload).await?;
-        Ok(Some(Stored::new(size)))
+        Ok(Some(PutResult::new(size)))
     }
 
     async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {
@@ -137,18 +137,18 @@ impl BlobSink for Copying {
         self.inner.url(path)
     }
 
-    fn window(&self, length: Option<u64>) -> u64 {
+    fn buffer_size(&self, length: Option<u64>) -> u64 {
         self.booked.fetch_add(1, SeqCst);
         length.unwrap()
     }
 
-    fn account(&self) -> String {
-        self.inner.account()
+    fn location(&self) -> String {
+        self.inner.location()
     }
 }
 
 /// Exports everything, one instance after the other, through pointers to both sides.
-async fn export(source: &Arc<Signing>, sink: &Copying, retry: Retry) -> Operation {
+async fn export(source: &Arc<Signing>, sink: &Copying, retry: RetryPolicy) -> Operation {
     export_with(source, sink, |engine| engine.retry(retry)).await
 }
 
@@ -174,7 +174,7 @@ fn counts(source: &Signing, sink: &Copying) -> (usize, usize, usize, usize) {
 async fn what_can_be_copied_is_not_opened() {
     let held = Arc::new(archive(100));
     let (source, sink) = (Signing::over(&held), Copying::from(&held, |_| Answer::Copied));
-    let ended = export(&source, &sink, Retry::default()).await;
+    let ended = export(&source, &sink, RetryPolicy::default()).await;
     assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 100));
     assert_eq!(counts(&source, &sink), (100, 100, 0, 0));
     assert_eq!(sink.booked.load(SeqCst), 0, "a copy takes none of the byte budget");
@@ -186,7 +186,7 @@ async fn a_copy_that_is_refused_is_streamed() {
     let held = Arc::new(archive(100));
     let answer = |call| if call % 3 == 2 { Answer::Copied } else { Answer::Refused };
     let (source, sink) = (Signing::over(&held), Copying::from(&held, answer));
-    let ended = export(&source, &sink, Retry::default()).await;
+    let ended = export(&source, &sink, RetryPolicy::default()).await;
     assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 100));
     assert_eq!(counts(&source, &sink), (100, 100, 67, 67));
     assert_eq!(assert_exported(&*held, &sink.inner, &ended).await, 100);
@@ -196,11 +196,11 @@ async fn a_copy_that_is_refused_is_streamed() {
 async fn after_three_refusals_in_a_row_the_run_streams() {
     let held = Arc::new(archive(100));
     let (source, sink) = (Signing::over(&held), Copying::from(&held, |_| Answer::Refused));
-    let ended = export(&source, &sink, Retry::default()).await;
+    let ended = export(&source, &sink, RetryPolicy::default()).await;
     assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 100));
     assert_eq!(counts(&source, &sink), (3, 3, 100, 100));
     // The next run tries again.
-    export(&source, &sink, Retry::default()).await;
+    export(&source, &sink, RetryPolicy::default()).await;
     assert_eq!(counts(&source, &sink), (6, 6, 200, 200));
 }
 
@@ -216,7 +216,7 @@ async fn instances_that_are_gone_are_skipped_and_do_not_end_copying() {
         }
         Answer::Copied
     });
-    let ended = export(&source, &sink, Retry::default()).await;
+    let ended = export(&source, &sink, RetryPolicy::default()).await;
     assert_eq!(ended.status, OperationStatus::Completed);
     assert_eq!((ended.results.exported, ended.results.skipped), (80, 20));
     assert_eq!(counts(&source, &sink), (100, 100, 20, 0));
@@ -236,7 +236,7 @@ async fn passing_trouble_is_repeated() {
     };
     let (source, sink) = (Signing::over(&held), Copying::from(&held, answer));
     *source.trouble.lock().unwrap() = vec![ErrorKind::Throttled, ErrorKind::Unavailable];
-    let ended = export(&source, &sink, Retry::for_up_to(Duration::from_secs(60))).await;
+    let ended = export(&source, &sink, RetryPolicy::with_budget(Duration::from_secs(60))).await;
     assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 10));
     // Each try has a URL of its own.
     assert_eq!(counts(&source, &sink), (15, 13, 0, 0));
@@ -248,7 +248,7 @@ async fn the_destinations_trouble_fails_the_operation() {
         let held = Arc::new(archive(10));
         let answer = move |call| if call < 4 { Answer::Copied } else { Answer::Failed(kind) };
         let (source, sink) = (Signing::over(&held), Copying::from(&held, answer));
-        let ended = export(&source, &sink, Retry::none()).await;
+        let ended = export(&source, &sink, RetryPolicy::none()).await;
         assert_eq!(ended.status, OperationStatus::Failed);
         assert_eq!(ended.error.unwrap().code, kind.as_str());
         assert_eq!(counts(&source, &sink), (5, 5, 0, 0));
@@ -260,7 +260,7 @@ async fn a_source_that_cannot_sign_is_streamed() {
     let held = Arc::new(archive(10));
     let (source, sink) = (Signing::over(&held), Copying::from(&held, |_| Answer::Copied));
     *source.trouble.lock().unwrap() = vec![ErrorKind::Unauthorized; 10];
-    let ended = export(&source, &sink, Retry::default()).await;
+    let ended = export(&source, &sink, RetryPolicy::default()).await;
     assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 10));
     assert_eq!(counts(&source, &sink), (3, 0, 10, 10));
 }
@@ -269,7 +269,7 @@ async fn a_source_that_cannot_sign_is_streamed() {
 async fn a_copy_of_another_length_is_a_fault() {
     let held = Arc::new(archive(1));
     let (source, sink) = (Signing::over(&held), Copying::from(&held, |_| Answer::Short));
-    let ended = export(&source, &sink, Retry::none()).await;
+    let ended = export(&source, &sink, RetryPolicy::none()).await;
     assert_eq!(ended.error.unwrap().code, "internal");
 }
 
@@ -277,13 +277,14 @@ async fn a_copy_of_another_length_is_a_fault() {
 async fn what_has_to_be_checked_is_streamed() {
     let held = Arc::new(archive(10));
     let (source, sink) = (Signing::over(&held), Copying::from(&held, |_| Answer::Copied));
-    for (checksums, receipt, copied, streamed) in [
+    for (checksums, manifest, copied, streamed) in [
         (Checksums::Always, false, 0, 10),
         (Checksums::Sent, true, 0, 20),
         (Checksums::Sent, false, 10, 20),
         (Checksums::Off, false, 20, 20),
     ] {
-        let ended = export_with(&source, &sink, |engine| engine.checksums(checksums).receipt(receipt)).await;
+        let ended =
+            export_with(&source, &sink, |engine| engine.checksums(checksums).manifest(manifest)).await;
         assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 10));
         assert_eq!(counts(&source, &sink), (copied, copied, streamed, streamed), "{checksums:?}");
     }

@@ -10,7 +10,7 @@ use dicom_export::{
 };
 use proptest::prelude::*;
 
-use crate::receipt::assert_receipts;
+use crate::manifest::assert_manifest;
 use crate::support::{FaultySink, FaultySource, Plan, Shared, archive, assert_exported, instance, log_of};
 
 #[derive(Debug, Clone)]
@@ -64,11 +64,11 @@ async fn survives(case: Case) {
     let engine = || {
         ExportEngine::builder(FaultySource { inner: Arc::clone(&source), plan: plan.clone() })
             .destination("azureblob", Shared(sink.clone()))
-            .store(store.clone())
+            .operation_store(store.clone())
             .batch_size(case.batch)
-            .checkpoint_every(Duration::from_millis(20))
-            .lease(Duration::from_millis(30))
-            .receipt(true)
+            .checkpoint_interval(Duration::from_millis(20))
+            .lease_duration(Duration::from_millis(30))
+            .manifest(true)
             .build()
             .unwrap()
     };
@@ -121,7 +121,7 @@ async fn survives(case: Case) {
     let logged: std::collections::BTreeSet<_> =
         log_of(&sink.inner, &ended).iter().map(|entry| entry.identifier().to_owned()).collect();
     assert_eq!(logged.len(), unreadable.len() + unmatched, "each named, perhaps more than once");
-    assert_eq!(assert_receipts(&sink.inner, &ended), listed - unreadable.len(), "receipts");
+    assert_eq!(assert_manifest(&sink.inner, &ended), listed - unreadable.len(), "manifest");
 }
 
 proptest! {

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dicom_export::sink::{LogKey, Stored};
+use dicom_export::sink::{LogKey, PutResult};
 use dicom_export::store::MemoryOperationStore;
 use dicom_export::{
     BlobPath, BlobSink, Concurrency, Content, ErrorKind, ExportEngine, ExportSource, MemorySink,
-    NewOperation, OperationStatus, Result, Upload,
+    NewOperation, OperationStatus, Result, UploadContext,
 };
 use futures::StreamExt;
 
@@ -29,21 +29,21 @@ impl BlobSink for Slow {
         Ok(())
     }
 
-    async fn put(&self, _: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
+    async fn put(&self, _: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
         self.most.fetch_max(self.now.fetch_add(1, SeqCst) + 1, SeqCst);
         let (mut held, mut size, mut chunks) = (Vec::new(), 0, content.into_stream());
         while let Some(chunk) = chunks.next().await {
             let chunk: Bytes = chunk?;
             size += chunk.len() as u64;
             held.push(chunk);
-            if held.iter().map(|chunk| chunk.len() as u64).sum::<u64>() + 1024 > upload.window() {
+            if held.iter().map(|chunk| chunk.len() as u64).sum::<u64>() + 1024 > upload.buffer_limit() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 held.clear();
             }
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
         self.now.fetch_sub(1, SeqCst);
-        Ok(Stored::new(size))
+        Ok(PutResult::new(size))
     }
 
     async fn append(&self, _: &BlobPath, _: LogKey, _: Bytes) -> Result<()> {
@@ -58,11 +58,11 @@ impl BlobSink for Slow {
         path.to_string()
     }
 
-    fn window(&self, length: Option<u64>) -> u64 {
+    fn buffer_size(&self, length: Option<u64>) -> u64 {
         length.unwrap_or(64 << 10).min(64 << 10)
     }
 
-    fn account(&self) -> String {
+    fn location(&self) -> String {
         "slow".to_owned()
     }
 }
@@ -73,7 +73,7 @@ async fn guarantee_5_the_byte_budget_bounds_what_is_held() {
         let source = Generated { count: 200, size, chunk: 1 << 10, states_size, alive: Arc::default() };
         let alive = Arc::clone(&source.alive);
         let sink: Arc<dyn BlobSink> = Arc::new(Slow::default());
-        let engine = ExportEngine::builder(source).memory(256 << 10).build().unwrap();
+        let engine = ExportEngine::builder(source).memory_budget(256 << 10).build().unwrap();
         let id = engine.start(NewOperation::new(ExportSource::Everything, sink)).await.unwrap().operation_id;
         let ended = engine.wait(id).await.unwrap();
         assert_eq!(ended.results.exported, 200);
@@ -139,7 +139,7 @@ async fn guarantee_8_a_shutdown_leaves_whole_batches_and_another_engine_goes_on(
     let provider = sink.inner.provider();
     let first = ExportEngine::builder(Arc::clone(&source))
         .destination("azureblob", provider.clone())
-        .store(store.clone())
+        .operation_store(store.clone())
         .batch_size(32)
         .build()
         .unwrap();
@@ -162,7 +162,7 @@ async fn guarantee_8_a_shutdown_leaves_whole_batches_and_another_engine_goes_on(
 
     let second = ExportEngine::builder(Arc::clone(&source))
         .destination("azureblob", provider)
-        .store(store)
+        .operation_store(store)
         .build()
         .unwrap();
     assert_eq!(second.resume_all().await.unwrap(), [id]);
@@ -179,7 +179,7 @@ async fn only_one_engine_runs_an_operation_and_any_cancels_it() {
     let build = || {
         ExportEngine::builder(archive(3_000))
             .destination("azureblob", MemorySink::new().provider())
-            .store(store.clone())
+            .operation_store(store.clone())
             .build()
             .unwrap()
     };
@@ -200,7 +200,7 @@ async fn a_slow_operation_does_not_hold_up_others() {
     // Each instance of the slow one takes ten minutes, and all of them together the whole budget.
     for size in [64 << 10, 256 << 10, 1 << 20] {
         let source = Generated { count: 100, size, chunk: 1 << 10, states_size: true, alive: Arc::default() };
-        let engine = ExportEngine::builder(source).memory(512 << 10).build().unwrap();
+        let engine = ExportEngine::builder(source).memory_budget(512 << 10).build().unwrap();
         let stuck = FaultySink { latency: Duration::from_secs(600), ..FaultySink::new() };
         let start = async |sink: &FaultySink| {
             let sink: Arc<dyn BlobSink> = Arc::new(sink.clone());

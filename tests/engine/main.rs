@@ -5,7 +5,7 @@ mod ahead;
 mod copy;
 mod crash;
 mod flow;
+mod manifest;
 mod outcome;
-mod receipt;
 mod stuck;
 mod support;

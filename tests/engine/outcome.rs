@@ -7,7 +7,7 @@ use std::time::Duration;
 use dicom_export::source::{Cursor, Instance, ListFailure, ListRequest, ListWarning, Page};
 use dicom_export::{
     BlobSink, Content, Error, ErrorKind, ExportDestination, ExportEngine, ExportRequest, ExportSource,
-    InstanceSource, MemorySink, MemorySource, NewOperation, OperationStatus, Result, Retry,
+    InstanceSource, MemorySink, MemorySource, NewOperation, OperationStatus, Result, RetryPolicy,
 };
 
 use crate::support::{FaultySink, FaultySource, Plan, archive, assert_exported, instance, log_of};
@@ -130,7 +130,7 @@ async fn guarantee_3_lasting_trouble_fails_the_operation_and_it_can_be_resumed()
         let sink = FaultySink::new();
         sink.plan.fail_all(kind, 120);
         let engine = ExportEngine::builder(Arc::clone(&source))
-            .retry(Retry::for_up_to(Duration::from_secs(20)))
+            .retry(RetryPolicy::with_budget(Duration::from_secs(20)))
             .batch_size(16)
             .build()
             .unwrap();
@@ -164,7 +164,7 @@ async fn the_budget_runs_from_the_last_success() {
         sink.plan.fail(&instance(n / 40, n / 10 % 4, n % 10), &[ErrorKind::Unavailable; 5]);
     }
     let engine = ExportEngine::builder(archive(40))
-        .retry(Retry::for_up_to(Duration::from_secs(20)))
+        .retry(RetryPolicy::with_budget(Duration::from_secs(20)))
         .concurrency(dicom_export::Concurrency::Fixed(1))
         .build()
         .unwrap();
@@ -255,9 +255,9 @@ async fn a_destination_that_cannot_be_used_is_the_requests_fault() {
     struct Closed;
     #[async_trait::async_trait]
     impl dicom_export::SinkProvider for Closed {
-        fn check(&self, settings: &serde_json::Value) -> Result<dicom_export::sink::CheckedSettings> {
+        fn validate(&self, settings: &serde_json::Value) -> Result<dicom_export::sink::ValidatedSettings> {
             match settings["key"].as_str() {
-                Some(_) => Ok(dicom_export::sink::CheckedSettings::new("closed", serde_json::Value::Null)),
+                Some(_) => Ok(dicom_export::sink::ValidatedSettings::new("closed", serde_json::Value::Null)),
                 None => Err(Error::invalid("/key", "'/key' is missing")),
             }
         }
@@ -327,9 +327,9 @@ struct Expiring {
 
 #[async_trait::async_trait]
 impl dicom_export::SinkProvider for Expiring {
-    fn check(&self, settings: &serde_json::Value) -> Result<dicom_export::sink::CheckedSettings> {
+    fn validate(&self, settings: &serde_json::Value) -> Result<dicom_export::sink::ValidatedSettings> {
         let location = settings["container"].as_str().unwrap_or("here");
-        let checked = dicom_export::sink::CheckedSettings::new(location, serde_json::Value::Null);
+        let checked = dicom_export::sink::ValidatedSettings::new(location, serde_json::Value::Null);
         Ok(checked.with_secret(dicom_export::sink::Secret::new("sig")).with_expiry(self.expires))
     }
 
@@ -365,7 +365,7 @@ async fn credentials_that_did_not_survive_a_restart_are_asked_for() {
         let expires = "2999-01-01T00:00:00Z".parse().unwrap();
         ExportEngine::builder(archive(30))
             .destination("azureblob", Expiring { sink: sink.clone(), expires })
-            .store(store.clone())
+            .operation_store(store.clone())
             .build()
             .unwrap()
     };
@@ -394,7 +394,7 @@ async fn credentials_that_did_not_survive_a_restart_are_asked_for() {
 async fn ended_operations_are_forgotten_in_time() {
     let store = Arc::new(dicom_export::store::MemoryOperationStore::new());
     let build = |retention| {
-        ExportEngine::builder(archive(3)).store(store.clone()).retention(retention).build().unwrap()
+        ExportEngine::builder(archive(3)).operation_store(store.clone()).retention(retention).build().unwrap()
     };
     let engine = build(Duration::from_secs(60));
     let sink = MemorySink::new();
@@ -403,8 +403,8 @@ async fn ended_operations_are_forgotten_in_time() {
     engine.wait(ended).await.unwrap();
     let left =
         engine.create(NewOperation::new(ExportSource::Everything, to(&sink))).await.unwrap().operation_id;
-    assert_eq!(engine.forget_ended().await.unwrap(), 0);
-    assert_eq!(build(Duration::ZERO).forget_ended().await.unwrap(), 1);
+    assert_eq!(engine.purge_expired().await.unwrap(), 0);
+    assert_eq!(build(Duration::ZERO).purge_expired().await.unwrap(), 1);
     assert_eq!(engine.status(ended).await.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(engine.status(left).await.unwrap().status, OperationStatus::NotStarted);
     assert!(sink.names().iter().any(|name| name.starts_with(&format!("{ended}/results/"))));

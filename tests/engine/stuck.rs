@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dicom_export::sink::{LogKey, Stored};
+use dicom_export::sink::{LogKey, PutResult};
 use dicom_export::source::{Instance, ListRequest, Page};
 use dicom_export::store::{Checkpoint, MemoryOperationStore, OperationKey, OperationStore};
 use dicom_export::{
     BlobPath, BlobSink, Content, ErrorKind, ExportDestination, ExportEngine, ExportSource, InstanceSource,
     MemorySink, NewOperation, Operation, OperationId, OperationSpec, OperationStatus, Result, Timestamp,
-    Upload,
+    UploadContext,
 };
 use futures::StreamExt;
 use tokio::sync::watch;
@@ -81,7 +81,7 @@ impl BlobSink for HeldSink {
         self.0.prepare(log).await
     }
 
-    async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
+    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
         let mut chunks = content.into_stream();
         let mut whole = Vec::new();
         while let Some(chunk) = chunks.next().await {
@@ -104,8 +104,8 @@ impl BlobSink for HeldSink {
         self.0.url(path)
     }
 
-    fn account(&self) -> String {
-        self.0.account()
+    fn location(&self) -> String {
+        self.0.location()
     }
 }
 
@@ -226,10 +226,10 @@ async fn guarantee_4_a_lapsed_lease_is_taken_over_while_its_runner_still_lives()
         let build = |store: Arc<dyn OperationStore>| {
             ExportEngine::builder(FaultySource { inner: Arc::clone(&source), plan: plan.clone() })
                 .destination("azureblob", Shared(sink.clone()))
-                .store(store)
+                .operation_store(store)
                 .batch_size(20)
-                .checkpoint_every(Duration::from_millis(50))
-                .lease(Duration::from_millis(100))
+                .checkpoint_interval(Duration::from_millis(50))
+                .lease_duration(Duration::from_millis(100))
                 .build()
                 .unwrap()
         };

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dicom_export::sink::{CheckedSettings, LogKey, Secret, Stored};
+use dicom_export::sink::{LogKey, PutResult, Secret, ValidatedSettings};
 use dicom_export::source::{Instance, ListRequest, Page};
 use dicom_export::{
     BlobPath, BlobSink, Content, Error, ErrorKind, ErrorLogEntry, InstanceIdentifier, InstanceSource,
-    MemorySink, MemorySource, Operation, OperationSpec, Result, SinkProvider, Upload,
+    MemorySink, MemorySource, Operation, OperationSpec, Result, SinkProvider, UploadContext,
 };
 
 pub(crate) fn instance(study: usize, series: usize, sop: usize) -> InstanceIdentifier {
@@ -131,7 +131,7 @@ impl BlobSink for FaultySink {
         self.inner.prepare(log).await
     }
 
-    async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
+    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
         tokio::time::sleep(self.latency).await;
         self.plan.strike(path.as_str())?;
         self.inner.put(path, content, upload).await
@@ -150,8 +150,8 @@ impl BlobSink for FaultySink {
         self.inner.url(path)
     }
 
-    fn account(&self) -> String {
-        self.inner.account()
+    fn location(&self) -> String {
+        self.inner.location()
     }
 }
 
@@ -160,8 +160,8 @@ pub(crate) struct Shared(pub(crate) FaultySink);
 
 #[async_trait]
 impl SinkProvider for Shared {
-    fn check(&self, _: &serde_json::Value) -> Result<CheckedSettings> {
-        Ok(CheckedSettings::new("here", serde_json::Value::Null))
+    fn validate(&self, _: &serde_json::Value) -> Result<ValidatedSettings> {
+        Ok(ValidatedSettings::new("here", serde_json::Value::Null))
     }
 
     async fn open(&self, _: &OperationSpec, _: Option<&Secret>) -> Result<Arc<dyn BlobSink>> {

@@ -161,6 +161,6 @@ fn a_long_name_above_many_items_costs_no_more_than_its_length() {
     assert!(read.is_ok() && cost.bytes < 64 * text.len(), "{cost:?}");
     let destination = read.unwrap().into_parts().1;
     let provider = AzureBlobProvider::new(AzureBlobPolicy::new());
-    let (checked, cost) = measure(|| provider.check(destination.expose_settings()));
+    let (checked, cost) = measure(|| provider.validate(destination.expose_settings()));
     assert!(checked.is_err() && cost.bytes < 64 * text.len(), "{cost:?}");
 }

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::header::{AUTHORIZATION, HeaderValue};
 use axum::http::request::Parts;
-use dicom_export::http::{self, ApiVersion, Authorize, HttpOptions, Refusal};
+use dicom_export::http::{self, ApiVersion, Authorize, HttpOptions, Rejection};
 use dicom_export::{ExportDestination, ExportRequest, OperationContext, OperationRecord};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Deserialize;
@@ -29,10 +29,10 @@ struct Prefix {
 }
 
 impl<S: Sync> FromRequestParts<S> for Caller {
-    type Rejection = Refusal;
+    type Rejection = Rejection;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        let refused = |detail| Refusal::unauthenticated(HeaderValue::from_static("Bearer"), detail);
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        let refused = |detail| Rejection::unauthenticated(HeaderValue::from_static("Bearer"), detail);
         let token = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         match token.and_then(|token| token.strip_prefix("Bearer ")).map(|token| token.split_once('.')) {
             Some(Some((tenant, rights))) => {
@@ -44,45 +44,45 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
-fn caller(parts: &Parts) -> Result<Caller, Refusal> {
-    parts.extensions.get().cloned().ok_or_else(|| Refusal::unavailable("nobody has entered"))
+fn caller(parts: &Parts) -> Result<Caller, Rejection> {
+    parts.extensions.get().cloned().ok_or_else(|| Rejection::unavailable("nobody has entered"))
 }
 
 #[async_trait]
 impl Authorize for Tenants {
-    async fn enter(&self, parts: &mut Parts) -> Result<(), Refusal> {
+    async fn authenticate(&self, parts: &mut Parts) -> Result<(), Rejection> {
         let caller = Caller::from_request_parts(parts, &()).await?;
         let Path(prefix) = Path::<Prefix>::from_request_parts(parts, &())
             .await
-            .map_err(|_| Refusal::forbidden("no partition"))?;
+            .map_err(|_| Rejection::forbidden("no partition"))?;
         if prefix.partition != caller.tenant {
-            return Err(Refusal::forbidden("another tenant's partition"));
+            return Err(Rejection::forbidden("another tenant's partition"));
         }
         parts.extensions.insert(caller);
         Ok(())
     }
 
-    async fn start(&self, parts: &mut Parts, request: &ExportRequest) -> Result<OperationContext, Refusal> {
+    async fn start(&self, parts: &mut Parts, request: &ExportRequest) -> Result<OperationContext, Rejection> {
         let caller = caller(parts)?;
         if caller.reads_only {
-            return Err(Refusal::forbidden("the token may only read"));
+            return Err(Rejection::forbidden("the token may only read"));
         }
         if request.destination().expose_settings()["blobContainerUri"] == "https://other.example/export" {
-            return Err(Refusal::forbidden("the tenant may not export to there"));
+            return Err(Rejection::forbidden("the tenant may not export to there"));
         }
         Ok(OperationContext::default().with_partition(caller.tenant).with_caller("me"))
     }
 
-    async fn see(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Refusal> {
+    async fn view(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Rejection> {
         match record.context.partition == Some(caller(parts)?.tenant) {
             true => Ok(()),
-            false => Err(Refusal::forbidden("it is another tenant's")),
+            false => Err(Rejection::forbidden("it is another tenant's")),
         }
     }
 
-    async fn cancel(&self, parts: &mut Parts, _: &OperationRecord) -> Result<(), Refusal> {
+    async fn cancel(&self, parts: &mut Parts, _: &OperationRecord) -> Result<(), Rejection> {
         match caller(parts)?.reads_only {
-            true => Err(Refusal::forbidden("the token may only read")),
+            true => Err(Rejection::forbidden("the token may only read")),
             false => Ok(()),
         }
     }
@@ -92,9 +92,9 @@ impl Authorize for Tenants {
         parts: &mut Parts,
         record: &OperationRecord,
         destination: Option<&ExportDestination>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Rejection> {
         if destination.is_some() {
-            return Err(Refusal::forbidden("not to there"));
+            return Err(Rejection::forbidden("not to there"));
         }
         self.cancel(parts, record).await
     }
@@ -187,12 +187,12 @@ async fn what_cannot_be_told_is_503() {
     struct Down;
     #[async_trait]
     impl Authorize for Down {
-        async fn start(&self, _: &mut Parts, _: &ExportRequest) -> Result<OperationContext, Refusal> {
+        async fn start(&self, _: &mut Parts, _: &ExportRequest) -> Result<OperationContext, Rejection> {
             Ok(OperationContext::default())
         }
 
-        async fn see(&self, _: &mut Parts, _: &OperationRecord) -> Result<(), Refusal> {
-            Err(Refusal::unavailable("the directory does not answer"))
+        async fn view(&self, _: &mut Parts, _: &OperationRecord) -> Result<(), Rejection> {
+            Err(Rejection::unavailable("the directory does not answer"))
         }
     }
     let server = Server::of(&engine(archive(3), Gated::open()), HttpOptions::new().authorize(Down)).await;

@@ -170,11 +170,11 @@ struct SlowToOpen {
 
 #[async_trait::async_trait]
 impl dicom_export::SinkProvider for SlowToOpen {
-    fn check(
+    fn validate(
         &self,
         settings: &serde_json::Value,
-    ) -> dicom_export::Result<dicom_export::sink::CheckedSettings> {
-        self.gate.check(settings)
+    ) -> dicom_export::Result<dicom_export::sink::ValidatedSettings> {
+        self.gate.validate(settings)
     }
 
     async fn open(

@@ -177,7 +177,7 @@ async fn the_servers_own_troubles_are_not_told() {
     {
         let engine = ExportEngine::builder(archive(3))
             .destination("azureblob", Gated::open())
-            .store(Arc::new(Broken(kind)))
+            .operation_store(Arc::new(Broken(kind)))
             .build()
             .unwrap();
         let server = Server::of(&engine, HttpOptions::new()).await;

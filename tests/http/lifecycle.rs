@@ -183,16 +183,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dicom_export::sink::{CheckedSettings, LogKey, Secret, Stored};
+use dicom_export::sink::{LogKey, PutResult, Secret, ValidatedSettings};
 use dicom_export::{
-    BlobPath, BlobSink, Content, Error, ErrorKind, OperationSpec, Result, SinkProvider, Upload,
+    BlobPath, BlobSink, Content, Error, ErrorKind, OperationSpec, Result, SinkProvider, UploadContext,
 };
 
 #[async_trait]
 impl SinkProvider for Failing {
-    fn check(&self, settings: &Value) -> Result<CheckedSettings> {
+    fn validate(&self, settings: &Value) -> Result<ValidatedSettings> {
         let text = |name: &str| settings[name].as_str().unwrap_or_default();
-        Ok(CheckedSettings::new(text("container"), Value::Null).with_secret(Secret::new(text("sas"))))
+        Ok(ValidatedSettings::new(text("container"), Value::Null).with_secret(Secret::new(text("sas"))))
     }
 
     async fn open(&self, _: &OperationSpec, secret: Option<&Secret>) -> Result<Arc<dyn BlobSink>> {
@@ -207,7 +207,7 @@ impl BlobSink for FailingSink {
         self.inner.prepare(log).await
     }
 
-    async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
+    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
         match self.refused {
             true => Err(Error::new(ErrorKind::Unauthorized, "the signature is refused")),
             false => self.inner.put(path, content, upload).await,
@@ -226,7 +226,7 @@ impl BlobSink for FailingSink {
         self.inner.url(path)
     }
 
-    fn account(&self) -> String {
-        self.inner.account()
+    fn location(&self) -> String {
+        self.inner.location()
     }
 }

@@ -8,11 +8,11 @@ use async_trait::async_trait;
 use axum::Router;
 use bytes::Bytes;
 use dicom_export::http::{self, HttpOptions};
-use dicom_export::sink::{CheckedSettings, LogKey, Secret, Stored};
+use dicom_export::sink::{LogKey, PutResult, Secret, ValidatedSettings};
 use dicom_export::store::MemoryOperationStore;
 use dicom_export::{
     BlobPath, BlobSink, Content, ErrorLogEntry, ExportEngine, InstanceIdentifier, MemorySink, MemorySource,
-    OperationSpec, Result, Retry, SinkProvider, Upload,
+    OperationSpec, Result, RetryPolicy, SinkProvider, UploadContext,
 };
 use jsonschema::Validator;
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -91,7 +91,7 @@ impl BlobSink for Gated {
         self.inner.prepare(log).await
     }
 
-    async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
+    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
         _ = self.gate.subscribe().wait_for(|open| *open).await;
         self.inner.put(path, content, upload).await
     }
@@ -108,15 +108,15 @@ impl BlobSink for Gated {
         self.inner.url(path)
     }
 
-    fn account(&self) -> String {
-        self.inner.account()
+    fn location(&self) -> String {
+        self.inner.location()
     }
 }
 
 #[async_trait]
 impl SinkProvider for Gated {
-    fn check(&self, _: &Value) -> Result<CheckedSettings> {
-        Ok(CheckedSettings::new("memory", Value::Null))
+    fn validate(&self, _: &Value) -> Result<ValidatedSettings> {
+        Ok(ValidatedSettings::new("memory", Value::Null))
     }
 
     async fn open(&self, _: &OperationSpec, _: Option<&Secret>) -> Result<Arc<dyn BlobSink>> {
@@ -136,8 +136,8 @@ pub(crate) fn engine_over(
 ) -> ExportEngine {
     ExportEngine::builder(source)
         .destination("azureblob", sink)
-        .store(Arc::new(store))
-        .retry(Retry::none())
+        .operation_store(Arc::new(store))
+        .retry(RetryPolicy::none())
         .build()
         .unwrap()
 }

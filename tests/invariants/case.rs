@@ -1,4 +1,4 @@
-//! What a seed makes: an archive, a request, a destination, knobs, and how much goes wrong.
+//! What a seed makes: an archive, a request, a destination, options, and how much goes wrong.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use dicom_export::testing::{
 };
 use dicom_export::{
     Concurrency, ErrorKind, ExportDestination, ExportEngine, ExportEngineBuilder, ExportSource, OperationId,
-    Retry,
+    RetryPolicy,
 };
 use fastrand::Rng;
 
@@ -28,17 +28,17 @@ pub(crate) struct Case {
     pub(crate) has_secret: bool,
     /// Some of the source's faults may skip instances that are good.
     pub(crate) may_skip_good: bool,
-    knobs: Knobs,
+    options: Options,
     levels: Levels,
 }
 
-struct Knobs {
+struct Options {
     memory: u64,
     batch_size: usize,
-    checkpoint_every: Duration,
+    checkpoint_interval: Duration,
     concurrency: Concurrency,
     budget: Duration,
-    receipt: bool,
+    manifest: bool,
 }
 
 /// How much goes wrong.
@@ -68,13 +68,13 @@ impl Case {
         let memory = [4 << 10, 64 << 10, 64 << 20][rng.usize(..3)];
         let archive = Archive::random(&mut rng, memory);
         let wanted = wanted(&mut rng, &archive);
-        let knobs = Knobs {
+        let options = Options {
             memory,
             batch_size: [1, 3, 10, 64, 256][rng.usize(..5)],
-            checkpoint_every: Duration::from_millis([0, 20, 1000][rng.usize(..3)]),
+            checkpoint_interval: Duration::from_millis([0, 20, 1000][rng.usize(..3)]),
             concurrency: [Concurrency::Auto, Concurrency::Fixed(1), Concurrency::Fixed(5)][rng.usize(..3)],
             budget: Duration::from_secs([20, 60, 600][rng.usize(..3)]),
-            receipt: rng.bool(),
+            manifest: rng.bool(),
         };
         let mut level = |levels: [f64; 4]| levels[rng.usize(..4)];
         let levels = Levels {
@@ -94,7 +94,7 @@ impl Case {
             secrets: MemorySecretStore::new(),
             has_secret: rng.bool(),
             may_skip_good: rng.u8(..4) == 0,
-            knobs,
+            options,
             levels,
         };
         (case, rng)
@@ -104,12 +104,12 @@ impl Case {
         ExportDestination::new(DESTINATION, serde_json::json!({}))
     }
 
-    pub(crate) fn has_receipt(&self) -> bool {
-        self.knobs.receipt
+    pub(crate) fn has_manifest(&self) -> bool {
+        self.options.manifest
     }
 
     pub(crate) fn budget(&self) -> Duration {
-        self.knobs.budget
+        self.options.budget
     }
 
     /// The faults of another process over the same parts.
@@ -132,19 +132,19 @@ impl Case {
             ),
             // Three tries that fail for an odd reason would skip an instance.
             false => reading
-                .damages(damage, StreamFault::ALL.into_iter().filter(|way| *way != StreamFault::Spoils)),
+                .damages(damage, StreamFault::ALL.into_iter().filter(|way| *way != StreamFault::Unreadable)),
         };
         let writing = plan(&Call::SINK)
             .fails(Call::SINK, sink, [Throttled, Unavailable])
-            .loses_answers(Call::SINK, sink / 2.0)
+            .lost_responses(Call::SINK, sink / 2.0)
             .fails(Call::SINK, fatal, [Unauthorized, Conflict, Internal, NotFound]);
         let storing = FaultPlan::new(rng.u64(..))
             .latency(latency / 10)
             .fails(Call::STORE, store, [Unavailable])
-            .loses_answers(Call::STORE, store);
+            .lost_responses(Call::STORE, store);
         let hiding = FaultPlan::new(rng.u64(..))
             .fails(Call::SECRETS, store, [Unavailable])
-            .loses_answers(Call::SECRETS, store);
+            .lost_responses(Call::SECRETS, store);
         let source = if self.may_skip_good { reading } else { reading.passes_after(2) };
         Plans { source, sink: writing, store: storing, secrets: hiding }
     }
@@ -154,7 +154,7 @@ impl Case {
         let Plans { source, .. } = self.plans(rng);
         let sink = FaultPlan::new(rng.u64(..))
             .fails(Call::SINK, self.levels.sink, [ErrorKind::Unavailable])
-            .loses_answers(Call::SINK, self.levels.sink);
+            .lost_responses(Call::SINK, self.levels.sink);
         let quiet = FaultPlan::new(0);
         Plans {
             source: source.passes_after(2),
@@ -183,14 +183,14 @@ impl Case {
         };
         ExportEngine::builder(FaultySource::new(Arc::clone(&self.archive), plans.source.clone()))
             .destination(DESTINATION, provider)
-            .store(Arc::new(FaultyOperationStore::new(self.store.clone(), plans.store.clone())))
-            .secrets(Arc::new(FaultySecretStore::new(self.secrets.clone(), plans.secrets.clone())))
-            .memory(self.knobs.memory)
-            .batch_size(self.knobs.batch_size)
-            .checkpoint_every(self.knobs.checkpoint_every)
-            .concurrency(self.knobs.concurrency)
-            .retry(Retry::for_up_to(self.knobs.budget))
-            .receipt(self.knobs.receipt)
+            .operation_store(Arc::new(FaultyOperationStore::new(self.store.clone(), plans.store.clone())))
+            .secret_store(Arc::new(FaultySecretStore::new(self.secrets.clone(), plans.secrets.clone())))
+            .memory_budget(self.options.memory)
+            .batch_size(self.options.batch_size)
+            .checkpoint_interval(self.options.checkpoint_interval)
+            .concurrency(self.options.concurrency)
+            .retry(RetryPolicy::with_budget(self.options.budget))
+            .manifest(self.options.manifest)
     }
 }
 

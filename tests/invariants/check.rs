@@ -14,14 +14,14 @@ use crate::case::Case;
 struct Found {
     exported: BTreeSet<InstanceIdentifier>,
     log: Option<Vec<ErrorLogEntry>>,
-    receipts: Option<Vec<ManifestEntry>>,
+    manifest: Option<Vec<ManifestEntry>>,
 }
 
 impl Case {
     /// Guarantees 1 and 8: every blob that can be seen is whole, at every moment.
     async fn found(&self) -> Found {
         let (results, log) = (format!("{}/results/", self.id), format!("{}/errors.log", self.id));
-        let mut found = Found { exported: BTreeSet::new(), log: None, receipts: None };
+        let mut found = Found { exported: BTreeSet::new(), log: None, manifest: None };
         let covered = self.archive.covered(&self.wanted);
         for (name, bytes) in self.container.blobs().await {
             if let Some(name) = name.strip_prefix(&results).and_then(|name| name.strip_suffix(".dcm")) {
@@ -37,8 +37,8 @@ impl Case {
                 found.log = Some(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect());
             } else if name == BlobPath::manifest(self.id).as_str() {
                 let text = std::str::from_utf8(&bytes).unwrap();
-                assert!(text.is_empty() || text.ends_with('\n'), "a line of the receipt is cut");
-                found.receipts = Some(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect());
+                assert!(text.is_empty() || text.ends_with('\n'), "a line of the manifest is cut");
+                found.manifest = Some(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect());
             }
         }
         found
@@ -113,17 +113,18 @@ impl Case {
                 found.exported.iter().map(|id| self.archive.held(id).unwrap().bytes.len() as u64).sum();
             assert_eq!(totals.bytes, bytes);
         }
-        assert_eq!(found.receipts.is_some(), self.has_receipt());
-        if let Some(receipts) = &found.receipts {
-            for receipt in receipts {
-                let held = self.archive.held(receipt.identifier()).expect("what has a receipt was exported");
+        assert_eq!(found.manifest.is_some(), self.has_manifest());
+        if let Some(manifest) = &found.manifest {
+            for entry in manifest {
+                let held =
+                    self.archive.held(entry.identifier()).expect("an instance in the manifest was exported");
                 let sha256: String = Sha256::digest(&held.bytes).iter().map(|b| format!("{b:02x}")).collect();
-                assert_eq!((receipt.size(), receipt.sha256()), (held.bytes.len() as u64, &*sha256));
+                assert_eq!((entry.size(), entry.sha256()), (held.bytes.len() as u64, &*sha256));
             }
-            let named: BTreeSet<_> = receipts.iter().map(|receipt| receipt.identifier().clone()).collect();
+            let named: BTreeSet<_> = manifest.iter().map(|entry| entry.identifier().clone()).collect();
             assert!(named.is_subset(&found.exported), "each has its blob");
-            assert!(named.len() as u64 >= totals.exported, "what is counted has a receipt");
-            assert!(self.may_skip_good || named == found.exported, "each blob has a receipt");
+            assert!(named.len() as u64 >= totals.exported, "what is counted has a manifest");
+            assert!(self.may_skip_good || named == found.exported, "each blob has a manifest");
         }
         for entry in &log {
             let of_the_source = [

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dicom_export::sink::{CheckedSettings, LogKey, Secret, SinkProvider, Stored};
+use dicom_export::sink::{LogKey, PutResult, Secret, SinkProvider, ValidatedSettings};
 use dicom_export::source::CopySource;
 use dicom_export::testing::{FaultPlan, FaultySink};
 use dicom_export::{
     BlobPath, BlobSink, Content, DirectorySink, Error, ErrorKind, MemorySink, ObjectStoreSink, OperationSpec,
-    Result, Upload,
+    Result, UploadContext,
 };
 use fastrand::Rng;
 use futures::TryStreamExt;
@@ -87,8 +87,8 @@ pub(crate) struct Provider {
 
 #[async_trait]
 impl SinkProvider for Provider {
-    fn check(&self, _: &serde_json::Value) -> Result<CheckedSettings> {
-        let checked = CheckedSettings::new("here", serde_json::Value::Null);
+    fn validate(&self, _: &serde_json::Value) -> Result<ValidatedSettings> {
+        let checked = ValidatedSettings::new("here", serde_json::Value::Null);
         Ok(if self.has_secret { checked.with_secret(Secret::new("a secret")) } else { checked })
     }
 
@@ -113,14 +113,19 @@ impl BlobSink for Copying {
         self.inner.prepare(log).await
     }
 
-    async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
+    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
         self.inner.put(path, content, upload).await
     }
 
-    async fn copy_from(&self, path: &BlobPath, source: &CopySource, _: &Upload) -> Result<Option<Stored>> {
+    async fn copy_from(
+        &self,
+        path: &BlobPath,
+        source: &CopySource,
+        _: &UploadContext,
+    ) -> Result<Option<PutResult>> {
         let id = source.expose_url().strip_prefix(URL).unwrap().parse().unwrap();
         let Some(held) = self.archive.held(&id).filter(|held| held.bad.is_none()) else { return Ok(None) };
-        let whole = Upload::new(u64::MAX, dicom_export::Retry::none(), 1);
+        let whole = UploadContext::new(u64::MAX, dicom_export::RetryPolicy::none(), 1);
         self.inner.put(path, Content::from_bytes(held.bytes.clone()), &whole).await.map(Some)
     }
 
@@ -136,11 +141,11 @@ impl BlobSink for Copying {
         self.inner.url(path)
     }
 
-    fn window(&self, length: Option<u64>) -> u64 {
-        self.inner.window(length)
+    fn buffer_size(&self, length: Option<u64>) -> u64 {
+        self.inner.buffer_size(length)
     }
 
-    fn account(&self) -> String {
-        self.inner.account()
+    fn location(&self) -> String {
+        self.inner.location()
     }
 }

@@ -44,7 +44,7 @@ fn live(seed: u64) {
         engine.shutdown(Duration::ZERO).await;
         case.hold_at_the_end().await;
         // Whoever died between the end and this left it to the time when the operation is forgotten.
-        case.forgetful_engine(&plans).forget_ended().await.unwrap();
+        case.forgetful_engine(&plans).purge_expired().await.unwrap();
         assert!(case.secrets.get(case.id).await.unwrap().is_none(), "the secret outlived the operation");
         assert!(case.store.load(case.id).await.is_err());
     });

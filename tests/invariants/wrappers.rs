@@ -8,13 +8,13 @@ use bytes::Bytes;
 use dicom_export::source::{Instance, InstanceSource, ListRequest, Scope};
 use dicom_export::store::{MemoryOperationStore, MemorySecretStore, OperationStore, SecretStore};
 use dicom_export::testing::{
-    Call, DroppingSink, FaultPlan, FaultyOperationStore, FaultySecretStore, FaultySink, FaultySource,
-    GeneratedSource, SinkQuirks, StreamFault, fixtures, sink_conformance, source_conformance,
+    Call, FaultPlan, FaultyOperationStore, FaultySecretStore, FaultySink, FaultySource, GeneratedSource,
+    NullSink, SinkTestOptions, StreamFault, fixtures, sink_conformance, source_conformance,
     store_conformance,
 };
 use dicom_export::{
     BlobPath, BlobSink, Content, DicomIdentifier, ErrorKind, ExportEngine, ExportSource, MemorySink,
-    MemorySource, NewOperation, OperationId, OperationStatus, Retry, Upload,
+    MemorySource, NewOperation, OperationId, OperationStatus, RetryPolicy, UploadContext,
 };
 use futures::{StreamExt, TryStreamExt};
 use tokio::time::Instant;
@@ -36,7 +36,7 @@ async fn a_plan_without_rules_keeps_every_contract() {
     source_conformance(|| FaultySource::new(Arc::clone(&source), stalling.clone()), &archive()).await;
     let memory = MemorySink::new();
     let sink = FaultySink::new(memory.clone(), slow());
-    sink_conformance(&sink, async |name| memory.get(name), &SinkQuirks::default()).await;
+    sink_conformance(&sink, async |name| memory.get(name), &SinkTestOptions::default()).await;
     store_conformance(&FaultyOperationStore::new(MemoryOperationStore::new(), slow())).await;
 }
 
@@ -72,7 +72,7 @@ async fn the_generated_source_keeps_the_contract() {
 #[tokio::test]
 async fn what_is_generated_is_dropped() {
     let engine = ExportEngine::builder(GeneratedSource::new(20_000, 100)).build().unwrap();
-    let sink: Arc<dyn BlobSink> = Arc::new(DroppingSink::new());
+    let sink: Arc<dyn BlobSink> = Arc::new(NullSink::new());
     let study =
         DicomIdentifier::study(GeneratedSource::identifier(2_000).unwrap().study_instance_uid().clone());
     for (source, count) in
@@ -116,7 +116,7 @@ async fn the_seed_decides_and_the_order_of_calls_does_not() {
 #[tokio::test]
 async fn some_faults_stay_and_others_pass() {
     let plan = FaultPlan::new(3)
-        .fails_for_good([Call::Open], 0.3, [ErrorKind::Unreadable])
+        .permanent_failures([Call::Open], 0.3, [ErrorKind::Unreadable])
         .fails([Call::Open], 1.0, [ErrorKind::Unavailable])
         .passes_after(2);
     let all: Vec<_> = (0..20).collect();
@@ -190,15 +190,15 @@ async fn contents_are_damaged_so_that_it_can_be_noticed() {
                 let (length, bytes, end) = damaged(fault, content, seed).await;
                 assert_eq!(length, Some(1000), "{fault:?}: it states the length that it should have");
                 match fault {
-                    StreamFault::Breaks | StreamFault::Spoils => {
-                        let kind = if fault == StreamFault::Breaks {
+                    StreamFault::Unavailable | StreamFault::Unreadable => {
+                        let kind = if fault == StreamFault::Unavailable {
                             ErrorKind::Unavailable
                         } else {
                             ErrorKind::Unreadable
                         };
                         assert!(end == Some(kind) && bytes.len() < 1000 && whole.starts_with(&bytes));
                     }
-                    StreamFault::EndsEarly => {
+                    StreamFault::Truncated => {
                         assert!(end.is_none() && bytes.len() < 1000 && whole.starts_with(&bytes))
                     }
                     StreamFault::Repeats => {
@@ -207,7 +207,7 @@ async fn contents_are_damaged_so_that_it_can_be_noticed() {
                             |at: usize| bytes[..at] == whole[..at] && bytes[at..] == whole[at - more..];
                         assert!(end.is_none() && more > 0 && (more..=1000).any(twice_up_to));
                     }
-                    StreamFault::GoesOn => {
+                    StreamFault::Overlong => {
                         assert!(end.is_none() && bytes.len() > 1000 && bytes.starts_with(&whole))
                     }
                     _ => assert!(
@@ -216,7 +216,7 @@ async fn contents_are_damaged_so_that_it_can_be_noticed() {
                 }
             }
         }
-        for fault in [StreamFault::EndsEarly, StreamFault::Repeats, StreamFault::GoesOn] {
+        for fault in [StreamFault::Truncated, StreamFault::Repeats, StreamFault::Overlong] {
             let (length, _, end) = damaged(fault, unknown, seed).await;
             assert_eq!((length, end), (None, Some(ErrorKind::Unavailable)), "nobody could notice {fault:?}");
         }
@@ -226,14 +226,14 @@ async fn contents_are_damaged_so_that_it_can_be_noticed() {
 #[tokio::test]
 async fn an_answer_is_lost_after_the_work_was_done() {
     let plan =
-        FaultPlan::new(1).loses_answers(Call::SINK.into_iter().chain(Call::STORE).chain(Call::SECRETS), 1.0);
+        FaultPlan::new(1).lost_responses(Call::SINK.into_iter().chain(Call::STORE).chain(Call::SECRETS), 1.0);
     let id = OperationId::random();
     let (log, blob) = (BlobPath::error_log(id), BlobPath::instance(id, &fixtures::instance(1, 1, 1)));
     let memory = MemorySink::new();
     let sink = FaultySink::new(memory.clone(), plan.clone());
     let lost = Some(ErrorKind::Unavailable);
     assert_eq!(sink.prepare(&log).await.err().map(|error| error.kind()), lost);
-    let upload = Upload::new(1 << 20, Retry::none(), 1);
+    let upload = UploadContext::new(1 << 20, RetryPolicy::none(), 1);
     let put = sink.put(&blob, Content::from_bytes("bytes"), &upload).await;
     assert_eq!(put.err().map(|error| error.kind()), lost);
     let appended = sink.append(&log, dicom_export::sink::LogKey::batch(0), "{}\n".into()).await;
@@ -253,7 +253,7 @@ async fn an_answer_is_lost_after_the_work_was_done() {
 async fn an_engine_asks_whoever_is_busy_to_wait_no_shorter_than_it_says() {
     let plan = FaultPlan::new(5).throttles([Call::Put], 1.0, Duration::from_secs(20)).passes_after(2);
     let engine = ExportEngine::builder(GeneratedSource::new(1, 10)).build().unwrap();
-    let sink: Arc<dyn BlobSink> = Arc::new(FaultySink::new(DroppingSink::new(), plan.clone()));
+    let sink: Arc<dyn BlobSink> = Arc::new(FaultySink::new(NullSink::new(), plan.clone()));
     let new = NewOperation::new(ExportSource::Everything, sink).with_id(OperationId::from_u128(7));
     let began = Instant::now();
     let id = engine.start(new).await.unwrap().operation_id;
@@ -265,10 +265,10 @@ async fn an_engine_asks_whoever_is_busy_to_wait_no_shorter_than_it_says() {
 #[tokio::test]
 async fn a_store_that_lost_its_answer_has_the_operation() {
     let kept = MemoryOperationStore::new();
-    let plan = FaultPlan::new(1).loses_answers([Call::Create], 1.0);
+    let plan = FaultPlan::new(1).lost_responses([Call::Create], 1.0);
     let engine = ExportEngine::builder(MemorySource::new())
-        .store(Arc::new(FaultyOperationStore::new(kept.clone(), plan)))
-        .retry(Retry::none())
+        .operation_store(Arc::new(FaultyOperationStore::new(kept.clone(), plan)))
+        .retry(RetryPolicy::none())
         .build()
         .unwrap();
     let sink: Arc<dyn BlobSink> = Arc::new(MemorySink::new());

@@ -16,7 +16,7 @@ use dicom_export::source::{DicomWebCredentials, Instance};
 use dicom_export::testing::{fixtures, source_conformance};
 use dicom_export::{
     DicomIdentifier, DicomWebSource, ErrorKind, ErrorLogEntry, ExportDestination, ExportEngine, ExportSource,
-    InstanceIdentifier, InstanceSource, NewOperation, Operation, OperationStatus, Retry,
+    InstanceIdentifier, InstanceSource, NewOperation, Operation, OperationStatus, RetryPolicy,
 };
 use futures::stream::{self, StreamExt};
 use serde_json::json;
@@ -62,7 +62,7 @@ fn source(orthanc: &Orthanc) -> DicomWebSource {
 async fn export(source: DicomWebSource, wanted: ExportSource, container: &Container<'_>) -> Operation {
     let engine = ExportEngine::builder(source)
         .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(AzureBlobPolicy::development()))
-        .retry(Retry::for_up_to(Duration::from_secs(20)))
+        .retry(RetryPolicy::with_budget(Duration::from_secs(20)))
         .build()
         .unwrap();
     let settings = json!({ "blobContainerUri": container.sas_url("w") });

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dicom_export::http::{self, HttpOptions};
 use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
 use dicom_export::store::RedbOperationStore;
-use dicom_export::{DirectorySource, ExportEngine, ExportService, Retry};
+use dicom_export::{DirectorySource, ExportEngine, ExportService, RetryPolicy};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -40,10 +40,10 @@ impl Api {
         let (archive, state) = (archive::folder(20), tempfile::tempdir().unwrap());
         let engine = ExportEngine::builder(DirectorySource::open(archive.path()).unwrap())
             .destination("azureblob", AzureBlobProvider::new(AzureBlobPolicy::development()))
-            .store(Arc::new(RedbOperationStore::open(state.path().join("state")).unwrap()))
-            .retry(Retry::for_up_to(Duration::from_millis(300)))
+            .operation_store(Arc::new(RedbOperationStore::open(state.path().join("state")).unwrap()))
+            .retry(RetryPolicy::with_budget(Duration::from_millis(300)))
             .batch_size(2)
-            .checkpoint_every(Duration::ZERO)
+            .checkpoint_interval(Duration::ZERO)
             .build()
             .unwrap();
         let app = http::router(Arc::new(engine.clone()), HttpOptions::new().body_limit(1 << 20));

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dicom_export::http::{BaseUrl, HttpOptions, Problem, Refusal};
+use dicom_export::http::{BaseUrl, HttpOptions, Problem, Rejection};
 use dicom_export::object_store::azure::MicrosoftAzureBuilder;
 use dicom_export::object_store::local::LocalFileSystem;
 use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider, AzureBlobSink, Identity};
-use dicom_export::sink::{CheckedSettings, Secret};
+use dicom_export::sink::{Secret, ValidatedSettings};
 use dicom_export::source::{
     CopySource, Cursor, DicomWebCredentials, Instance, ListRequest, Locator, Page, Scope,
 };
@@ -48,7 +48,7 @@ const HARMLESS: &[&str] = &[
     "ConfiguredBaseUrl",
     "DicomIdentifier",
     "DirectoryReport",
-    "DroppingSink",
+    "NullSink",
     "ErrorKind",
     "ErrorLogEntry",
     "ExportResults",
@@ -69,12 +69,12 @@ const HARMLESS: &[&str] = &[
     "OperationContext",
     "OperationId",
     "OperationKey",
-    "OperationNote",
+    "OperationIssue",
     "OperationStatus",
     "OperationType",
     "Progress",
     "Retry",
-    "SinkQuirks",
+    "SinkTestOptions",
     "Stored",
     "StreamFault",
     "Timestamp",
@@ -177,8 +177,8 @@ async fn all(folder: &Path) -> Vec<(&'static str, String)> {
     let policy = AzureBlobPolicy::new();
     let provider = AzureBlobProvider::new(policy.clone());
     all.push(of("AzureBlobProvider", &provider));
-    let checked: CheckedSettings = provider.check(destination.expose_settings()).unwrap();
-    all.push(of("CheckedSettings", &checked));
+    let checked: ValidatedSettings = provider.validate(destination.expose_settings()).unwrap();
+    all.push(of("ValidatedSettings", &checked));
     all.push(of(
         "AzureBlobSink",
         &AzureBlobSink::from_settings(destination.expose_settings(), &policy).unwrap(),
@@ -202,8 +202,9 @@ async fn all(folder: &Path) -> Vec<(&'static str, String)> {
     state.create(&spec, &checkpoint).await.unwrap();
     all.push(of("RedbOperationStore", &state));
 
-    let builder = ExportEngine::builder(source).destination("azureblob", provider).secrets(Arc::new(secrets));
-    let builder = builder.store(Arc::new(operations));
+    let builder =
+        ExportEngine::builder(source).destination("azureblob", provider).secret_store(Arc::new(secrets));
+    let builder = builder.operation_store(Arc::new(operations));
     all.push(of("ExportEngineBuilder", &builder));
     let engine = builder.build().unwrap();
     all.push(of("ExportEngine", &engine));
@@ -218,7 +219,7 @@ async fn all(folder: &Path) -> Vec<(&'static str, String)> {
     let refused = BaseUrl::configured(&format!("https://user:{PASSWORD}@pacs.example")).unwrap_err();
     all.extend([of("Error", &refused), of("BaseUrl", &BaseUrl::Request)]);
     all.push(of("Problem", &Problem::from(refused)));
-    all.push(of("Refusal", &Refusal::forbidden("no")));
+    all.push(of("Refusal", &Rejection::forbidden("no")));
     let hidden =
         dicom_export::Error::new(ErrorKind::Internal, "a fault").with_retry_after(std::time::Duration::ZERO);
     all.push(of("Error", &hidden));
@@ -272,7 +273,7 @@ fn public_types() -> BTreeSet<String> {
 #[test]
 fn guarantee_6_a_checked_destination_keeps_its_secret_apart() {
     let provider = AzureBlobProvider::new(AzureBlobPolicy::new());
-    let checked = provider.check(&json!({ "blobContainerUri": uri() })).unwrap();
+    let checked = provider.validate(&json!({ "blobContainerUri": uri() })).unwrap();
     let public: &Value = &checked.public;
     canaries().assert_absent("what is stored", format!("{public}{}", checked.location));
     assert!(checked.secret.unwrap().expose().contains(SIGNATURE));

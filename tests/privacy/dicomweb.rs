@@ -6,7 +6,7 @@ use std::time::Duration;
 use dicom_export::source::DicomWebCredentials;
 use dicom_export::{
     DicomWebSource, Error, ErrorKind, ExportEngine, ExportSource, InstanceSource, MemorySink, NewOperation,
-    Operation, OperationStatus, Retry,
+    Operation, OperationStatus, RetryPolicy,
 };
 use serde_json::{Value, json};
 
@@ -76,8 +76,10 @@ fn source(url: &str, credentials: &DicomWebCredentials) -> DicomWebSource {
 /// Exports everything, and gives how it ended with the log of errors.
 async fn export(source: impl InstanceSource) -> (Operation, String) {
     let sink = MemorySink::new();
-    let engine =
-        ExportEngine::builder(source).retry(Retry::for_up_to(Duration::from_millis(100))).build().unwrap();
+    let engine = ExportEngine::builder(source)
+        .retry(RetryPolicy::with_budget(Duration::from_millis(100)))
+        .build()
+        .unwrap();
     let target: Arc<dyn dicom_export::BlobSink> = Arc::new(sink.clone());
     let started = engine.start(NewOperation::new(ExportSource::Everything, target)).await.unwrap();
     let ended = engine.wait(started.operation_id).await.unwrap();

@@ -42,7 +42,7 @@ async fn guarantee_6_a_sas_goes_by_the_shared_secret_store_and_never_to_restate(
     let proxy = Proxy::before(azurite.port()).await;
     let cluster = Cluster::new(archive.root(), 0, &[]).await;
     let secrets = MemorySecretStore::new();
-    let engine = || cluster.engine().batch_size(10).secrets(Arc::new(secrets.clone()));
+    let engine = || cluster.engine().batch_size(10).secret_store(Arc::new(secrets.clone()));
     let _worker = cluster.inner_worker(engine()).await;
     let client = cluster.client_of(engine());
     let uri = proxy.through(&container.sas_url("w"));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dicom_export::{ErrorKind, ExportService, ExportSource, NewOperation, OperationStatus, Retry};
+use dicom_export::{ErrorKind, ExportService, ExportSource, NewOperation, OperationStatus, RetryPolicy};
 
 use crate::archive::Archive;
 use crate::azurite::Azurite;
@@ -58,7 +58,7 @@ async fn guarantee_3_a_batch_that_keeps_failing_fails_the_export_which_goes_on_o
     let container = azurite.container().await;
     let proxy = Proxy::before(azurite.port()).await;
     let cluster = Cluster::new(archive.root(), 0, &[]).await;
-    let engine = || cluster.engine().batch_size(50).retry(Retry::for_up_to(Duration::from_secs(1)));
+    let engine = || cluster.engine().batch_size(50).retry(RetryPolicy::with_budget(Duration::from_secs(1)));
     let _worker = cluster.inner_worker(engine()).await;
     let client = cluster.client();
     let new =

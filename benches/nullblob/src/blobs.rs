@@ -12,7 +12,7 @@ use hyper::http::HeaderValue;
 use hyper::{Method, Request, Response, StatusCode};
 
 use crate::checksums::Checksums;
-use crate::limits::{Limits, Refusal};
+use crate::limits::{Limits, Rejection};
 use crate::stats::Stats;
 
 pub type Reply = Response<Full<Bytes>>;
@@ -70,7 +70,7 @@ impl Server {
         if let Some(refusal) = refusal {
             self.stats.refused.fetch_add(1, Relaxed);
             let mut reply = reply(StatusCode::SERVICE_UNAVAILABLE, BUSY);
-            if refusal == Refusal::RetryAfterASecond {
+            if refusal == Rejection::RetryAfterASecond {
                 reply.headers_mut().insert("retry-after", HeaderValue::from_static("1"));
             }
             return reply;

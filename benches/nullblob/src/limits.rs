@@ -27,7 +27,7 @@ pub struct Limits {
 
 /// Why a write is refused.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum Rejection {
     Busy,
     RetryAfterASecond,
 }
@@ -53,19 +53,19 @@ impl Limits {
     }
 
     /// Whether this write is refused, with so many (this one included) in flight.
-    pub fn refuse(&self, in_flight: u64) -> Option<Refusal> {
+    pub fn refuse(&self, in_flight: u64) -> Option<Rejection> {
         let write = self.writes.fetch_add(1, Relaxed) + 1;
         let busy = self.busy.load(Relaxed);
         let slots = self.slots.load(Relaxed);
         if (busy > 0 && write.is_multiple_of(busy)) || (slots > 0 && in_flight > slots) {
-            return Some(Refusal::Busy);
+            return Some(Rejection::Busy);
         }
         let rate = self.rate.load(Relaxed);
         if rate == 0 {
             return None;
         }
         let taken = self.bucket().get_or_insert_with(|| Bucket::full(rate)).take(rate);
-        (!taken).then_some(Refusal::RetryAfterASecond)
+        (!taken).then_some(Rejection::RetryAfterASecond)
     }
 
     pub fn latency(&self) -> Duration {

@@ -5,7 +5,7 @@ use reqwest::StatusCode;
 use reqwest::header::{ETAG, HeaderMap};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::retry_after::with_retry_after;
+use crate::limits::with_retry_after;
 
 /// The longest error code that is repeated in a message; Azure's have up to 50 letters.
 const LONGEST_CODE: usize = 64;

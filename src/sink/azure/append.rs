@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, Weak};
 
 use bytes::Bytes;
 use object_store::PutPayload;
@@ -16,8 +16,9 @@ use tokio::sync::oneshot;
 use super::answer::Answer;
 use super::client::{BLOB_CONTENT_TYPE, BLOB_TYPE, BlobClient, Put};
 use crate::error::{Error, ErrorKind, Result};
-use crate::layout::BlobPath;
+use crate::model::BlobPath;
 use crate::sink::LogKey;
+use crate::sync::lock;
 
 /// The most that Azure takes in one append (before version 2022-11-02 of its API).
 const LUMP: usize = 4 << 20;
@@ -101,7 +102,7 @@ struct Job {
 impl Log {
     /// The log of this URL.
     pub(super) fn of(url: String, path: &BlobPath) -> Arc<Self> {
-        let mut logs = LOGS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logs = lock(&LOGS);
         if let Some(log) = logs.get(&url).and_then(Weak::upgrade) {
             return log;
         }
@@ -145,7 +146,7 @@ impl Log {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Sends a lump until it is clear whether it is in the blob.

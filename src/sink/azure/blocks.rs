@@ -13,11 +13,11 @@ use reqwest::header::HeaderValue;
 use super::answer::Answer;
 use super::client::{BLOB_CONTENT_TYPE, BLOB_TYPE, BlobClient, Put};
 use super::integrity::Checksum;
+use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::Upload;
-use crate::layout::BlobPath;
-use crate::sink::Stored;
-use crate::source::Content;
+use crate::limits::UploadContext;
+use crate::model::BlobPath;
+use crate::sink::PutResult;
 
 pub(super) const MIB: u64 = 1 << 20;
 
@@ -81,13 +81,13 @@ pub(super) async fn put(
     client: &BlobClient,
     path: &BlobPath,
     content: Content,
-    upload: &Upload,
-) -> Result<Stored> {
+    upload: &UploadContext,
+) -> Result<PutResult> {
     let target = Target { client, path, upload };
     if let Some(bytes) = content.as_bytes().filter(|bytes| bytes.len() as u64 <= BLOCK) {
         return target.put_blob(bytes.clone().into(), bytes.len() as u64).await;
     }
-    let (length, window) = (content.length(), upload.window());
+    let (length, window) = (content.length(), upload.buffer_limit());
     let cut = length.map_or(Cut::Unknown, |length| Cut::Known { length });
     let first = match length {
         // One byte more than there should be, to see the end.
@@ -109,12 +109,12 @@ pub(super) async fn put(
 pub(super) struct Target<'a> {
     pub(super) client: &'a BlobClient,
     pub(super) path: &'a BlobPath,
-    pub(super) upload: &'a Upload,
+    pub(super) upload: &'a UploadContext,
 }
 
 impl Target<'_> {
     /// Put Blob.
-    pub(super) async fn put_blob(self, payload: PutPayload, size: u64) -> Result<Stored> {
+    pub(super) async fn put_blob(self, payload: PutPayload, size: u64) -> Result<PutResult> {
         let answer = self.request(&payload, || {
             Put::new(self.path, payload.clone())
                 .header(BLOB_TYPE, HeaderValue::from_static("BlockBlob"))
@@ -124,12 +124,12 @@ impl Target<'_> {
     }
 
     /// Put Block for each piece, the next one read while earlier ones are on their way, then Put Block List.
-    async fn put_blocks(self, cut: Cut, first: Piece, mut chunks: Chunks) -> Result<Stored> {
+    async fn put_blocks(self, cut: Cut, first: Piece, mut chunks: Chunks) -> Result<PutResult> {
         let length = match cut {
             Cut::Known { length } => Some(length),
             Cut::Unknown => None,
         };
-        let window = self.upload.window();
+        let window = self.upload.buffer_limit();
         // Ids of one length within a blob, and of this attempt only: another one's blocks must not get in.
         let attempt = fastrand::u64(..);
         let mut on_their_way = FuturesUnordered::new();
@@ -174,7 +174,7 @@ impl Target<'_> {
 
     /// Put Block List. `Latest` also finds a block that is committed already, so it can be repeated when its answer
     /// was lost.
-    pub(super) async fn commit(self, attempt: u64, blocks: u64, size: u64) -> Result<Stored> {
+    pub(super) async fn commit(self, attempt: u64, blocks: u64, size: u64) -> Result<PutResult> {
         let mut list = String::from(r#"<?xml version="1.0" encoding="utf-8"?><BlockList>"#);
         for number in 0..blocks {
             list.extend(["<Latest>", &block_id(attempt, number), "</Latest>"]);
@@ -185,7 +185,7 @@ impl Target<'_> {
             || Put::new(self.path, payload.clone()).query("comp=blocklist").header(BLOB_CONTENT_TYPE, DICOM);
         // Repeating does not bring lost blocks back: that ends the request, and the engine puts the blob again.
         let sum = self.checksum(&payload);
-        let outcome = self.upload.request(async || {
+        let outcome = self.upload.send_with_retry(async || {
             let answer = self.send(put(), sum.as_ref()).await?;
             if answer.code() == LOST_BLOCKS { Ok(Err(answer.error())) } else { answer.into_done().map(Ok) }
         });
@@ -195,7 +195,7 @@ impl Target<'_> {
     /// Sends this body until it is stored as it is.
     async fn request<'p>(self, body: &PutPayload, put: impl Fn() -> Put<'p> + Send + Sync) -> Result<Answer> {
         let sum = self.checksum(body);
-        self.upload.request(async || self.send(put(), sum.as_ref()).await?.into_done()).await
+        self.upload.send_with_retry(async || self.send(put(), sum.as_ref()).await?.into_done()).await
     }
 
     async fn send(self, put: Put<'_>, sum: Option<&Checksum<'_>>) -> Result<Answer> {
@@ -218,8 +218,8 @@ pub(super) fn block_id(attempt: u64, number: u64) -> String {
     format!("{attempt:016x}{number:08x}")
 }
 
-fn stored(size: u64, answer: &Answer) -> Stored {
-    let stored = Stored::new(size);
+fn stored(size: u64, answer: &Answer) -> PutResult {
+    let stored = PutResult::new(size);
     match answer.etag() {
         Some(etag) => stored.with_etag(etag),
         None => stored,

@@ -18,7 +18,7 @@ use super::connections::Connections;
 use super::container::AzureContainer;
 use super::identity::Signer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layout::BlobPath;
+use crate::model::BlobPath;
 
 /// How long a request may take besides its body.
 const PATIENCE: Duration = Duration::from_secs(60);

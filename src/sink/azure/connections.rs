@@ -1,13 +1,14 @@
 //! [`Connections`]: what all sinks of one policy share.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use object_store::azure::AzureCredentialProvider;
 
 use super::policy::AzureBlobPolicy;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::lock;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -67,7 +68,7 @@ impl Connections {
     }
 
     fn lock_tokens(&self) -> MutexGuard<'_, Option<AzureCredentialProvider>> {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.tokens)
     }
 
     /// What every client has: the policy's certificates besides the system's, and no redirects, which could lead a

@@ -10,11 +10,11 @@ use reqwest::header::{HeaderName, HeaderValue};
 use super::answer::Answer;
 use super::blocks::{MIB, MOST_BLOCKS, PARALLEL, Target, block_id};
 use super::client::{BlobClient, Put};
+use crate::content::CopySource;
 use crate::error::Result;
-use crate::flow::Upload;
-use crate::layout::BlobPath;
-use crate::sink::Stored;
-use crate::source::CopySource;
+use crate::limits::UploadContext;
+use crate::model::BlobPath;
+use crate::sink::PutResult;
 
 /// The size of a block, as long as 50,000 of them are enough. Azure takes up to 4,000 MiB; small enough that one is
 /// fetched in seconds, and repeated at little cost.
@@ -32,8 +32,8 @@ pub(super) async fn copy(
     client: &BlobClient,
     path: &BlobPath,
     source: &CopySource,
-    upload: &Upload,
-) -> Result<Option<Stored>> {
+    upload: &UploadContext,
+) -> Result<Option<PutResult>> {
     let target = Target { client, path, upload };
     let length = source.length();
     if length == 0 {
@@ -101,7 +101,7 @@ async fn copy_block(
     };
     target
         .upload
-        .request(async || {
+        .send_with_retry(async || {
             let answer = target.client.send(put()).await?;
             if is_refusal(&answer) { Ok(false) } else { answer.into_done().map(|_| true) }
         })

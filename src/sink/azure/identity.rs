@@ -23,7 +23,7 @@ use super::connections::Connections;
 use super::container::{AzureContainer, AzureCredential};
 use super::policy::Identity;
 use crate::error::{Error, ErrorKind, Result};
-use crate::retry_after::retry_after;
+use crate::limits::retry_after;
 
 /// The emulator's published account key, which is no secret.
 const EMULATOR_KEY: &str =

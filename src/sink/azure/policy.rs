@@ -181,7 +181,7 @@ impl AzureBlobPolicy {
 
     /// Whether a request may bring no credential at all. Default: no. Azure lets nobody write without one; it is for
     /// endpoints behind something that signs.
-    pub fn allow_public_access(mut self, allow: bool) -> Self {
+    pub fn allow_anonymous(mut self, allow: bool) -> Self {
         self.public_access = allow;
         self
     }

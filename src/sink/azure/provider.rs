@@ -10,8 +10,9 @@ use super::policy::AzureBlobPolicy;
 use super::settings::{from_stored, read_settings, to_stored};
 use super::sink::AzureBlobSink;
 use crate::error::Result;
-use crate::operation::OperationSpec;
-use crate::sink::{BlobSink, CheckedSettings, Secret, SinkProvider};
+use crate::model::OperationSpec;
+use crate::secret::Secret;
+use crate::sink::{BlobSink, SinkProvider, ValidatedSettings};
 
 /// The destination type `azureblob`.
 ///
@@ -38,7 +39,7 @@ impl AzureBlobProvider {
 
 #[async_trait]
 impl SinkProvider for AzureBlobProvider {
-    fn check(&self, settings: &Value) -> Result<CheckedSettings> {
+    fn validate(&self, settings: &Value) -> Result<ValidatedSettings> {
         to_stored(read_settings(settings, self.connections.policy())?)
     }
 

@@ -5,7 +5,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::form_urlencoded;
 
 use crate::error::{Error, Result};
-use crate::timestamp::Timestamp;
+use crate::model::Timestamp;
 
 /// A SAS has some 300 characters; it becomes part of a URL, which may have 64 KiB.
 const LONGEST: usize = 8 << 10;

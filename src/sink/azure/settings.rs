@@ -11,8 +11,9 @@ use super::policy::{Addressing, AzureBlobPolicy, KnownHost, unlisted};
 use super::sas::{read_sas, sas_expiry};
 use super::uri::{PlainUri, is_account_name, is_container_name};
 use crate::error::{Error, ErrorKind, Result};
-use crate::json::{Json, Object};
-use crate::sink::{CheckedSettings, Secret};
+use crate::model::json::{Json, Object};
+use crate::secret::Secret;
+use crate::sink::ValidatedSettings;
 
 const URI: &str = "/blobContainerUri";
 const STRING: &str = "/connectionString";
@@ -163,7 +164,7 @@ enum StoredCredential {
 ///
 /// # Errors
 /// [`ErrorKind::Internal`] when the settings cannot be written as JSON.
-pub(crate) fn to_stored(container: AzureContainer) -> Result<CheckedSettings> {
+pub(crate) fn to_stored(container: AzureContainer) -> Result<ValidatedSettings> {
     let location = container.url();
     let expires = match &container.credential {
         AzureCredential::Sas(sas) => sas_expiry(sas),
@@ -180,7 +181,7 @@ pub(crate) fn to_stored(container: AzureContainer) -> Result<CheckedSettings> {
     let public = serde_json::to_value(stored).map_err(|cause| {
         Error::new(ErrorKind::Internal, "a destination cannot be written").with_source(cause)
     })?;
-    let mut checked = CheckedSettings::new(location, public);
+    let mut checked = ValidatedSettings::new(location, public);
     (checked.secret, checked.expires) = (secret, expires);
     Ok(checked)
 }

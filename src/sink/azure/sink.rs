@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,11 +16,12 @@ use super::container::AzureContainer;
 use super::copy;
 use super::policy::AzureBlobPolicy;
 use super::settings::read_settings;
+use crate::content::{Content, CopySource};
 use crate::error::Result;
-use crate::flow::Upload;
-use crate::layout::BlobPath;
-use crate::sink::{BlobSink, LogKey, Stored};
-use crate::source::{Content, CopySource};
+use crate::limits::UploadContext;
+use crate::model::BlobPath;
+use crate::sink::{BlobSink, LogKey, PutResult};
+use crate::sync::lock;
 
 /// A container of Azure Blob Storage.
 ///
@@ -34,7 +35,7 @@ use crate::source::{Content, CopySource};
 /// - An instance that its source has a URL of is copied by Azure itself, in blocks of 64 MiB or more, four at once.
 ///   Azure gets the URL and nothing else does. Whatever it refuses to copy for a reason that lasts is streamed instead.
 /// - What is sent goes with its CRC64, and the checksum in the answer is compared with it, unless the
-///   [`Upload`] says otherwise. A small blob that was stored wrong, by a service that does not check what arrives, can
+///   [`UploadContext`] says otherwise. A small blob that was stored wrong, by a service that does not check what arrives, can
 ///   be seen until it has been sent again; a block cannot.
 /// - The log is an append blob, written by one task in a process, whatever the number of sinks: so no line is cut or
 ///   mixed with another, and one whose answer was lost is not appended again. Azure takes 50,000 appends to a blob;
@@ -66,7 +67,7 @@ impl AzureBlobSink {
     }
 
     fn log(&self, path: &BlobPath) -> Arc<Log> {
-        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logs = lock(&self.logs);
         Arc::clone(logs.entry(path.clone()).or_insert_with(|| Log::of(self.client.url(path), path)))
     }
 }
@@ -80,7 +81,7 @@ impl BlobSink for AzureBlobSink {
         Ok(())
     }
 
-    async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
+    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
         blocks::put(&self.client, path, content, upload).await
     }
 
@@ -88,8 +89,8 @@ impl BlobSink for AzureBlobSink {
         &self,
         path: &BlobPath,
         source: &CopySource,
-        upload: &Upload,
-    ) -> Result<Option<Stored>> {
+        upload: &UploadContext,
+    ) -> Result<Option<PutResult>> {
         copy::copy(&self.client, path, source, upload).await
     }
 
@@ -98,7 +99,7 @@ impl BlobSink for AzureBlobSink {
     }
 
     async fn finish(&self, log: &BlobPath) -> Result<()> {
-        self.logs.lock().unwrap_or_else(PoisonError::into_inner).remove(log);
+        lock(&self.logs).remove(log);
         Ok(())
     }
 
@@ -106,11 +107,15 @@ impl BlobSink for AzureBlobSink {
         self.client.url(path)
     }
 
-    fn window(&self, length: Option<u64>) -> u64 {
+    fn buffer_size(&self, length: Option<u64>) -> u64 {
         blocks::window(length)
     }
 
-    fn account(&self) -> String {
+    fn location(&self) -> String {
+        self.client.container().url()
+    }
+
+    fn throttle_key(&self) -> String {
         let container = self.client.container();
         format!("azure:{}:{}", container.endpoint.authority(), container.account)
     }

@@ -10,7 +10,7 @@ use reqwest::{Response, StatusCode, Version};
 use super::lane::Place;
 use super::media_type::MediaType;
 use crate::error::{Error, ErrorKind, Result};
-use crate::retry_after::with_retry_after;
+use crate::limits::with_retry_after;
 
 /// An answer with a 2xx status; its body is still to come, and its place among the requests is kept until then.
 pub(super) struct Answer {

@@ -1,10 +1,12 @@
 //! [`Lane`]: how many requests of a kind run at once.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
+
+use crate::sync::lock;
 
 /// The longest that one answer's `Retry-After` holds up the requests beside it. The engine heeds it in full for the
 /// request itself.
@@ -44,12 +46,12 @@ impl Lane {
     /// The server asked to be left alone for so long.
     pub(super) fn pause(&self, wait: Duration) {
         let until = Instant::now() + wait.min(LONGEST_PAUSE);
-        let mut resume_at = self.resume_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut resume_at = lock(&self.resume_at);
         *resume_at = Some(resume_at.map_or(until, |at| at.max(until)));
     }
 
     fn resume_at(&self) -> Option<Instant> {
-        let resume_at = self.resume_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let resume_at = lock(&self.resume_at);
         resume_at.filter(|at| *at > Instant::now())
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
@@ -14,8 +14,9 @@ use super::client::Client;
 use super::query::Target;
 use super::search::{Doubt, Search};
 use crate::error::{Error, ErrorKind, Result};
-use crate::identifier::{InstanceIdentifier, Uid};
-use crate::source::{Instance, ListFailure};
+use crate::model::{Instance, ListFailure};
+use crate::model::{InstanceIdentifier, Uid};
+use crate::sync::lock;
 
 /// How many are kept for the pages to come: one a listing under way.
 const MOST_KEPT: usize = 16;
@@ -238,6 +239,6 @@ impl Listings {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Kept>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }

@@ -14,7 +14,7 @@ mod search;
 mod studies;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,12 +28,13 @@ use self::listing::{FRESH, Item, Listings, Part, Position, check_gone};
 use self::query::Target;
 use self::search::{Doubt, Search};
 use self::studies::{Studies, Study};
+use crate::content::Content;
 use crate::error::Result;
-use crate::identifier::{DicomIdentifier, InstanceIdentifier, Uid};
-use crate::request::ExportSource;
-use crate::source::{
-    Content, Cursor, Instance, InstanceSource, ListFailure, ListRequest, ListWarning, Page, Scope,
-};
+use crate::model::ExportSource;
+use crate::model::{Cursor, Instance, ListFailure, ListRequest, ListWarning, Page, Scope};
+use crate::model::{DicomIdentifier, InstanceIdentifier, Uid};
+use crate::source::InstanceSource;
+use crate::sync::lock;
 
 /// The guide's example is compiled with the documentation's.
 #[cfg(doctest)]
@@ -145,12 +146,12 @@ impl DicomWebSource {
         let studies: Arc<Studies> =
             Arc::new(unfinished.take().map(|(_, search)| search.into_studies()).unwrap_or_default());
         let listed = Listed { at: Instant::now(), studies: Arc::clone(&studies) };
-        *self.studies.lock().unwrap_or_else(PoisonError::into_inner) = Some(listed);
+        *lock(&self.studies) = Some(listed);
         Ok(studies)
     }
 
     fn listed(&self, anew: bool) -> Option<Arc<Studies>> {
-        let listed = self.studies.lock().unwrap_or_else(PoisonError::into_inner);
+        let listed = lock(&self.studies);
         let listed = listed.as_ref().filter(|listed| !anew || listed.at.elapsed() < FRESH)?;
         Some(Arc::clone(&listed.studies))
     }

@@ -9,9 +9,9 @@ use super::answer::Answer;
 use super::client::{Client, Kind};
 use super::multipart::Part;
 use super::query::{Target, rows};
+use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
-use crate::identifier::InstanceIdentifier;
-use crate::source::Content;
+use crate::model::InstanceIdentifier;
 
 /// `*`: whatever it is stored in, so that nothing is transcoded (PS3.18 8.7.3.5.2).
 const STORED_DICOM: &str = r#"multipart/related; type="application/dicom"; transfer-syntax=*"#;

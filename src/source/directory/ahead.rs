@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 
-use crate::source::content::read_up_to;
+use crate::content::read_up_to;
 
 /// Larger files are read when they are opened.
 const LARGEST: u64 = 64 << 10;

@@ -2,8 +2,8 @@
 
 use std::io::{self, Read};
 
-use crate::head::{self, Uids, Value};
-use crate::identifier::InstanceIdentifier;
+use crate::content::head::{self, Uids, Value};
+use crate::model::InstanceIdentifier;
 
 /// What the beginning of a file says it is.
 #[derive(Debug, Clone, PartialEq, Eq)]

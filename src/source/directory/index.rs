@@ -6,8 +6,8 @@ use std::ops::Range;
 use super::report::DirectoryReport;
 use super::scan::{Entry, What};
 use crate::error::{Error, ErrorKind, Result};
-use crate::identifier::{DicomIdentifier, InstanceIdentifier, Uid};
-use crate::source::{Instance, Locator};
+use crate::model::{DicomIdentifier, InstanceIdentifier, Uid};
+use crate::model::{Instance, Locator};
 
 /// The instances of a tree in the order of their identifiers. Each takes 48 bytes, its SOP Instance UID with 16, and
 /// its file's name: about 150 bytes; its study, series and folder are held once.

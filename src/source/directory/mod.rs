@@ -12,7 +12,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
@@ -23,10 +23,13 @@ use self::index::{Index, IndexBuilder};
 pub use self::report::DirectoryReport;
 use self::scan::{Scan, Tree};
 use self::walker::{Walker, Walkers};
+use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
-use crate::identifier::{DicomIdentifier, InstanceIdentifier};
-use crate::request::ExportSource;
-use crate::source::{Content, Cursor, Instance, InstanceSource, ListRequest, Page, Scope};
+use crate::model::ExportSource;
+use crate::model::{Cursor, Instance, ListRequest, Page, Scope};
+use crate::model::{DicomIdentifier, InstanceIdentifier};
+use crate::source::InstanceSource;
+use crate::sync::lock;
 
 /// A folder tree of DICOM Part 10 files under any names.
 ///
@@ -247,8 +250,4 @@ impl InstanceSource for DirectorySource {
         }
         Ok(Some(count))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,7 +2,7 @@
 
 use std::ops::AddAssign;
 
-use crate::source::ListWarning;
+use crate::model::ListWarning;
 
 /// What the listings of a [`DirectorySource`](crate::source::DirectorySource) passed over. None of it counts as
 /// skipped; files that are no DICOM files are not counted at all.

@@ -15,9 +15,9 @@ use walkdir::WalkDir;
 use super::ahead::ReadAhead;
 use super::head::{Head, read_head};
 use super::path;
+use crate::content::read_error;
 use crate::error::{Error, ErrorKind, Result};
-use crate::identifier::InstanceIdentifier;
-use crate::source::content::read_error;
+use crate::model::InstanceIdentifier;
 
 /// How many files are read between two trips to the walk: enough to hide the trips, few enough to stop soon.
 const ROUND: usize = 128;

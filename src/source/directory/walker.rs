@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::hash::Hasher;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
@@ -15,8 +15,9 @@ use super::path;
 use super::report::DirectoryReport;
 use super::scan::{Entry, Scan, Tree, What};
 use crate::error::{Error, ErrorKind, Result};
-use crate::identifier::InstanceIdentifier;
-use crate::source::{Cursor, Instance, Locator, Page};
+use crate::model::InstanceIdentifier;
+use crate::model::{Cursor, Instance, Locator, Page};
+use crate::sync::lock;
 
 /// How many walkers are kept for their next page: one an operation that exports everything.
 const MOST_KEPT: usize = 8;
@@ -184,7 +185,7 @@ struct Waiting {
 impl Walkers {
     /// Takes out the walker that goes on after this cursor.
     pub(super) fn take(&self, after: Option<&Cursor>) -> Option<Walker> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.0);
         let at = kept.iter().position(|waiting| waiting.after.as_ref() == after);
         let taken = at.map(|at| kept.remove(at).walker);
         // Nobody may ever come back for them, and others want the room.
@@ -196,7 +197,7 @@ impl Walkers {
 
     /// Keeps a walker that goes on after this cursor.
     pub(super) fn keep(&self, after: Option<Cursor>, walker: Walker) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.0);
         if kept.len() == MOST_KEPT {
             kept.remove(0);
         }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use fastrand::Rng;
 use tokio::time::sleep;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::lock;
 use crate::testing::faults::StreamFault;
 
 /// A call that can fail.
@@ -147,7 +148,7 @@ impl FaultPlan {
 
     /// So large a part (0 to 1) of the things that these calls are made for fails at every attempt, with one of these
     /// kinds: instances that cannot be read, say.
-    pub fn fails_for_good(
+    pub fn permanent_failures(
         self,
         calls: impl IntoIterator<Item = Call>,
         rate: f64,
@@ -163,7 +164,7 @@ impl FaultPlan {
     }
 
     /// These calls do their work so often (0 to 1) and fail with [`ErrorKind::Unavailable`] nevertheless.
-    pub fn loses_answers(self, calls: impl IntoIterator<Item = Call>, rate: f64) -> Self {
+    pub fn lost_responses(self, calls: impl IntoIterator<Item = Call>, rate: f64) -> Self {
         self.with(calls, rate, What::LosesAnswers)
     }
 
@@ -179,7 +180,7 @@ impl FaultPlan {
         self
     }
 
-    /// After so many calls for one thing the next ones pass, but for [`fails_for_good`](Self::fails_for_good) and
+    /// After so many calls for one thing the next ones pass, but for [`permanent_failures`](Self::permanent_failures) and
     /// [`down`](Self::down). Default: there is no such number.
     pub fn passes_after(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
@@ -276,7 +277,7 @@ impl FaultPlan {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

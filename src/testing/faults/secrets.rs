@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 
 use crate::error::Result;
-use crate::operation::OperationId;
-use crate::sink::Secret;
+use crate::model::OperationId;
+use crate::secret::Secret;
 use crate::store::SecretStore;
 use crate::testing::faults::plan::{Call, FaultPlan};
 

@@ -4,11 +4,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 
+use crate::content::{Content, CopySource};
 use crate::error::Result;
-use crate::flow::Upload;
-use crate::layout::BlobPath;
-use crate::sink::{BlobSink, LogKey, Stored};
-use crate::source::{Content, CopySource};
+use crate::limits::UploadContext;
+use crate::model::BlobPath;
+use crate::sink::{BlobSink, LogKey, PutResult};
 use crate::testing::faults::plan::{Call, FaultPlan};
 
 /// A sink that fails as planned.
@@ -31,7 +31,7 @@ impl<S: BlobSink> BlobSink for FaultySink<S> {
         self.plan.call(Call::Prepare, log.as_str(), self.inner.prepare(log)).await
     }
 
-    async fn put(&self, path: &BlobPath, content: Content, upload: &Upload) -> Result<Stored> {
+    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
         let mut turn = self.plan.turn(Call::Put, path.as_str()).await;
         if let Err(error) = turn.begin() {
             // What the content says itself is the source's to answer for, and this sink's error either way.
@@ -48,8 +48,8 @@ impl<S: BlobSink> BlobSink for FaultySink<S> {
         &self,
         path: &BlobPath,
         source: &CopySource,
-        upload: &Upload,
-    ) -> Result<Option<Stored>> {
+        upload: &UploadContext,
+    ) -> Result<Option<PutResult>> {
         self.plan.call(Call::CopyFrom, path.as_str(), self.inner.copy_from(path, source, upload)).await
     }
 
@@ -65,11 +65,15 @@ impl<S: BlobSink> BlobSink for FaultySink<S> {
         self.inner.url(path)
     }
 
-    fn window(&self, length: Option<u64>) -> u64 {
-        self.inner.window(length)
+    fn buffer_size(&self, length: Option<u64>) -> u64 {
+        self.inner.buffer_size(length)
     }
 
-    fn account(&self) -> String {
-        self.inner.account()
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+
+    fn throttle_key(&self) -> String {
+        self.inner.throttle_key()
     }
 }

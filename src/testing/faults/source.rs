@@ -4,9 +4,11 @@ use std::fmt::Write;
 
 use async_trait::async_trait;
 
+use crate::content::{Content, CopySource};
 use crate::error::Result;
-use crate::request::ExportSource;
-use crate::source::{Content, CopySource, Instance, InstanceSource, ListRequest, Page, Scope};
+use crate::model::ExportSource;
+use crate::model::{Instance, ListRequest, Page, Scope};
+use crate::source::InstanceSource;
 use crate::testing::faults::plan::{Call, Fate, FaultPlan};
 use crate::testing::faults::stream::damaged;
 

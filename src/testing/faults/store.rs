@@ -5,8 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::error::Result;
-use crate::operation::{OperationId, OperationSpec};
-use crate::store::{Checkpoint, OperationKey, OperationStore};
+use crate::model::{Checkpoint, OperationKey};
+use crate::model::{OperationId, OperationSpec};
+use crate::store::OperationStore;
 use crate::testing::faults::plan::{Call, FaultPlan};
 
 /// An operation store that fails as planned.

@@ -7,8 +7,8 @@ use fastrand::Rng;
 use futures::stream::{self, Stream, StreamExt};
 use tokio::time::sleep;
 
+use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
-use crate::source::Content;
 
 /// How a content is damaged. Those that change its length leave the length that it states, so that it can be noticed;
 /// one that states none breaks instead.
@@ -16,15 +16,15 @@ use crate::source::Content;
 #[non_exhaustive]
 pub enum StreamFault {
     /// It fails somewhere, with [`ErrorKind::Unavailable`].
-    Breaks,
+    Unavailable,
     /// It fails somewhere, with [`ErrorKind::Unreadable`].
-    Spoils,
+    Unreadable,
     /// It ends early, as if that were all.
-    EndsEarly,
+    Truncated,
     /// A part of it comes twice.
     Repeats,
     /// It goes on after its end.
-    GoesOn,
+    Overlong,
     /// It is whole, and stands still for up to ten seconds on its way.
     Stalls,
 }
@@ -32,7 +32,7 @@ pub enum StreamFault {
 impl StreamFault {
     /// All of them.
     pub const ALL: [Self; 6] =
-        [Self::Breaks, Self::Spoils, Self::EndsEarly, Self::Repeats, Self::GoesOn, Self::Stalls];
+        [Self::Unavailable, Self::Unreadable, Self::Truncated, Self::Repeats, Self::Overlong, Self::Stalls];
 }
 
 /// So many parts at most are made of what is in one piece.
@@ -41,10 +41,12 @@ const PIECES: usize = 8;
 /// Damages a content.
 pub(super) fn damaged(content: Content, fault: StreamFault, mut rng: Rng) -> Content {
     let length = content.length();
-    let changes_length = matches!(fault, StreamFault::EndsEarly | StreamFault::Repeats | StreamFault::GoesOn);
+    let changes_length =
+        matches!(fault, StreamFault::Truncated | StreamFault::Repeats | StreamFault::Overlong);
     // Nothing can come twice, or be left out, of what is empty.
-    let nothing = length == Some(0) && fault != StreamFault::GoesOn;
-    let fault = if changes_length && (length.is_none() || nothing) { StreamFault::Breaks } else { fault };
+    let nothing = length == Some(0) && fault != StreamFault::Overlong;
+    let fault =
+        if changes_length && (length.is_none() || nothing) { StreamFault::Unavailable } else { fault };
     let at = match length {
         Some(length) => rng.u64(0..length.max(1)),
         None => rng.u64(0..1 << 16),
@@ -57,9 +59,9 @@ pub(super) fn damaged(content: Content, fault: StreamFault, mut rng: Rng) -> Con
         Ok((piece, here))
     });
     match fault {
-        StreamFault::Breaks => broken(length, pieces, ErrorKind::Unavailable),
-        StreamFault::Spoils => broken(length, pieces, ErrorKind::Unreadable),
-        StreamFault::EndsEarly => Content::from_stream(length, up_to_there(pieces)),
+        StreamFault::Unavailable => broken(length, pieces, ErrorKind::Unavailable),
+        StreamFault::Unreadable => broken(length, pieces, ErrorKind::Unreadable),
+        StreamFault::Truncated => Content::from_stream(length, up_to_there(pieces)),
         StreamFault::Repeats => {
             let pieces = pieces.flat_map(|piece| {
                 let twice = match &piece {
@@ -70,7 +72,7 @@ pub(super) fn damaged(content: Content, fault: StreamFault, mut rng: Rng) -> Con
             });
             Content::from_stream(length, pieces)
         }
-        StreamFault::GoesOn => {
+        StreamFault::Overlong => {
             let more = stream::iter([Ok(Bytes::from_static(b"more"))]);
             Content::from_stream(length, pieces.map(|piece| piece.map(|(bytes, _)| bytes)).chain(more))
         }

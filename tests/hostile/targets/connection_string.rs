@@ -8,7 +8,7 @@ pub(crate) fn run(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let settings = json!({ "connectionString": text, "blobContainerName": "container" });
     for (policy, development) in [(AzureBlobPolicy::new(), false), (AzureBlobPolicy::development(), true)] {
-        match AzureBlobProvider::new(policy).check(&settings) {
+        match AzureBlobProvider::new(policy).validate(&settings) {
             Err(error) => super::assert_told(&error),
             Ok(checked) => super::container_uri::assert_allowed(&checked.location, development),
         }

@@ -22,13 +22,13 @@ pub(crate) fn run(input: &[u8]) {
         .allow_host(LISTED[0], Addressing::Domain)
         .and_then(|policy| policy.allow_host(LISTED[1], Addressing::Path))
         .unwrap()
-        .allow_public_access(true);
+        .allow_anonymous(true);
     let policies = [(AzureBlobPolicy::new(), false), (AzureBlobPolicy::development(), true), (listed, false)];
     for (policy, development) in policies {
         let provider = AzureBlobProvider::new(policy);
         for identity in [false, true] {
             let settings = json!({ "blobContainerUri": text, "useManagedIdentity": identity });
-            match provider.check(&settings) {
+            match provider.validate(&settings) {
                 Err(error) => super::assert_told(&error),
                 Ok(checked) => {
                     assert_allowed(&checked.location, development);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use dicom_export::http::{self, BaseUrl, HttpOptions};
-use dicom_export::{ExportEngine, MemorySink, MemorySource, Retry};
+use dicom_export::{ExportEngine, MemorySink, MemorySource, RetryPolicy};
 use tower::ServiceExt;
 
 pub(crate) fn run(input: &[u8]) {
@@ -14,7 +14,7 @@ pub(crate) fn run(input: &[u8]) {
     super::RUNTIME.block_on(async {
         let engine = ExportEngine::builder(MemorySource::new())
             .destination("azureblob", MemorySink::new().provider())
-            .retry(Retry::none())
+            .retry(RetryPolicy::none())
             .build()
             .unwrap();
         let options = HttpOptions::new().base_url(BaseUrl::Forwarded).body_limit(64 << 10);

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::operation::{OperationContext, OperationNote, OperationStatus, StoredDestination};
-use crate::source::{Cursor, ListWarning};
-use crate::timestamp::Timestamp;
+use crate::model::Timestamp;
+use crate::model::{Cursor, ListWarning};
+use crate::model::{OperationContext, OperationIssue, OperationStatus, StoredDestination};
 
 /// How far an operation has come: small, and saved at most every second.
 ///
@@ -37,9 +37,9 @@ pub struct Checkpoint {
     /// How many instances the source thinks there are.
     pub estimate: Option<u64>,
     /// Why it failed.
-    pub error: Option<OperationNote>,
+    pub error: Option<OperationIssue>,
     /// What its owner should know, besides what `totals` tells.
-    pub warnings: Vec<OperationNote>,
+    pub warnings: Vec<OperationIssue>,
     /// Who runs it.
     pub lease: Option<Lease>,
     /// Somebody wants it canceled.

@@ -1,4 +1,4 @@
-//! The receipt, as it is read.
+//! The manifest, as it is read.
 
 use std::collections::HashMap;
 
@@ -7,11 +7,11 @@ use dicom_export::object_store::{Error, ObjectStore, ObjectStoreExt};
 use dicom_export::{BlobPath, ManifestEntry, OperationId};
 use futures::TryStreamExt;
 
-/// What a receipt says of one blob: usually once, more often after a crash.
+/// What a manifest says of one blob: usually once, more often after a crash.
 #[derive(Default)]
 pub(crate) struct Claims(Vec<(u64, String)>);
 
-pub(crate) struct Receipt {
+pub(crate) struct Manifest {
     /// By the blob's name.
     pub(crate) blobs: HashMap<String, Claims>,
     /// The numbers of lines that are no entries of this operation, from 1.
@@ -39,7 +39,7 @@ impl Claims {
     }
 }
 
-impl Receipt {
+impl Manifest {
     /// # Errors
     /// There is none, or it cannot be read: why.
     pub(crate) async fn read(store: &dyn ObjectStore, operation: OperationId) -> Result<Self, String> {
@@ -54,23 +54,23 @@ impl Receipt {
         };
         let path = Path::from(BlobPath::manifest(operation).as_str());
         let mut chunks = store.get(&path).await.map_err(unreadable)?.into_stream();
-        let mut receipt = Self { blobs: HashMap::new(), unreadable: Vec::new() };
+        let mut manifest = Self { blobs: HashMap::new(), unreadable: Vec::new() };
         let (mut number, mut rest) = (0, Vec::new());
         while let Some(chunk) = chunks.try_next().await.map_err(unreadable)? {
             for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
                 rest.extend_from_slice(piece);
                 if rest.ends_with(b"\n") {
                     number += 1;
-                    receipt.add(operation, number, &rest);
+                    manifest.add(operation, number, &rest);
                     rest.clear();
                 }
             }
         }
         if !rest.is_empty() {
             // A cut line is none.
-            receipt.unreadable.push(number + 1);
+            manifest.unreadable.push(number + 1);
         }
-        Ok(receipt)
+        Ok(manifest)
     }
 
     fn add(&mut self, operation: OperationId, number: u64, line: &[u8]) {

@@ -4,9 +4,11 @@
 //! third of what an export costs.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
+
+use crate::sync::lock;
 
 /// Smaller ones are the allocator's, which is good at them; larger ones that one thread takes and another gives back
 /// make it hold several times what is in use.
@@ -129,7 +131,7 @@ impl Pool {
     }
 
     fn free(&self) -> MutexGuard<'_, Free> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.free)
     }
 }
 

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::identifier::InstanceIdentifier;
+use crate::model::InstanceIdentifier;
 
-/// The receipt of one exported instance.
+/// The manifest of one exported instance.
 ///
 /// Written as one JSON object with camelCase names. An entry may stand in a manifest more than once: a crash repeats
 /// the batches under way, and an instance that changed at its source meanwhile then has entries that differ.

@@ -12,7 +12,7 @@ use dicom_parser::dataset::lazy_read::LazyDataSetReader;
 use dicom_parser::{DynStatefulDecoder, StatefulDecode};
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
-use crate::identifier::Uid;
+use crate::model::Uid;
 
 /// The UIDs of a head, as far as it could be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Value, json};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::identifier::{DicomIdentifier, Uid};
-use crate::json::{Json, Object, is_shown};
+use crate::model::json::{Json, Object, is_shown};
+use crate::model::{DicomIdentifier, Uid};
 
 /// What is to be exported, and where to.
 ///

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::identifier::InstanceIdentifier;
-use crate::operation::OperationId;
+use crate::model::InstanceIdentifier;
+use crate::model::OperationId;
 
 /// A blob's name in the container.
 ///

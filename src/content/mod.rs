@@ -1,5 +1,12 @@
 //! [`Content`]: the bytes of one instance.
 
+pub(crate) mod buffer;
+mod copy_source;
+#[cfg(feature = "dicom")]
+mod dicom;
+#[cfg(feature = "dicom")]
+pub(crate) mod head;
+
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,7 +17,8 @@ use futures::stream::{self, BoxStream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use super::buffers::Buffer;
+use self::buffer::Buffer;
+pub use self::copy_source::CopySource;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A file up to this size is read in one piece, on one trip to a blocking thread.

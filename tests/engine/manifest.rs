@@ -1,4 +1,4 @@
-//! The receipt: a line for each instance that is in the container, with what was exported of it.
+//! The manifest: a line for each instance that is in the container, with what was exported of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use dicom_export::store::{MemoryOperationStore, OperationStore};
 use dicom_export::{
     BlobPath, BlobSink, ErrorKind, ExportDestination, ExportEngine, ExportSource, ManifestEntry, MemorySink,
-    NewOperation, Operation, OperationStatus, Retry,
+    NewOperation, Operation, OperationStatus, RetryPolicy,
 };
 use sha2::{Digest, Sha256};
 
@@ -15,7 +15,7 @@ use crate::support::{
     Alive, FaultySink, FaultySource, Generated, Plan, Shared, archive, assert_exported, instance, log_of,
 };
 
-fn receipts(sink: &MemorySink, operation: &Operation) -> Vec<ManifestEntry> {
+fn manifest_entries(sink: &MemorySink, operation: &Operation) -> Vec<ManifestEntry> {
     let manifest = sink.get(BlobPath::manifest(operation.operation_id).as_str()).expect("a manifest");
     let text = std::str::from_utf8(&manifest).unwrap();
     assert!(text.is_empty() || text.ends_with('\n'), "whole lines");
@@ -23,19 +23,19 @@ fn receipts(sink: &MemorySink, operation: &Operation) -> Vec<ManifestEntry> {
 }
 
 /// Each is true, and each blob has one; how many blobs.
-pub(crate) fn assert_receipts(sink: &MemorySink, operation: &Operation) -> usize {
+pub(crate) fn assert_manifest(sink: &MemorySink, operation: &Operation) -> usize {
     let mut named = BTreeSet::new();
-    for receipt in receipts(sink, operation) {
-        let path = BlobPath::instance(operation.operation_id, receipt.identifier());
-        assert_eq!(receipt.path(), path.as_str());
-        let blob = sink.get(path.as_str()).expect("what has a receipt is there");
+    for entry in manifest_entries(sink, operation) {
+        let path = BlobPath::instance(operation.operation_id, entry.identifier());
+        assert_eq!(entry.path(), path.as_str());
+        let blob = sink.get(path.as_str()).expect("an instance in the manifest is there");
         let sha256: String = Sha256::digest(&blob).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!((receipt.size(), receipt.sha256()), (blob.len() as u64, &*sha256));
+        assert_eq!((entry.size(), entry.sha256()), (blob.len() as u64, &*sha256));
         named.insert(path.to_string());
     }
     let results = format!("{}/results/", operation.operation_id);
     let there: BTreeSet<_> = sink.names().into_iter().filter(|name| name.starts_with(&results)).collect();
-    assert_eq!(named, there, "each blob has a receipt");
+    assert_eq!(named, there, "each blob has a manifest entry");
     there.len()
 }
 
@@ -47,13 +47,13 @@ async fn each_exported_instance_has_a_line() {
         sink.plan.fail(&instance(1, 0, n), &[ErrorKind::Unavailable; 3]);
     }
     let source = FaultySource { inner: archive(100), plan };
-    let engine = ExportEngine::builder(source).receipt(true).batch_size(7).build().unwrap();
+    let engine = ExportEngine::builder(source).manifest(true).batch_size(7).build().unwrap();
     let target: Arc<dyn BlobSink> = Arc::new(sink.clone());
     let started = engine.start(NewOperation::new(ExportSource::Everything, target)).await.unwrap();
     let ended = engine.wait(started.operation_id).await.unwrap();
     assert_eq!((ended.results.exported, ended.results.skipped), (95, 5));
-    assert_eq!(assert_receipts(&sink.inner, &ended), 95);
-    assert_eq!(receipts(&sink.inner, &ended).len(), 95, "without a crash there is one each");
+    assert_eq!(assert_manifest(&sink.inner, &ended), 95);
+    assert_eq!(manifest_entries(&sink.inner, &ended).len(), 95, "without a crash there is one each");
     assert_eq!(log_of(&sink.inner, &ended).len(), 5);
     let document = serde_json::to_value(&ended).unwrap();
     let members: Vec<_> = document["results"].as_object().unwrap().keys().collect();
@@ -66,27 +66,27 @@ async fn a_stream_has_the_digest_of_its_bytes() {
         let source =
             Generated { count: 3, size, chunk, states_size: false, alive: Arc::new(Alive::default()) };
         let sink = MemorySink::new();
-        let engine = ExportEngine::builder(source).receipt(true).build().unwrap();
+        let engine = ExportEngine::builder(source).manifest(true).build().unwrap();
         let target: Arc<dyn BlobSink> = Arc::new(sink.clone());
         let started = engine.start(NewOperation::new(ExportSource::Everything, target)).await.unwrap();
         let ended = engine.wait(started.operation_id).await.unwrap();
-        assert_eq!(assert_receipts(&sink, &ended), 3);
+        assert_eq!(assert_manifest(&sink, &ended), 3);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn there_is_none_unless_it_is_asked_for_and_an_empty_one_if_nothing_is_exported() {
-    for receipt in [false, true] {
+    for manifest in [false, true] {
         let sink = MemorySink::new();
-        let engine = ExportEngine::builder(archive(0)).receipt(receipt).build().unwrap();
+        let engine = ExportEngine::builder(archive(0)).manifest(manifest).build().unwrap();
         let target: Arc<dyn BlobSink> = Arc::new(sink.clone());
         let unknown = ExportSource::identifiers(["1.2.3".parse().unwrap()]).unwrap();
         let started = engine.start(NewOperation::new(unknown, target)).await.unwrap();
-        let manifest = BlobPath::manifest(started.operation_id);
-        assert_eq!(sink.get(manifest.as_str()).is_some(), receipt, "before anything is exported");
+        let path = BlobPath::manifest(started.operation_id);
+        assert_eq!(sink.get(path.as_str()).is_some(), manifest, "before anything is exported");
         let ended = engine.wait(started.operation_id).await.unwrap();
         assert_eq!(ended.status, OperationStatus::Completed);
-        assert_eq!(sink.get(manifest.as_str()), receipt.then(Default::default));
+        assert_eq!(sink.get(path.as_str()), manifest.then(Default::default));
     }
 }
 
@@ -95,36 +95,36 @@ async fn there_is_none_unless_it_is_asked_for_and_an_empty_one_if_nothing_is_exp
 async fn a_resumed_operation_keeps_its_receipt() {
     let sink = FaultySink::new();
     let store = Arc::new(MemoryOperationStore::new());
-    let engine = |receipt| {
+    let engine = |manifest| {
         ExportEngine::builder(archive(300))
             .destination("azureblob", Shared(sink.clone()))
-            .store(store.clone())
-            .retry(Retry::none())
+            .operation_store(store.clone())
+            .retry(RetryPolicy::none())
             .batch_size(10)
-            .checkpoint_every(Duration::ZERO)
-            .receipt(receipt)
+            .checkpoint_interval(Duration::ZERO)
+            .manifest(manifest)
             .build()
             .unwrap()
     };
     let destination = || ExportDestination::azure_blob("https://a.blob.core.windows.net/b");
     let mut created = BTreeMap::new();
-    for receipt in [true, false] {
+    for manifest in [true, false] {
         let new = NewOperation::new(ExportSource::Everything, destination());
-        let id = engine(receipt).create(new).await.unwrap().operation_id;
-        assert_eq!(store.spec(id).await.unwrap().receipt, receipt);
-        created.insert(receipt, id);
+        let id = engine(manifest).create(new).await.unwrap().operation_id;
+        assert_eq!(store.spec(id).await.unwrap().manifest, manifest);
+        created.insert(manifest, id);
     }
-    for (receipt, id) in created {
+    for (manifest, id) in created {
         let calls = sink.plan.calls.load(std::sync::atomic::Ordering::SeqCst);
         sink.plan.fail_all(ErrorKind::Unavailable, calls + 150);
-        let failed = engine(receipt).run(id).await.unwrap();
+        let failed = engine(manifest).run(id).await.unwrap();
         assert_eq!(failed.status, OperationStatus::Failed);
         assert!(failed.results.exported < 300);
         sink.plan.heal();
-        let ended = engine(!receipt).run(id).await.unwrap();
+        let ended = engine(!manifest).run(id).await.unwrap();
         assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 300));
-        match receipt {
-            true => assert_eq!(assert_receipts(&sink.inner, &ended), 300),
+        match manifest {
+            true => assert_eq!(assert_manifest(&sink.inner, &ended), 300),
             false => assert_eq!(sink.inner.get(BlobPath::manifest(id).as_str()), None),
         }
     }
@@ -136,14 +136,14 @@ async fn many_receipts_go_in_lumps() {
     let source = archive(20_000);
     let sink = FaultySink::new();
     let engine = ExportEngine::builder(source)
-        .checkpoint_every(Duration::from_secs(3600))
-        .receipt(true)
+        .checkpoint_interval(Duration::from_secs(3600))
+        .manifest(true)
         .build()
         .unwrap();
     let target: Arc<dyn BlobSink> = Arc::new(sink.clone());
     let started = engine.start(NewOperation::new(ExportSource::Everything, target)).await.unwrap();
     let ended = engine.wait(started.operation_id).await.unwrap();
-    assert_eq!(assert_receipts(&sink.inner, &ended), 20_000);
+    assert_eq!(assert_manifest(&sink.inner, &ended), 20_000);
     let bytes = sink.inner.get(BlobPath::manifest(ended.operation_id).as_str()).unwrap().len();
     let appends = sink.plan.calls.load(std::sync::atomic::Ordering::SeqCst) - 20_000;
     assert!(bytes > 4 << 20, "{bytes} bytes are no lump");
@@ -156,8 +156,8 @@ async fn an_append_that_fails_loses_no_line() {
     let plan = Plan::default();
     plan.fail(&instance(0, 0, 3), &[ErrorKind::Unreadable; 100]);
     let engine = ExportEngine::builder(FaultySource { inner: archive(40), plan })
-        .receipt(true)
-        .retry(Retry::for_up_to(Duration::from_secs(60)))
+        .manifest(true)
+        .retry(RetryPolicy::with_budget(Duration::from_secs(60)))
         .build()
         .unwrap();
     // The last call of the export and the two appends.
@@ -172,6 +172,6 @@ async fn an_append_that_fails_loses_no_line() {
     let ended = engine.wait(started.operation_id).await.unwrap();
     assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 39));
     assert_eq!(assert_exported(&archive(40), &sink.inner, &ended).await, 39);
-    assert_eq!(receipts(&sink.inner, &ended).len(), 39);
+    assert_eq!(manifest_entries(&sink.inner, &ended).len(), 39);
     assert_eq!(log_of(&sink.inner, &ended).len(), 1);
 }

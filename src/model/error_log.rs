@@ -4,8 +4,8 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::json;
 
 use crate::error::Result;
-use crate::json::Json;
-use crate::timestamp::Timestamp;
+use crate::model::Timestamp;
+use crate::model::json::Json;
 
 /// What could not be exported, and why.
 ///

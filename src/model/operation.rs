@@ -1,16 +1,13 @@
-//! An export from request to end: its id, its status, its status document, and what is stored of it.
+//! An operation as callers see it: [`OperationId`], [`OperationStatus`] and the status document, [`Operation`].
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use serde_json::Value;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::request::ExportSource;
-use crate::timestamp::Timestamp;
+use crate::model::Timestamp;
 
 /// An operation's id: 32 lower-case hexadecimal digits. Read with or without dashes, in either case.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,21 +110,21 @@ pub struct ExportResults {
 /// A code for programs and a message for people: why an operation failed, or what it warns of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct OperationNote {
+pub struct OperationIssue {
     /// camelCase, stable.
     pub code: String,
     /// A public message.
     pub message: String,
 }
 
-impl OperationNote {
+impl OperationIssue {
     /// From its two parts.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into() }
     }
 }
 
-impl From<&Error> for OperationNote {
+impl From<&Error> for OperationIssue {
     fn from(error: &Error) -> Self {
         Self::new(error.kind().as_str(), error.message())
     }
@@ -155,10 +152,10 @@ pub struct Operation {
     pub percent_complete: Option<u8>,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<OperationNote>,
+    pub error: Option<OperationIssue>,
     /// What its owner should know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub warnings: Vec<OperationNote>,
+    pub warnings: Vec<OperationIssue>,
 }
 
 /// The `type` of a status document.
@@ -168,90 +165,4 @@ pub struct Operation {
 pub enum OperationType {
     /// An export.
     Export,
-}
-
-/// What a host says of an operation when it starts it; stored with it, never on the wire. No secrets.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct OperationContext {
-    /// The partition (tenant) whose data it exports.
-    pub partition: Option<String>,
-    /// Who asked for it.
-    pub caller: Option<String>,
-    /// Whatever else the host wants to find again.
-    pub attributes: BTreeMap<String, String>,
-}
-
-impl OperationContext {
-    /// For this partition (tenant).
-    pub fn with_partition(mut self, partition: impl Into<String>) -> Self {
-        self.partition = Some(partition.into());
-        self
-    }
-
-    /// Asked for by this caller.
-    pub fn with_caller(mut self, caller: impl Into<String>) -> Self {
-        self.caller = Some(caller.into());
-        self
-    }
-
-    /// With one more attribute.
-    pub fn with_attribute(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.attributes.insert(name.into(), value.into());
-        self
-    }
-}
-
-/// Everything about an operation that does not change while it runs: written to the store once.
-///
-/// It may hold a million identifiers, and it holds no secret.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub struct OperationSpec {
-    /// The id.
-    pub id: OperationId,
-    /// When it was accepted.
-    pub created_time: Timestamp,
-    /// What is exported.
-    pub source: ExportSource,
-    /// Where to, without credentials.
-    pub destination: StoredDestination,
-    /// The URL of `errors.log`, without a credential.
-    pub error_href: String,
-    /// What the host said of it.
-    pub context: OperationContext,
-    /// Whether a receipt is written: `manifest.jsonl`.
-    #[serde(default)]
-    pub receipt: bool,
-}
-
-/// A destination as it is stored: its type, its place, and its settings without credentials.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub struct StoredDestination {
-    /// The destination type, in lower case.
-    pub r#type: String,
-    /// Which container it is, for comparing: a resumed operation goes on in the same one.
-    pub location: String,
-    /// The public settings.
-    pub settings: Value,
-    /// Whether it needs a secret besides; that one is in the host's secret store.
-    pub has_secret: bool,
-    /// When its credential expires, if the credential says.
-    pub expires: Option<Timestamp>,
-}
-
-impl StoredDestination {
-    /// From its parts.
-    pub fn new(kind: &str, location: impl Into<String>, settings: Value, has_secret: bool) -> Self {
-        Self {
-            r#type: kind.to_ascii_lowercase(),
-            location: location.into(),
-            settings,
-            has_secret,
-            expires: None,
-        }
-    }
 }

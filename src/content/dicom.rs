@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use dicom_object::DefaultDicomObject;
 
+use crate::content::Content;
 use crate::error::{Error, ErrorKind};
-use crate::source::Content;
 
 impl Content {
     /// A data set in memory as Part 10 bytes, encoded in the transfer syntax of its file meta group while they are

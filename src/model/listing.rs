@@ -2,14 +2,15 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::identifier::{DicomIdentifier, InstanceIdentifier};
+use crate::model::{DicomIdentifier, InstanceIdentifier};
+use crate::sync::lock;
 
 /// What a listing covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,7 +145,7 @@ impl Instance {
 
     /// Takes out what [`with_read_ahead`](Self::with_read_ahead) put there; the second call finds nothing.
     pub fn take_read_ahead(&self) -> Option<Bytes> {
-        self.ahead.0.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(self.ahead.0.as_ref()?).take()
     }
 
     /// Which instance it is.
@@ -178,10 +179,7 @@ impl Eq for Ahead {}
 impl fmt::Debug for Ahead {
     /// Shows whether it has been taken, and no byte: they are a patient's.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let there = self
-            .0
-            .as_ref()
-            .is_some_and(|bytes| bytes.lock().unwrap_or_else(PoisonError::into_inner).is_some());
+        let there = self.0.as_ref().is_some_and(|bytes| lock(bytes).is_some());
         f.write_str(if there { "Some(..)" } else { "None" })
     }
 }

@@ -1,0 +1,22 @@
+//! Limits on an export: retries, concurrent requests, and memory.
+//!
+//! The engine creates these and passes them to a sink as an [`UploadContext`]. Sources and sinks know nothing else of
+//! the engine.
+
+mod controller;
+mod limiter;
+mod memory;
+mod retry;
+#[cfg(any(feature = "azure", feature = "dicomweb"))]
+mod retry_after;
+mod semaphore;
+mod upload;
+
+pub use self::limiter::Concurrency;
+pub(crate) use self::limiter::Limiter;
+pub(crate) use self::memory::{MemoryBudget, MemoryShare};
+pub use self::retry::RetryPolicy;
+pub(crate) use self::retry::{Failures, Retrier};
+#[cfg(any(feature = "azure", feature = "dicomweb"))]
+pub(crate) use self::retry_after::{retry_after, with_retry_after};
+pub use self::upload::UploadContext;

@@ -1,0 +1,166 @@
+//! [`RetryPolicy`]: retries of transient failures, within a budget that restarts with each success.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::error::{Error, Result};
+use crate::sync::lock;
+
+/// How the engine retries calls that fail with [`Throttled`](crate::ErrorKind::Throttled) or
+/// [`Unavailable`](crate::ErrorKind::Unavailable).
+///
+/// The pause doubles from `initial_backoff` to `max_backoff`; each is shortened at random by up to a half, so that
+/// concurrent calls do not retry in lockstep. A `Retry-After` is the minimum pause; one that exceeds the remaining budget
+/// ends the retries.
+///
+/// ```
+/// use std::time::Duration;
+/// use dicom_export::RetryPolicy;
+///
+/// let patient = RetryPolicy::with_budget(Duration::from_secs(3600)).with_max_backoff(Duration::from_secs(60));
+/// assert_eq!(patient.initial_backoff, Duration::from_millis(100));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// How long the source or the destination may fail, without one success in between, before the operation fails.
+    /// Default: 10 minutes. A single call gives up after twice this time even if other calls succeed.
+    pub budget: Duration,
+    /// The first pause. Default: 100 ms.
+    pub initial_backoff: Duration,
+    /// The longest pause. Default: 30 s.
+    pub max_backoff: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            budget: Duration::from_secs(600),
+            initial_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(30),
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// Creates a policy without retries, for tests that expect a failure.
+    pub fn none() -> Self {
+        Self::with_budget(Duration::ZERO)
+    }
+
+    /// Creates a policy with the default pauses and this budget.
+    pub fn with_budget(budget: Duration) -> Self {
+        Self { budget, ..Self::default() }
+    }
+
+    /// Sets the first pause.
+    #[must_use]
+    pub fn with_initial_backoff(mut self, pause: Duration) -> Self {
+        self.initial_backoff = pause;
+        self
+    }
+
+    /// Sets the longest pause.
+    #[must_use]
+    pub fn with_max_backoff(mut self, pause: Duration) -> Self {
+        self.max_backoff = pause;
+        self
+    }
+}
+
+/// Retries calls towards one side, the source or the destination. All calls share the time of the last success.
+#[derive(Debug)]
+pub(crate) struct Retrier {
+    policy: RetryPolicy,
+    state: Mutex<State>,
+    /// Whether `State::failing_since` is set, so that a success takes no lock while nothing fails.
+    is_failing: AtomicBool,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The time of the first failure since the last success.
+    failing_since: Option<Instant>,
+    jitter: fastrand::Rng,
+}
+
+/// The failures of one call so far.
+#[derive(Debug, Default)]
+pub(crate) struct Failures {
+    first: Option<Instant>,
+    count: u32,
+}
+
+impl Retrier {
+    pub(crate) fn new(policy: RetryPolicy) -> Self {
+        let state = Mutex::new(State { failing_since: None, jitter: fastrand::Rng::new() });
+        Self { policy, state, is_failing: AtomicBool::new(false) }
+    }
+
+    /// Calls until the call succeeds, fails with an error that is not transient, or the budget is used up.
+    ///
+    /// # Cancellation
+    /// Dropping the future drops the call in progress.
+    pub(crate) async fn run<T, F, Fut>(&self, mut call: F) -> Result<T>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let mut failures = Failures::default();
+        loop {
+            match call().await {
+                Ok(value) => {
+                    self.succeeded();
+                    return Ok(value);
+                }
+                Err(error) => match self.backoff(&mut failures, &error) {
+                    Some(pause) => sleep(pause).await,
+                    None => return Err(error),
+                },
+            }
+        }
+    }
+
+    /// The first pause.
+    pub(crate) fn initial_backoff(&self) -> Duration {
+        self.policy.initial_backoff.min(self.policy.budget)
+    }
+
+    /// Records a success.
+    pub(crate) fn succeeded(&self) {
+        if self.is_failing.load(SeqCst) {
+            let mut state = lock(&self.state);
+            state.failing_since = None;
+            self.is_failing.store(false, SeqCst);
+        }
+    }
+
+    /// Records a failure and returns the pause before the next attempt, or `None` if the call must not be retried.
+    pub(crate) fn backoff(&self, failures: &mut Failures, error: &Error) -> Option<Duration> {
+        if !error.kind().is_transient() {
+            return None;
+        }
+        let now = Instant::now();
+        let mut state = lock(&self.state);
+        let failing_since = *state.failing_since.get_or_insert(now);
+        self.is_failing.store(true, SeqCst);
+        let first = *failures.first.get_or_insert(now);
+        let budget = self.policy.budget;
+        let remaining = budget
+            .saturating_sub(now - failing_since)
+            .min(budget.saturating_mul(2).saturating_sub(now - first));
+        if remaining.is_zero() {
+            return None;
+        }
+        let doubled = self.policy.initial_backoff.saturating_mul(1 << failures.count.min(20));
+        let pause = doubled.min(self.policy.max_backoff).mul_f64(1.0 - state.jitter.f64() / 2.0);
+        failures.count += 1;
+        match error.retry_after() {
+            Some(requested) if requested > remaining => None,
+            Some(requested) => Some(pause.max(requested)),
+            None => Some(pause.min(remaining)),
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The data that callers, sources, sinks and stores exchange. Nothing here performs I/O.
+
+mod blob_path;
+mod checkpoint;
+mod error_log;
+mod identifier;
+pub(crate) mod json;
+mod listing;
+mod manifest;
+mod operation;
+mod request;
+mod spec;
+mod timestamp;
+
+pub use self::blob_path::BlobPath;
+pub use self::checkpoint::{Checkpoint, Lease, Position, Totals};
+pub use self::error_log::ErrorLogEntry;
+pub use self::identifier::{DicomIdentifier, InstanceIdentifier, Uid};
+pub use self::listing::{Cursor, Instance, ListFailure, ListRequest, ListWarning, Locator, Page, Scope};
+pub use self::manifest::ManifestEntry;
+pub use self::operation::{
+    ExportResults, Operation, OperationId, OperationIssue, OperationStatus, OperationType,
+};
+pub use self::request::{ExportDestination, ExportRequest, ExportSource, Identifiers};
+pub use self::spec::{OperationContext, OperationKey, OperationSpec, StoredDestination};
+pub use self::timestamp::Timestamp;

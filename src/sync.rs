@@ -1,0 +1,40 @@
+//! Helpers for locks, blocking work and tasks.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::task::{JoinError, spawn_blocking};
+use tracing::Instrument;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Locks a mutex. A panic in another holder is ignored: the crate changes no shared value in steps that could leave it
+/// inconsistent.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs blocking work on Tokio's blocking threads.
+///
+/// # Errors
+/// [`ErrorKind::Internal`] if the work panics.
+#[expect(dead_code)]
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    spawn_blocking(work).await.unwrap_or_else(|cause| Err(panicked(cause)))
+}
+
+/// Runs a future to its end in a task of its own, although the caller may drop the returned future.
+///
+/// # Errors
+/// [`ErrorKind::Internal`] if the work panics.
+pub(crate) async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    tokio::spawn(work.in_current_span()).await.unwrap_or_else(|cause| Err(panicked(cause)))
+}
+
+/// The error for a task that panicked.
+pub(crate) fn panicked(cause: JoinError) -> Error {
+    Error::new(ErrorKind::Internal, "an internal task panicked").with_source(cause)
+}
