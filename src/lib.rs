@@ -89,6 +89,7 @@ mod secret;
 pub mod sink;
 pub mod source;
 pub mod store;
+#[allow(dead_code)]
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
