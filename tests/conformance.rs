@@ -122,7 +122,7 @@ async fn object_store_sink() {
     let sink = sink.with_prefix("a/b").unwrap();
     let read = async |name: &str| blob(&*store, &format!("a/b/{name}")).await;
     sink_conformance(&sink, read, &object_store_quirks()).await;
-    assert!(sink.location() == "https://host/bucket" && !format!("{sink:?}").contains("secret"));
+    assert!(sink.throttle_key() == "https://host/bucket" && !format!("{sink:?}").contains("secret"));
     // Of the logs' parts none is left.
     let names: Vec<_> = store.list(None).map_ok(|meta| meta.location).try_collect().await.unwrap();
     assert!(names.iter().all(|name| !name.as_ref().contains("parts")), "{names:?}");
