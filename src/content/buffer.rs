@@ -1,7 +1,7 @@
-//! [`Buffer`]: memory that instances are read into, used again.
+//! [`Buffer`]: memory that instances are read into, from a pool.
 //!
-//! Allocators give large pieces back to the system and take them anew, and the system clears every page of them: a
-//! third of what an export costs.
+//! Allocators return large allocations to the system and request them again, and the system clears every page of them.
+//! Without the pool that is a third of the cost of an export.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
@@ -10,55 +10,55 @@ use bytes::Bytes;
 
 use crate::sync::lock;
 
-/// Smaller ones are the allocator's, which is good at them; larger ones that one thread takes and another gives back
-/// make it hold several times what is in use.
-const SMALLEST: usize = 4 << 10;
+/// Smaller buffers come from the allocator. Larger ones that one thread allocates and another frees make the allocator
+/// hold several times what is in use.
+const MIN_POOLED: usize = 4 << 10;
 
-/// How many bytes are kept for later at most.
-const KEPT: usize = 16 << 20;
+/// How many bytes of free buffers the pool holds.
+const MAX_FREE: usize = 16 << 20;
 
-static FREE: Pool = Pool::new(KEPT);
+static POOL: Pool = Pool::new(MAX_FREE);
 
 /// A buffer of a fixed size, filled from the front.
 #[derive(Debug)]
 pub(crate) struct Buffer {
-    /// Set from the start, so that a reader can be given any part of it.
+    /// Initialized as a whole, so that any part of it can be passed to a reader.
     bytes: Vec<u8>,
     filled: usize,
     pool: Option<&'static Pool>,
 }
 
 impl Buffer {
-    /// Room for so many bytes, and up to a quarter more.
-    pub(crate) fn with_room(least: usize) -> Self {
-        Self::from_pool(&FREE, least)
+    /// Takes a buffer for at least `capacity` bytes, and at most a quarter more.
+    pub(crate) fn with_capacity(capacity: usize) -> Self {
+        Self::from_pool(&POOL, capacity)
     }
 
-    fn from_pool(pool: &'static Pool, least: usize) -> Self {
-        if least < SMALLEST {
-            return Self { bytes: vec![0; least], filled: 0, pool: None };
+    fn from_pool(pool: &'static Pool, capacity: usize) -> Self {
+        if capacity < MIN_POOLED {
+            return Self { bytes: vec![0; capacity], filled: 0, pool: None };
         }
-        let size = rounded(least);
+        let size = round_up(capacity);
         let bytes = pool.take(size).unwrap_or_else(|| vec![0; size]);
         Self { bytes, filled: 0, pool: Some(pool) }
     }
 
-    /// What is not filled yet.
-    pub(crate) fn room(&mut self) -> &mut [u8] {
+    /// The part that is not filled yet.
+    pub(crate) fn unfilled(&mut self) -> &mut [u8] {
         &mut self.bytes[self.filled..]
     }
 
-    /// So many more bytes have been written to the room.
-    pub(crate) fn fill(&mut self, written: usize) {
+    /// Counts bytes that were written to the unfilled part as filled.
+    pub(crate) fn advance(&mut self, written: usize) {
         self.filled = self.bytes.len().min(self.filled + written);
     }
 
-    /// How many bytes are filled.
+    /// The number of filled bytes.
     pub(crate) fn len(&self) -> usize {
         self.filled
     }
 
-    /// What was filled in; once nobody holds it any more, the memory is used again.
+    /// Returns the filled part. The memory returns to the pool once the last reference to it is dropped.
     pub(crate) fn into_bytes(mut self) -> Bytes {
         match self.pool {
             Some(_) => Bytes::from_owner(self),
@@ -85,16 +85,16 @@ impl Drop for Buffer {
     }
 }
 
-/// A few sizes in each doubling, so that instances of about one size share buffers.
-fn rounded(size: usize) -> usize {
+/// Rounds up to one of a few sizes in each power of two, so that instances of similar sizes share buffers.
+fn round_up(size: usize) -> usize {
     size.next_multiple_of(size.next_power_of_two() / 8)
 }
 
-/// Free buffers, the one that came last at the back.
+/// Free buffers, the most recently used at the back.
 #[derive(Debug)]
 struct Pool {
     free: Mutex<Free>,
-    most: usize,
+    max_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -104,11 +104,11 @@ struct Free {
 }
 
 impl Pool {
-    const fn new(most: usize) -> Self {
-        Self { free: Mutex::new(Free { buffers: VecDeque::new(), bytes: 0 }), most }
+    const fn new(max_bytes: usize) -> Self {
+        Self { free: Mutex::new(Free { buffers: VecDeque::new(), bytes: 0 }), max_bytes }
     }
 
-    /// The one of this size that was used last.
+    /// Takes the most recently used buffer of this size.
     fn take(&self, size: usize) -> Option<Vec<u8>> {
         let mut free = self.free();
         let at = free.buffers.iter().rposition(|buffer| buffer.len() == size)?;
@@ -117,12 +117,12 @@ impl Pool {
     }
 
     fn put(&self, buffer: Vec<u8>) {
-        // What is let go is freed after the lock.
+        // Freed after the lock is released.
         let mut old = Vec::new();
         let mut free = self.free();
         free.bytes += buffer.len();
         free.buffers.push_back(buffer);
-        while free.bytes > self.most
+        while free.bytes > self.max_bytes
             && let Some(oldest) = free.buffers.pop_front()
         {
             free.bytes -= oldest.len();
@@ -140,20 +140,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_used_again_once_nobody_holds_it_and_no_more_is_kept_than_the_limit() {
+    fn memory_is_reused_once_it_is_dropped_and_the_pool_stays_below_its_limit() {
         static POOL: Pool = Pool::new(1 << 20);
         let filled = |size: usize| {
             let mut buffer = Buffer::from_pool(&POOL, size);
-            buffer.fill(size);
+            buffer.advance(size);
             buffer.into_bytes()
         };
         let first = filled(500_000);
         let at = first.as_ptr();
         let part = first.slice(10..20);
         drop(first);
-        assert_ne!(filled(500_000).as_ptr(), at, "a part of it is still held");
+        assert_ne!(filled(500_000).as_ptr(), at, "a part of it is still referenced");
         drop(part);
-        assert_eq!(filled(510_000).as_ptr(), at, "nearly the same size");
+        assert_eq!(filled(510_000).as_ptr(), at, "similar sizes share a buffer");
 
         drop([filled(1 << 20), filled(600_000), filled(700_000)]);
         let free = POOL.free();

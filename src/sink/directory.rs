@@ -8,14 +8,12 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::future::join;
-use futures::stream::BoxStream;
 use tokio::task::spawn_blocking;
 use url::Url;
 use uuid::Uuid;
 
-use crate::content::Content;
+use crate::content::{ChunkReader, Content};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::UploadContext;
 use crate::model::BlobPath;
@@ -93,24 +91,24 @@ impl BlobSink for DirectorySink {
             })
             .await;
         }
-        // One piece is written while the next one is read.
-        let most = PIECE.min(upload.buffer_limit() / 2).max(1);
-        let mut stream = content.into_stream();
-        let mut piece = Piece::read(&mut stream, most).await?;
+        // A chunk is written while the next one is read.
+        let size = PIECE.min(upload.buffer_limit() / 2).max(1);
+        let mut chunks = ChunkReader::new(content);
+        let mut chunk = chunks.next(size).await?;
         let mut part = None;
-        while !piece.is_last {
+        while !chunk.is_last {
             let target = target.clone();
             let write = on_thread(move || {
                 let mut part = part.map_or_else(|| Part::create(target), Ok)?;
-                part.write(&piece.chunks)?;
+                part.write(&chunk.parts)?;
                 Ok(part)
             });
-            let (written, next) = join(write, Piece::read(&mut stream, most)).await;
-            (part, piece) = (Some(written?), next?);
+            let (written, next) = join(write, chunks.next(size)).await;
+            (part, chunk) = (Some(written?), next?);
         }
         on_thread(move || {
             let mut part = part.map_or_else(|| Part::create(target), Ok)?;
-            part.write(&piece.chunks)?;
+            part.write(&chunk.parts)?;
             part.commit(&consent)
         })
         .await
@@ -304,26 +302,6 @@ impl Consent {
             return Err(io::ErrorKind::Interrupted.into());
         }
         action()
-    }
-}
-
-/// Some chunks of a stream.
-struct Piece {
-    chunks: Vec<Bytes>,
-    is_last: bool,
-}
-
-impl Piece {
-    /// Reads chunks until there are so many bytes, or no more.
-    async fn read(stream: &mut BoxStream<'static, Result<Bytes>>, most: u64) -> Result<Self> {
-        let (mut chunks, mut size) = (Vec::new(), 0);
-        while size < most {
-            let Some(chunk) = stream.next().await else { return Ok(Self { chunks, is_last: true }) };
-            let chunk = chunk?;
-            size += chunk.len() as u64;
-            chunks.push(chunk);
-        }
-        Ok(Self { chunks, is_last: false })
     }
 }
 

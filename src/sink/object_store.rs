@@ -13,9 +13,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::TryStreamExt;
-use futures::stream::{self, BoxStream, FuturesUnordered};
+use futures::stream::{self, FuturesUnordered};
 
-use crate::content::Content;
+use crate::content::{Chunk, ChunkReader, Content};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{RetryPolicy, UploadContext};
 use crate::model::BlobPath;
@@ -138,15 +138,15 @@ impl ObjectStoreSink {
         upload: &UploadContext,
     ) -> Result<PutResult> {
         let mut plan = Plan::new(content.length());
-        let mut pieces = Pieces { stream: content.into_stream(), rest: Bytes::new() };
-        let first = pieces.next(plan.next_part()).await?;
+        let mut chunks = ChunkReader::new(content);
+        let first = chunks.next(plan.next_part()).await?;
         if first.is_last {
-            let size = first.size;
-            let put = || self.put_whole(path, first.chunks.iter().cloned().collect(), content_type);
+            let size = first.len;
+            let put = || self.put_whole(path, first.parts.iter().cloned().collect(), content_type);
             return Ok(stored(size, upload.send_with_retry(put).await?));
         }
         let mut parts = upload.send_with_retry(|| self.begin_parts(path, content_type)).await?;
-        let sent = send_parts(&mut *parts, first, pieces, plan, upload.buffer_limit()).await;
+        let sent = send_parts(&mut *parts, first, chunks, plan, upload.buffer_limit()).await;
         let completed = match sent {
             Ok(size) => parts.complete().await.map(|result| stored(size, result)).map_err(store_error),
             Err(error) => Err(error),
@@ -261,18 +261,18 @@ impl BlobSink for ObjectStoreSink {
 /// Sends a content's parts, as many at once as the window holds, and gives its size.
 async fn send_parts(
     parts: &mut dyn MultipartUpload,
-    first: Piece,
-    mut pieces: Pieces,
+    first: Chunk,
+    mut chunks: ChunkReader,
     mut plan: Plan,
     window: u64,
 ) -> Result<u64> {
     let mut sending: FuturesUnordered<UploadPart> = FuturesUnordered::new();
-    let mut size = first.size;
-    let mut piece = first;
+    let mut size = first.len;
+    let mut chunk = first;
     loop {
-        let is_last = piece.is_last;
-        if piece.size > 0 {
-            sending.push(parts.put_part(piece.chunks.into_iter().collect()));
+        let is_last = chunk.is_last;
+        if chunk.len > 0 {
+            sending.push(parts.put_part(chunk.parts.into_iter().collect()));
         }
         if is_last {
             break;
@@ -283,16 +283,16 @@ async fn send_parts(
         while sending.len() >= most {
             sending.next().await.transpose().map_err(store_error)?;
         }
-        let read = pieces.next(part);
+        let read = chunks.next(part);
         tokio::pin!(read);
         // Those on their way go on while the next is read.
-        piece = loop {
+        chunk = loop {
             tokio::select! {
                 read = &mut read => break read?,
                 Some(sent) = sending.next() => sent.map_err(store_error)?,
             }
         };
-        size += piece.size;
+        size += chunk.len;
     }
     sending.try_for_each(|()| async { Ok(()) }).await.map_err(store_error)?;
     Ok(size)
@@ -319,42 +319,6 @@ impl Plan {
         }
         self.planned += 1;
         self.part
-    }
-}
-
-/// A stream cut into pieces of exact sizes.
-struct Pieces {
-    stream: BoxStream<'static, Result<Bytes>>,
-    rest: Bytes,
-}
-
-struct Piece {
-    chunks: Vec<Bytes>,
-    size: u64,
-    is_last: bool,
-}
-
-impl Pieces {
-    /// The next piece of this size; the last one is smaller, or empty.
-    async fn next(&mut self, size: u64) -> Result<Piece> {
-        let mut piece = Piece { chunks: Vec::new(), size: 0, is_last: false };
-        loop {
-            let room = (size - piece.size).min(self.rest.len() as u64);
-            if room > 0 {
-                piece.chunks.push(self.rest.split_to(room as usize));
-                piece.size += room;
-            }
-            if piece.size == size {
-                return Ok(piece);
-            }
-            match self.stream.next().await {
-                Some(chunk) => self.rest = chunk?,
-                None => {
-                    piece.is_last = true;
-                    return Ok(piece);
-                }
-            }
-        }
     }
 }
 

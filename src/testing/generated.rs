@@ -85,9 +85,9 @@ fn number(uid: &Uid, kind: &str) -> Option<u64> {
 
 /// As a file is read.
 fn copy(bytes: &[u8]) -> Bytes {
-    let mut buffer = Buffer::with_room(bytes.len());
-    buffer.room()[..bytes.len()].copy_from_slice(bytes);
-    buffer.fill(bytes.len());
+    let mut buffer = Buffer::with_capacity(bytes.len());
+    buffer.unfilled()[..bytes.len()].copy_from_slice(bytes);
+    buffer.advance(bytes.len());
     buffer.into_bytes()
 }
 

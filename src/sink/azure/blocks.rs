@@ -4,16 +4,15 @@
 
 use std::pin::pin;
 
-use bytes::Bytes;
 use futures::StreamExt;
-use futures::stream::{BoxStream, FuturesUnordered};
+use futures::stream::FuturesUnordered;
 use object_store::PutPayload;
 use reqwest::header::HeaderValue;
 
 use super::answer::Answer;
 use super::client::{BLOB_CONTENT_TYPE, BLOB_TYPE, BlobClient, Put};
 use super::integrity::Checksum;
-use crate::content::Content;
+use crate::content::{Chunk, ChunkReader, Content};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::UploadContext;
 use crate::model::BlobPath;
@@ -94,11 +93,11 @@ pub(super) async fn put(
         Some(length) if length <= BLOCK.min(window) => length + 1,
         _ => cut.block(0, window),
     };
-    let mut chunks = Chunks { stream: content.into_stream(), held: Bytes::new(), ended: false };
-    let mut first = chunks.take(first).await?;
-    if chunks.ended {
-        check_length(length, first.length)?;
-        target.put_blob(first.payload(), first.length).await
+    let mut chunks = ChunkReader::new(content);
+    let first = chunks.next(first).await?;
+    if first.is_last {
+        check_length(length, first.len)?;
+        target.put_blob(first.parts.into_iter().collect(), first.len).await
     } else {
         target.put_blocks(cut, first, chunks).await
     }
@@ -123,8 +122,8 @@ impl Target<'_> {
         Ok(stored(size, &answer.await?))
     }
 
-    /// Put Block for each piece, the next one read while earlier ones are on their way, then Put Block List.
-    async fn put_blocks(self, cut: Cut, first: Piece, mut chunks: Chunks) -> Result<PutResult> {
+    /// Put Block for each chunk, the next one read while earlier ones are on their way, then Put Block List.
+    async fn put_blocks(self, cut: Cut, first: Chunk, mut chunks: ChunkReader) -> Result<PutResult> {
         let length = match cut {
             Cut::Known { length } => Some(length),
             Cut::Unknown => None,
@@ -133,26 +132,26 @@ impl Target<'_> {
         // Ids of one length within a blob, and of this attempt only: another one's blocks must not get in.
         let attempt = fastrand::u64(..);
         let mut on_their_way = FuturesUnordered::new();
-        let (mut number, mut size, mut piece) = (0, 0, first);
-        while piece.length > 0 {
-            size += piece.length;
+        let (mut number, mut size, mut chunk) = (0, 0, first);
+        while chunk.len > 0 {
+            size += chunk.len;
             if length.is_some_and(|length| size > length) {
                 return Err(wrong_length());
             }
             if number == MOST_BLOCKS {
                 return Err(Error::new(ErrorKind::Unsupported, "an instance of unknown length is too large"));
             }
-            on_their_way.push(self.put_block(block_id(attempt, number), piece.payload()));
+            on_their_way.push(self.put_block(block_id(attempt, number), chunk.parts.into_iter().collect()));
             number += 1;
             let next = cut.block(number, window);
-            // The piece being read counts as one.
+            // The chunk being read counts as one.
             while on_their_way.len() as u64 + 1 > (window / next).max(1) {
                 if let Some(done) = on_their_way.next().await {
                     done?;
                 }
             }
-            let mut reading = pin!(chunks.take(next));
-            piece = loop {
+            let mut reading = pin!(chunks.next(next));
+            chunk = loop {
                 tokio::select! {
                     read = &mut reading => break read?,
                     Some(done) = on_their_way.next() => done?,
@@ -233,45 +232,4 @@ fn check_length(expected: Option<u64>, found: u64) -> Result<()> {
 
 fn wrong_length() -> Error {
     Error::new(ErrorKind::Unreadable, "the instance is not as long as it was said to be")
-}
-
-/// A content's chunks, cut anew without copying.
-struct Chunks {
-    stream: BoxStream<'static, Result<Bytes>>,
-    held: Bytes,
-    ended: bool,
-}
-
-/// So many bytes of a content.
-#[derive(Default)]
-struct Piece {
-    chunks: Vec<Bytes>,
-    length: u64,
-}
-
-impl Chunks {
-    /// The next so many bytes; fewer at the end only.
-    async fn take(&mut self, size: u64) -> Result<Piece> {
-        let mut piece = Piece::default();
-        while piece.length < size && !self.ended {
-            if self.held.is_empty() {
-                match self.stream.next().await {
-                    Some(chunk) => self.held = chunk?,
-                    None => self.ended = true,
-                }
-                continue;
-            }
-            let room = usize::try_from(size - piece.length).unwrap_or(usize::MAX);
-            let chunk = self.held.split_to(room.min(self.held.len()));
-            piece.length += chunk.len() as u64;
-            piece.chunks.push(chunk);
-        }
-        Ok(piece)
-    }
-}
-
-impl Piece {
-    fn payload(&mut self) -> PutPayload {
-        std::mem::take(&mut self.chunks).into_iter().collect()
-    }
 }

@@ -1,0 +1,91 @@
+//! Contents that are read from files.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+use super::buffer::Buffer;
+use super::writer::produce;
+use super::{CHUNK_SIZE, Content};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sync::blocking;
+
+/// A file up to this size is read at once, on one trip to a blocking thread.
+const MAX_WHOLE_FILE: u64 = 4 << 20;
+
+impl Content {
+    /// Creates a content from a file as it is when it is opened; its length is the file's.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if the file does not exist, [`ErrorKind::Unavailable`] if the system is short of a
+    /// resource, the disk fails or a network file system does not respond, otherwise [`ErrorKind::Unreadable`].
+    pub async fn from_file(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        blocking(move || File::open(path).and_then(Self::from_open_file).map_err(read_error)).await
+    }
+
+    /// Creates a content from an open file. A small one is read now.
+    pub(crate) fn from_open_file(mut file: File) -> io::Result<Self> {
+        let length = file.metadata()?.len();
+        if length > MAX_WHOLE_FILE {
+            return Ok(Self::from_stream(Some(length), read_in_chunks(file)));
+        }
+        let mut content = Self::from_bytes(read_up_to(&mut file, length as usize)?);
+        content.length = Some(length);
+        Ok(content)
+    }
+}
+
+/// Reads the rest of a file on a blocking thread, ahead of the consumer.
+fn read_in_chunks(mut file: File) -> impl futures::Stream<Item = Result<Bytes>> + Send + 'static {
+    produce(move |chunks| {
+        loop {
+            let chunk = read_up_to(&mut file, CHUNK_SIZE).map_err(read_error)?;
+            // Sending fails once the content has been dropped.
+            if chunk.is_empty() || chunks.blocking_send(Some(Ok(chunk))).is_err() {
+                return Ok(());
+            }
+        }
+    })
+}
+
+/// Reads `length` bytes, or fewer at the end of the file.
+pub(crate) fn read_up_to(file: &mut File, length: usize) -> io::Result<Bytes> {
+    let mut buffer = Buffer::with_capacity(length);
+    while buffer.len() < length {
+        let wanted = length - buffer.len();
+        match file.read(&mut buffer.unfilled()[..wanted]) {
+            Ok(0) => break,
+            Ok(read) => buffer.advance(read),
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+            Err(cause) => return Err(cause),
+        }
+    }
+    Ok(buffer.into_bytes())
+}
+
+/// Converts the error of reading a file.
+pub(crate) fn read_error(cause: io::Error) -> Error {
+    use io::ErrorKind as Io;
+    let (kind, message) = match cause.kind() {
+        Io::NotFound => (ErrorKind::NotFound, "the file does not exist any more"),
+        Io::TimedOut
+        | Io::StaleNetworkFileHandle
+        | Io::HostUnreachable
+        | Io::NetworkUnreachable
+        | Io::NetworkDown
+        | Io::NotConnected
+        | Io::ConnectionReset
+        | Io::OutOfMemory
+        | Io::ResourceBusy => (ErrorKind::Unavailable, "the file's storage does not respond"),
+        // ENFILE and EMFILE have no `io::ErrorKind`.
+        _ if matches!(cause.raw_os_error(), Some(23 | 24)) => {
+            (ErrorKind::Unavailable, "too many files are open")
+        }
+        Io::PermissionDenied => (ErrorKind::Unreadable, "permission to read the file is denied"),
+        _ => (ErrorKind::Unreadable, "the file cannot be read"),
+    };
+    Error::new(kind, message).with_source(cause)
+}
