@@ -67,7 +67,7 @@
 //! | `object_store` | | `ObjectStoreSource`, `ObjectStoreSink`: any store of the `object_store` crate |
 //! | `dicom` | | `Content::from_dicom_object`, `IdentityCheck` |
 //! | `dicomweb` | | `DicomWebSource`: any DICOMweb server |
-//! | `http` | | `http`: the API as an axum router, its OpenAPI document, and a guide to adding it to a server |
+//! | `http` | | `http`: the API as an axum router, its OpenAPI document |
 //! | `redb` | | `RedbOperationStore`: operations in one durable file |
 //! | `restate` | | `restate`: the same export over many workers, on a Restate server |
 //! | `testing` | | `testing`: conformance suites for the traits, faults on a seed, and DICOM fixtures |
@@ -77,6 +77,8 @@
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod content;
+#[cfg(doc)]
+pub mod docs;
 pub mod engine;
 mod error;
 #[cfg(feature = "http")]
@@ -126,18 +128,3 @@ pub use self::source::DirectorySource;
 #[cfg(feature = "object_store")]
 pub use self::source::ObjectStoreSource;
 pub use self::source::{InstanceSource, MemorySource, SourceProvider};
-
-/// The README's examples are compiled with the documentation's.
-#[cfg(all(doctest, feature = "azure"))]
-#[doc = include_str!("../README.md")]
-mod readme {}
-
-/// So are those of the page on durability.
-#[cfg(all(doctest, feature = "redb"))]
-#[doc = include_str!("../docs/durability.md")]
-mod durability {}
-
-/// And of the page on Restate.
-#[cfg(all(doctest, feature = "azure", feature = "restate"))]
-#[doc = include_str!("../docs/restate.md")]
-mod on_restate {}

@@ -18,13 +18,13 @@ use crate::model::{ExportDestination, ExportRequest};
 /// Decides who may do what.
 ///
 /// # Contract
-/// Every request first passes [`enter`](Self::enter), before its body is read or an operation looked for, and then the
+/// Every request first passes [`authenticate`](Self::authenticate), before its body is read or an operation looked for, and then the
 /// method of what it wants. All get the request's parts, so axum's extractors run in them
 /// ([`FromRequestParts`](axum::extract::FromRequestParts)) and the parameters of a prefix that the routes are nested
 /// under are there; what one leaves in the parts' extensions, the next finds.
 ///
 /// # Errors
-/// A [`Rejection`] becomes the answer; its detail is public. One of [`see`](Self::see) is answered as if there were no
+/// A [`Rejection`] becomes the answer; its detail is public. One of [`view`](Self::view) is answered as if there were no
 /// such operation: 404.
 ///
 /// # Cancellation

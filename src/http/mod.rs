@@ -12,7 +12,7 @@
 //! them under a prefix of its own. A completed operation is `succeeded` under `/v2` and `completed` elsewhere; `href`
 //! keeps the version of the request, and is under `/v1` where it had none.
 //!
-//! How a server gets it, step by step, is in the [`guide`].
+//! The guide [`docs::server`](crate::docs::server) adds it to a server step by step.
 //!
 //! Errors are `application/problem+json` (RFC 9457); one that is a property's fault has its JSON pointer in `pointer`.
 //! They hold public messages only: what a store or a source says of its own troubles goes to the log.
@@ -35,8 +35,6 @@ mod authorize;
 mod base_url;
 mod body;
 mod documents;
-#[doc = include_str!("../../docs/server.md")]
-pub mod guide {}
 mod openapi;
 mod options;
 mod paging;

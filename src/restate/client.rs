@@ -42,7 +42,7 @@ impl Client {
     ///
     /// `engine` is made like the workers'; it runs nothing. Its source and its destinations check requests before they
     /// are accepted, its retention is the operations'. A destination with a secret needs a
-    /// [secret store](crate::ExportEngineBuilder::secrets) that the workers share: credentials never go to Restate.
+    /// [secret store](crate::ExportEngineBuilder::secret_store) that the workers share: credentials never go to Restate.
     ///
     /// # Errors
     /// [`Invalid`](ErrorKind::Invalid) when a URL is none.

@@ -56,7 +56,7 @@ pub struct Endpoint {
 /// The services of a worker process.
 ///
 /// `engine` has the source, the destinations, the options and, for destinations with a secret, the
-/// [secret store](crate::ExportEngineBuilder::secrets) that workers and [`Client`](super::Client)s share. Its operation
+/// [secret store](crate::ExportEngineBuilder::secret_store) that workers and [`Client`](super::Client)s share. Its operation
 /// store, lease and checkpoint interval are not used. `ingress` is the URL of Restate's ingress, where the worker
 /// fetches what is to be exported and looks whether somebody has canceled it.
 ///

@@ -36,11 +36,6 @@ use crate::model::{DicomIdentifier, InstanceIdentifier, Uid};
 use crate::source::InstanceSource;
 use crate::sync::lock;
 
-/// The guide's example is compiled with the documentation's.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/orthanc.md")]
-mod guide {}
-
 /// How many studies are listed ahead of the one that a page has come to, where all of them fit the page.
 const AHEAD: usize = 8;
 

@@ -1,0 +1,44 @@
+//! Guides, as they stand in the repository's `docs` folder.
+//!
+//! - [`server`]: adding export to a server: source, tenants, routes, authorization, tests
+//! - [`durability`]: what is stored, what is repeated after a crash, and how to resume
+//! - [`integrity`]: checksums, the identity check, and the manifest
+//! - [`scaling`]: what limits an export, with measurements
+//! - [`restate`]: running exports on several machines
+//! - [`orthanc`]: exporting from Orthanc, or any other DICOMweb server, to Azure
+//! - [`security`]: threat model, where credentials are sent, and how to report a vulnerability
+
+// A page links to other pages through references such as `[restate]`, whose definition at its end is a relative path for
+// the repository's page. The definition in front of the page is the one that counts here: the first definition of a
+// reference wins. A page's examples are compiled if the features that they use are enabled.
+
+#[doc = include_str!("../docs/server.md")]
+#[cfg(any(not(doctest), all(feature = "azure", feature = "http")))]
+pub mod server {}
+
+#[doc = include_str!("../docs/durability.md")]
+#[cfg(any(not(doctest), feature = "redb"))]
+pub mod durability {}
+
+#[doc = include_str!("../docs/integrity.md")]
+pub mod integrity {}
+
+#[doc = "[restate]: crate::docs::restate\n\n"]
+#[doc = include_str!("../docs/scaling.md")]
+pub mod scaling {}
+
+#[doc = "[durability]: crate::docs::durability\n\n"]
+#[doc = include_str!("../docs/restate.md")]
+#[cfg(any(not(doctest), all(feature = "azure", feature = "restate")))]
+pub mod restate {}
+
+#[doc = include_str!("../docs/orthanc.md")]
+#[cfg(any(not(doctest), feature = "dicomweb"))]
+pub mod orthanc {}
+
+#[doc = include_str!("../SECURITY.md")]
+pub mod security {}
+
+#[doc = include_str!("../README.md")]
+#[cfg(all(doctest, feature = "azure"))]
+mod readme {}
