@@ -47,19 +47,19 @@
 
 #![allow(clippy::future_not_send, reason = "a suite runs in its test's own task")]
 
-mod dropping;
 mod faults;
 pub mod fixtures;
 mod generated;
+mod null_sink;
 mod sink;
 mod source;
 mod store;
 
-pub use self::dropping::NullSink;
 pub use self::faults::{
     Call, FaultPlan, FaultyOperationStore, FaultySecretStore, FaultySink, FaultySource, StreamFault,
 };
 pub use self::generated::GeneratedSource;
+pub use self::null_sink::NullSink;
 pub use self::sink::{SinkTestOptions, sink_conformance};
 pub use self::source::source_conformance;
 pub use self::store::store_conformance;

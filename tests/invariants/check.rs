@@ -132,8 +132,8 @@ impl Case {
                 "it cannot be listed",
                 "it is bad",
                 "it is gone",
-                "a planned fault",
-                "the content broke off",
+                "planned fault",
+                "planned stream failure",
                 "the source gave",
             ];
             let error = entry.error();

@@ -1,4 +1,4 @@
-//! [`FaultPlan`]: which calls fail, and how, decided by a seed.
+//! [`FaultPlan`]: a reproducible plan of failing calls.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::testing::faults::StreamFault;
 pub enum Call {
     /// [`InstanceSource::list`](crate::InstanceSource::list)
     List,
-    /// [`InstanceSource::open`](crate::InstanceSource::open), and what it gives
+    /// [`InstanceSource::open`](crate::InstanceSource::open), and the content that it returns
     Open,
     /// [`InstanceSource::copy_url`](crate::InstanceSource::copy_url)
     CopyUrl,
@@ -55,32 +55,45 @@ pub enum Call {
 }
 
 impl Call {
-    /// Those of an [`InstanceSource`](crate::InstanceSource).
+    /// The calls of an [`InstanceSource`](crate::InstanceSource).
     pub const SOURCE: [Self; 4] = [Self::List, Self::Open, Self::CopyUrl, Self::Estimate];
-    /// Those of a [`BlobSink`](crate::BlobSink).
+    /// The calls of a [`BlobSink`](crate::BlobSink).
     pub const SINK: [Self; 5] = [Self::Prepare, Self::Put, Self::CopyFrom, Self::Append, Self::Finish];
-    /// Those of an [`OperationStore`](crate::store::OperationStore).
+    /// The calls of an [`OperationStore`](crate::store::OperationStore).
     pub const STORE: [Self; 6] =
         [Self::Create, Self::Spec, Self::Load, Self::Save, Self::ListOperations, Self::Delete];
-    /// Those of a [`SecretStore`](crate::store::SecretStore).
+    /// The calls of a [`SecretStore`](crate::store::SecretStore).
     pub const SECRETS: [Self; 3] = [Self::PutSecret, Self::GetSecret, Self::DeleteSecret];
 }
 
 /// Which calls fail, and how.
 ///
-/// What becomes of a call follows from the seed, from what is called with what (which instance, blob or operation),
-/// and from how often that has been called before: not from the order of calls that run at once. So the same seed
-/// meets the same faults again. By itself a plan lets everything pass; each of its rules adds a way to fail, and the
-/// first one that applies decides.
+/// A seed decides the outcome of each call, together with the arguments (the instance, the blob or the operation) and the
+/// number of earlier calls with the same arguments. The order of concurrent calls has no influence, so the same seed
+/// produces the same faults again. A new plan lets every call pass. Each rule adds a way to fail; the first rule that
+/// applies to a call decides.
 ///
-/// Clones share their memory of what was called: a few dozen bytes for each call and thing. Pauses are Tokio's, so that
-/// a test with a paused clock does not wait.
+/// Clones share the record of earlier calls, which takes a few dozen bytes for each call and argument. All pauses use
+/// Tokio's clock, so a test with a paused clock does not wait.
+///
+/// ```
+/// use std::time::Duration;
+/// use dicom_export::testing::{Call, FaultPlan, FaultySink};
+/// use dicom_export::{ErrorKind, MemorySink};
+///
+/// let plan = FaultPlan::new(42)
+///     .fails([Call::Put], 0.1, [ErrorKind::Unavailable])
+///     .latency(Duration::from_millis(50));
+/// let sink = FaultySink::new(MemorySink::new(), plan.clone());
+/// assert_eq!(plan.faults(), 0);
+/// ```
 #[derive(Clone)]
+#[must_use]
 pub struct FaultPlan {
     seed: u64,
     rules: Vec<Rule>,
     latency: Duration,
-    attempts: u32,
+    max_failing_attempts: u32,
     state: Arc<Mutex<State>>,
 }
 
@@ -88,54 +101,54 @@ pub struct FaultPlan {
 struct Rule {
     calls: Vec<Call>,
     rate: f64,
-    what: What,
+    kind: FaultKind,
 }
 
 #[derive(Debug, Clone)]
-enum What {
+enum FaultKind {
     Fails(Vec<ErrorKind>),
     /// The same for every attempt.
-    FailsForGood(Vec<ErrorKind>),
+    FailsPermanently(Vec<ErrorKind>),
     Throttles(Duration),
-    LosesAnswers,
+    LosesResponses,
     Damages(Vec<StreamFault>),
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// How often each thing was called, by the hash of call and name.
-    called: BTreeMap<(Call, u64), u32>,
+    /// The number of calls so far, by the call and the hash of its arguments.
+    attempts: BTreeMap<(Call, u64), u32>,
     faults: u64,
     down: Option<ErrorKind>,
 }
 
-/// What becomes of one call.
+/// The planned outcome of a call.
 #[derive(Debug)]
-pub(super) enum Fate {
+pub(super) enum Outcome {
     Passes,
     Fails(Error),
-    LosesAnswer,
+    LosesResponse,
     Damaged(StreamFault),
 }
 
-/// A call that has its turn.
+/// A call, its planned outcome and the pause after it.
 #[derive(Debug)]
-pub(super) struct Turn {
-    pub(super) fate: Fate,
-    /// For what else is up to chance.
+pub(super) struct PlannedCall {
+    pub(super) outcome: Outcome,
+    /// The source of further random choices for this call.
     pub(super) rng: Rng,
     after: Duration,
 }
 
 impl FaultPlan {
-    /// Lets everything pass until it is given rules.
+    /// Creates a plan that lets every call pass.
     pub fn new(seed: u64) -> Self {
         let (rules, latency) = (Vec::new(), Duration::ZERO);
-        Self { seed, rules, latency, attempts: u32::MAX, state: Arc::default() }
+        Self { seed, rules, latency, max_failing_attempts: u32::MAX, state: Arc::default() }
     }
 
-    /// These calls fail so often (0 to 1), before anything is done, with one of these kinds. A put may have read a part
-    /// of its content by then.
+    /// Makes a fraction `rate` (0 to 1) of these calls fail with one of these kinds, before they do any work. A `put`
+    /// may have read part of its content by then.
     pub fn fails(
         self,
         calls: impl IntoIterator<Item = Call>,
@@ -143,11 +156,11 @@ impl FaultPlan {
         kinds: impl IntoIterator<Item = ErrorKind>,
     ) -> Self {
         let kinds = kinds.into_iter().collect();
-        self.with(calls, rate, What::Fails(kinds))
+        self.with(calls, rate, FaultKind::Fails(kinds))
     }
 
-    /// So large a part (0 to 1) of the things that these calls are made for fails at every attempt, with one of these
-    /// kinds: instances that cannot be read, say.
+    /// Makes these calls fail at every attempt, with one of these kinds, for a fraction `rate` (0 to 1) of their
+    /// arguments: for example instances that can never be read.
     pub fn permanent_failures(
         self,
         calls: impl IntoIterator<Item = Call>,
@@ -155,76 +168,82 @@ impl FaultPlan {
         kinds: impl IntoIterator<Item = ErrorKind>,
     ) -> Self {
         let kinds = kinds.into_iter().collect();
-        self.with(calls, rate, What::FailsForGood(kinds))
+        self.with(calls, rate, FaultKind::FailsPermanently(kinds))
     }
 
-    /// These calls are throttled so often (0 to 1), and asked to come back after up to so long.
-    pub fn throttles(self, calls: impl IntoIterator<Item = Call>, rate: f64, up_to: Duration) -> Self {
-        self.with(calls, rate, What::Throttles(up_to))
+    /// Makes a fraction `rate` (0 to 1) of these calls fail with [`ErrorKind::Throttled`] and a `Retry-After` between
+    /// zero and `max_retry_after`.
+    pub fn throttles(
+        self,
+        calls: impl IntoIterator<Item = Call>,
+        rate: f64,
+        max_retry_after: Duration,
+    ) -> Self {
+        self.with(calls, rate, FaultKind::Throttles(max_retry_after))
     }
 
-    /// These calls do their work so often (0 to 1) and fail with [`ErrorKind::Unavailable`] nevertheless.
+    /// Makes a fraction `rate` (0 to 1) of these calls do their work and still fail, with [`ErrorKind::Unavailable`].
     pub fn lost_responses(self, calls: impl IntoIterator<Item = Call>, rate: f64) -> Self {
-        self.with(calls, rate, What::LosesAnswers)
+        self.with(calls, rate, FaultKind::LosesResponses)
     }
 
-    /// So often (0 to 1) what [`Call::Open`] gives is damaged in one of these ways.
-    pub fn damages(self, rate: f64, ways: impl IntoIterator<Item = StreamFault>) -> Self {
-        let ways = ways.into_iter().collect();
-        self.with([Call::Open], rate, What::Damages(ways))
+    /// Damages a fraction `rate` (0 to 1) of the contents that [`Call::Open`] returns, each with one of these faults.
+    pub fn damages(self, rate: f64, faults: impl IntoIterator<Item = StreamFault>) -> Self {
+        let faults = faults.into_iter().collect();
+        self.with([Call::Open], rate, FaultKind::Damages(faults))
     }
 
-    /// Every call takes up to so long before its work, and as long after it. Default: no time.
-    pub fn latency(mut self, up_to: Duration) -> Self {
-        self.latency = up_to;
+    /// Sets the maximum random delay before each call, and again after it. Default: zero.
+    pub fn latency(mut self, max: Duration) -> Self {
+        self.latency = max;
         self
     }
 
-    /// After so many calls for one thing the next ones pass, but for [`permanent_failures`](Self::permanent_failures) and
-    /// [`down`](Self::down). Default: there is no such number.
+    /// Lets calls with the same arguments pass after this number of attempts, except for
+    /// [`permanent_failures`](Self::permanent_failures) and [`down`](Self::down). Default: no limit.
     pub fn passes_after(mut self, attempts: u32) -> Self {
-        self.attempts = attempts;
+        self.max_failing_attempts = attempts;
         self
     }
 
-    /// From now on every call fails with this kind, on all clones, until [`heal`](Self::heal).
+    /// Makes every call fail with this kind from now on, on all clones, until [`heal`](Self::heal).
     pub fn down(&self, kind: ErrorKind) {
         self.state().down = Some(kind);
     }
 
-    /// Ends what [`down`](Self::down) began.
+    /// Ends an outage that [`down`](Self::down) began.
     pub fn heal(&self) {
         self.state().down = None;
     }
 
-    /// How many faults there have been.
+    /// The number of faults so far.
     pub fn faults(&self) -> u64 {
         self.state().faults
     }
 
-    fn with(mut self, calls: impl IntoIterator<Item = Call>, rate: f64, what: What) -> Self {
-        self.rules.push(Rule { calls: calls.into_iter().collect(), rate, what });
+    fn with(mut self, calls: impl IntoIterator<Item = Call>, rate: f64, kind: FaultKind) -> Self {
+        self.rules.push(Rule { calls: calls.into_iter().collect(), rate, kind });
         self
     }
 
-    /// A call as it is planned: what it does, if it is to do it, and its answer, if that is not lost.
+    /// Makes a call with its planned outcome.
     pub(super) async fn call<T>(
         &self,
         call: Call,
         name: &str,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let mut turn = self.turn(call, name).await;
-        turn.begin()?;
-        let answer = work.await?;
-        turn.end(answer).await
+        let mut planned = self.begin(call, name).await;
+        planned.fail_before()?;
+        let response = work.await?;
+        planned.finish(response).await
     }
 
-    /// Takes the pause before a call and says what becomes of it.
-    pub(super) async fn turn(&self, call: Call, name: &str) -> Turn {
-        let (fate, mut rng) = self.decide(call, name);
-        if !matches!(fate, Fate::Passes) {
-            tracing::debug!(?call, name, ?fate, "a planned fault");
+    /// Waits for the planned delay before a call and returns its outcome.
+    pub(super) async fn begin(&self, call: Call, name: &str) -> PlannedCall {
+        let (outcome, mut rng) = self.decide(call, name);
+        if !matches!(outcome, Outcome::Passes) {
+            tracing::debug!(?call, name, ?outcome, "planned fault");
             self.state().faults += 1;
         }
         let before = self.latency.mul_f64(rng.f64());
@@ -232,48 +251,50 @@ impl FaultPlan {
         if !before.is_zero() {
             sleep(before).await;
         }
-        Turn { fate, rng, after }
+        PlannedCall { outcome, rng, after }
     }
 
-    fn decide(&self, call: Call, name: &str) -> (Fate, Rng) {
-        let thing = hash(self.seed, call, name);
+    fn decide(&self, call: Call, name: &str) -> (Outcome, Rng) {
+        let arguments = hash(self.seed, call, name);
         let (attempt, down) = {
             let mut state = self.state();
             let down = state.down;
-            let called = state.called.entry((call, thing)).or_default();
-            *called += 1;
-            (*called, down)
+            let attempts = state.attempts.entry((call, arguments)).or_default();
+            *attempts += 1;
+            (*attempts, down)
         };
-        let mut of_call = Rng::with_seed(thing ^ u64::from(attempt).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let mut of_thing = Rng::with_seed(thing);
+        let mut per_call = Rng::with_seed(arguments ^ u64::from(attempt).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut per_arguments = Rng::with_seed(arguments);
         if let Some(kind) = down {
-            return (Fate::Fails(Error::new(kind, "it is down, as planned")), of_call);
+            return (Outcome::Fails(Error::new(kind, "planned outage")), per_call);
         }
         for rule in &self.rules {
-            // Drawn for every rule, so that a rule means the same whatever stands before it.
-            let (by_call, by_thing) = (of_call.f64(), of_thing.f64());
+            // Drawn for every rule, so that the rules before one do not change its outcomes.
+            let (call_draw, argument_draw) = (per_call.f64(), per_arguments.f64());
             if !rule.calls.contains(&call) {
                 continue;
             }
-            let fails = |kind: &ErrorKind| Fate::Fails(Error::new(*kind, "a planned fault"));
-            let fate = match &rule.what {
-                What::FailsForGood(kinds) if by_thing < rule.rate => of_thing.choice(kinds).map(fails),
-                What::FailsForGood(_) => None,
-                _ if attempt > self.attempts || by_call >= rule.rate => None,
-                What::Fails(kinds) => of_call.choice(kinds).map(fails),
-                What::Throttles(up_to) => {
-                    let wait = up_to.mul_f64(of_call.f64());
-                    let error = Error::new(ErrorKind::Throttled, "a planned pause").with_retry_after(wait);
-                    Some(Fate::Fails(error))
+            let fails = |kind: &ErrorKind| Outcome::Fails(Error::new(*kind, "planned fault"));
+            let outcome = match &rule.kind {
+                FaultKind::FailsPermanently(kinds) if argument_draw < rule.rate => {
+                    per_arguments.choice(kinds).map(fails)
                 }
-                What::LosesAnswers => Some(Fate::LosesAnswer),
-                What::Damages(ways) => of_call.choice(ways).copied().map(Fate::Damaged),
+                FaultKind::FailsPermanently(_) => None,
+                _ if attempt > self.max_failing_attempts || call_draw >= rule.rate => None,
+                FaultKind::Fails(kinds) => per_call.choice(kinds).map(fails),
+                FaultKind::Throttles(max) => {
+                    let wait = max.mul_f64(per_call.f64());
+                    let error = Error::new(ErrorKind::Throttled, "planned throttling").with_retry_after(wait);
+                    Some(Outcome::Fails(error))
+                }
+                FaultKind::LosesResponses => Some(Outcome::LosesResponse),
+                FaultKind::Damages(faults) => per_call.choice(faults).copied().map(Outcome::Damaged),
             };
-            if let Some(fate) = fate {
-                return (fate, of_call);
+            if let Some(outcome) = outcome {
+                return (outcome, per_call);
             }
         }
-        (Fate::Passes, of_call)
+        (Outcome::Passes, per_call)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -290,31 +311,31 @@ impl fmt::Debug for FaultPlan {
     }
 }
 
-impl Turn {
-    /// Fails where the call is to fail before its work.
-    pub(super) fn begin(&mut self) -> Result<()> {
-        match std::mem::replace(&mut self.fate, Fate::Passes) {
-            Fate::Fails(error) => Err(error),
+impl PlannedCall {
+    /// Returns the planned error, if the call fails before its work.
+    pub(super) fn fail_before(&mut self) -> Result<()> {
+        match std::mem::replace(&mut self.outcome, Outcome::Passes) {
+            Outcome::Fails(error) => Err(error),
             other => {
-                self.fate = other;
+                self.outcome = other;
                 Ok(())
             }
         }
     }
 
-    /// The answer to a call that did its work, if it is not lost.
-    pub(super) async fn end<T>(self, answer: T) -> Result<T> {
+    /// Returns the response of a call that has done its work, unless the response is lost.
+    pub(super) async fn finish<T>(self, response: T) -> Result<T> {
         if !self.after.is_zero() {
             sleep(self.after).await;
         }
-        match self.fate {
-            Fate::LosesAnswer => Err(Error::new(ErrorKind::Unavailable, "the answer was lost, as planned")),
-            _ => Ok(answer),
+        match self.outcome {
+            Outcome::LosesResponse => Err(Error::new(ErrorKind::Unavailable, "planned loss of the response")),
+            _ => Ok(response),
         }
     }
 }
 
-/// FNV-1a, which is the same in every build.
+/// FNV-1a: stable across builds and platforms.
 fn hash(seed: u64, call: Call, name: &str) -> u64 {
     let bytes = [call as u8].into_iter().chain(name.bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325 ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), |hash, byte| {

@@ -11,7 +11,7 @@ use crate::model::BlobPath;
 use crate::sink::{BlobSink, LogKey, PutResult};
 use crate::testing::faults::plan::{Call, FaultPlan};
 
-/// A sink that fails as planned.
+/// Wraps a sink and makes its calls fail according to a [`FaultPlan`].
 #[derive(Debug, Clone)]
 pub struct FaultySink<S> {
     inner: S,
@@ -19,7 +19,7 @@ pub struct FaultySink<S> {
 }
 
 impl<S> FaultySink<S> {
-    /// This sink, with these faults.
+    /// Wraps a sink.
     pub fn new(inner: S, plan: FaultPlan) -> Self {
         Self { inner, plan }
     }
@@ -32,16 +32,16 @@ impl<S: BlobSink> BlobSink for FaultySink<S> {
     }
 
     async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
-        let mut turn = self.plan.turn(Call::Put, path.as_str()).await;
-        if let Err(error) = turn.begin() {
-            // What the content says itself is the source's to answer for, and this sink's error either way.
-            if turn.rng.bool() {
+        let mut call = self.plan.begin(Call::Put, path.as_str()).await;
+        if let Err(error) = call.fail_before() {
+            // A real sink may have read part of the content before its request fails.
+            if call.rng.bool() {
                 content.into_stream().next().await.transpose()?;
             }
             return Err(error);
         }
-        let stored = self.inner.put(path, content, upload).await?;
-        turn.end(stored).await
+        let result = self.inner.put(path, content, upload).await?;
+        call.finish(result).await
     }
 
     async fn copy_from(

@@ -9,10 +9,10 @@ use crate::error::Result;
 use crate::model::ExportSource;
 use crate::model::{Instance, ListRequest, Page, Scope};
 use crate::source::InstanceSource;
-use crate::testing::faults::plan::{Call, Fate, FaultPlan};
+use crate::testing::faults::plan::{Call, FaultPlan, Outcome};
 use crate::testing::faults::stream::damaged;
 
-/// A source that fails as planned.
+/// Wraps a source and makes its calls fail according to a [`FaultPlan`].
 #[derive(Debug, Clone)]
 pub struct FaultySource<S> {
     inner: S,
@@ -20,7 +20,7 @@ pub struct FaultySource<S> {
 }
 
 impl<S> FaultySource<S> {
-    /// This source, with these faults.
+    /// Wraps a source.
     pub fn new(inner: S, plan: FaultPlan) -> Self {
         Self { inner, plan }
     }
@@ -33,20 +33,19 @@ impl<S: InstanceSource> InstanceSource for FaultySource<S> {
             Scope::Everything => "*".to_owned(),
             Scope::Identifier(identifier) => identifier.to_string(),
         };
-        // Writing to a string does not fail.
         _ = write!(name, " {}", request.after.map_or("", |cursor| cursor.as_str()));
         self.plan.call(Call::List, &name, self.inner.list(request)).await
     }
 
     async fn open(&self, instance: &Instance) -> Result<Content> {
-        let mut turn = self.plan.turn(Call::Open, &instance.identifier().to_string()).await;
-        turn.begin()?;
+        let mut call = self.plan.begin(Call::Open, &instance.identifier().to_string()).await;
+        call.fail_before()?;
         let content = self.inner.open(instance).await?;
-        let content = match turn.fate {
-            Fate::Damaged(fault) => damaged(content, fault, turn.rng.fork()),
+        let content = match call.outcome {
+            Outcome::Damaged(fault) => damaged(content, fault, call.rng.fork()),
             _ => content,
         };
-        turn.end(content).await
+        call.finish(content).await
     }
 
     async fn copy_url(&self, instance: &Instance) -> Result<Option<CopySource>> {

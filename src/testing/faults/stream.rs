@@ -1,4 +1,4 @@
-//! Contents that are not what they should be.
+//! [`StreamFault`]: damaged contents.
 
 use std::time::Duration;
 
@@ -10,93 +10,96 @@ use tokio::time::sleep;
 use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
 
-/// How a content is damaged. Those that change its length leave the length that it states, so that it can be noticed;
-/// one that states none breaks instead.
+/// A way to damage a content.
+///
+/// The faults that change the length keep the stated length, so that the damage can be detected. They act as
+/// [`Unavailable`](Self::Unavailable) on a content without a stated length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StreamFault {
-    /// It fails somewhere, with [`ErrorKind::Unavailable`].
+    /// The stream fails at a random position with [`ErrorKind::Unavailable`].
     Unavailable,
-    /// It fails somewhere, with [`ErrorKind::Unreadable`].
+    /// The stream fails at a random position with [`ErrorKind::Unreadable`].
     Unreadable,
-    /// It ends early, as if that were all.
+    /// The stream ends early without an error.
     Truncated,
-    /// A part of it comes twice.
+    /// A part of the stream is repeated.
     Repeats,
-    /// It goes on after its end.
+    /// The stream continues after the stated length.
     Overlong,
-    /// It is whole, and stands still for up to ten seconds on its way.
+    /// The stream is complete but pauses once for up to ten seconds.
     Stalls,
 }
 
 impl StreamFault {
-    /// All of them.
+    /// All faults.
     pub const ALL: [Self; 6] =
         [Self::Unavailable, Self::Unreadable, Self::Truncated, Self::Repeats, Self::Overlong, Self::Stalls];
 }
 
-/// So many parts at most are made of what is in one piece.
-const PIECES: usize = 8;
+/// The number of chunks that a content in one chunk is divided into.
+const MAX_CHUNKS: usize = 8;
 
-/// Damages a content.
+/// Applies a fault to a content.
 pub(super) fn damaged(content: Content, fault: StreamFault, mut rng: Rng) -> Content {
     let length = content.length();
     let changes_length =
         matches!(fault, StreamFault::Truncated | StreamFault::Repeats | StreamFault::Overlong);
-    // Nothing can come twice, or be left out, of what is empty.
-    let nothing = length == Some(0) && fault != StreamFault::Overlong;
+    // An empty content has no part to repeat or to omit.
+    let is_empty = length == Some(0) && fault != StreamFault::Overlong;
     let fault =
-        if changes_length && (length.is_none() || nothing) { StreamFault::Unavailable } else { fault };
+        if changes_length && (length.is_none() || is_empty) { StreamFault::Unavailable } else { fault };
     let at = match length {
         Some(length) => rng.u64(0..length.max(1)),
         None => rng.u64(0..1 << 16),
     };
-    let mut seen = 0;
-    let pieces = pieces(content).map(move |piece| {
-        let piece = piece?;
-        let here = (seen..seen + piece.len() as u64).contains(&at);
-        seen += piece.len() as u64;
-        Ok((piece, here))
+    let mut offset = 0;
+    // Each chunk, and whether it holds the position of the fault.
+    let chunks = divided(content).map(move |chunk| {
+        let chunk = chunk?;
+        let is_hit = (offset..offset + chunk.len() as u64).contains(&at);
+        offset += chunk.len() as u64;
+        Ok((chunk, is_hit))
     });
     match fault {
-        StreamFault::Unavailable => broken(length, pieces, ErrorKind::Unavailable),
-        StreamFault::Unreadable => broken(length, pieces, ErrorKind::Unreadable),
-        StreamFault::Truncated => Content::from_stream(length, up_to_there(pieces)),
+        StreamFault::Unavailable => failing(length, chunks, ErrorKind::Unavailable),
+        StreamFault::Unreadable => failing(length, chunks, ErrorKind::Unreadable),
+        StreamFault::Truncated => Content::from_stream(length, before_hit(chunks)),
         StreamFault::Repeats => {
-            let pieces = pieces.flat_map(|piece| {
-                let twice = match &piece {
+            let chunks = chunks.flat_map(|chunk| {
+                let repeated = match &chunk {
                     Ok((bytes, true)) => Some(Ok(bytes.clone())),
                     _ => None,
                 };
-                stream::iter([Some(piece.map(|(bytes, _)| bytes)), twice].into_iter().flatten())
+                stream::iter([Some(chunk.map(|(bytes, _)| bytes)), repeated].into_iter().flatten())
             });
-            Content::from_stream(length, pieces)
+            Content::from_stream(length, chunks)
         }
         StreamFault::Overlong => {
             let more = stream::iter([Ok(Bytes::from_static(b"more"))]);
-            Content::from_stream(length, pieces.map(|piece| piece.map(|(bytes, _)| bytes)).chain(more))
+            Content::from_stream(length, chunks.map(|chunk| chunk.map(|(bytes, _)| bytes)).chain(more))
         }
         StreamFault::Stalls => {
             let pause = Duration::from_secs(10).mul_f64(rng.f64());
-            let pieces = pieces.then(move |piece| async move {
-                if matches!(piece, Ok((_, true))) {
+            let chunks = chunks.then(move |chunk| async move {
+                if matches!(chunk, Ok((_, true))) {
                     sleep(pause).await;
                 }
-                piece.map(|(bytes, _)| bytes)
+                chunk.map(|(bytes, _)| bytes)
             });
-            Content::from_stream(length, pieces)
+            Content::from_stream(length, chunks)
         }
     }
 }
 
-/// Its parts, several where it is in one.
-fn pieces(content: Content) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+/// The chunks of a content, each divided into up to [`MAX_CHUNKS`].
+fn divided(content: Content) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
     content.into_stream().flat_map(|chunk| {
         let mut rest = match chunk {
             Ok(bytes) => Ok(bytes),
             Err(error) => Err(Some(error)),
         };
-        let size = rest.as_ref().map_or(0, |bytes| bytes.len().div_ceil(PIECES)).max(1);
+        let size = rest.as_ref().map_or(0, |bytes| bytes.len().div_ceil(MAX_CHUNKS)).max(1);
         stream::iter(std::iter::from_fn(move || match &mut rest {
             Ok(bytes) if bytes.is_empty() => None,
             Ok(bytes) => Some(Ok(bytes.split_to(size.min(bytes.len())))),
@@ -105,22 +108,23 @@ fn pieces(content: Content) -> impl Stream<Item = Result<Bytes>> + Send + 'stati
     })
 }
 
-/// What comes before the marked piece.
-fn up_to_there(
-    pieces: impl Stream<Item = Result<(Bytes, bool)>> + Send + 'static,
+/// The chunks before the one that the fault hits.
+fn before_hit(
+    chunks: impl Stream<Item = Result<(Bytes, bool)>> + Send + 'static,
 ) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
-    let before = pieces.take_while(|piece| {
-        let goes_on = !matches!(piece, Ok((_, true)));
-        async move { goes_on }
+    let before = chunks.take_while(|chunk| {
+        let is_before = !matches!(chunk, Ok((_, true)));
+        async move { is_before }
     });
-    before.map(|piece| piece.map(|(bytes, _)| bytes))
+    before.map(|chunk| chunk.map(|(bytes, _)| bytes))
 }
 
-fn broken(
+/// A content that fails at the position of the fault.
+fn failing(
     length: Option<u64>,
-    pieces: impl Stream<Item = Result<(Bytes, bool)>> + Send + 'static,
+    chunks: impl Stream<Item = Result<(Bytes, bool)>> + Send + 'static,
     kind: ErrorKind,
 ) -> Content {
-    let end = stream::iter([Err(Error::new(kind, "the content broke off, as planned"))]);
-    Content::from_stream(length, up_to_there(pieces).chain(end))
+    let end = stream::iter([Err(Error::new(kind, "planned stream failure"))]);
+    Content::from_stream(length, before_hit(chunks).chain(end))
 }

@@ -10,7 +10,7 @@ use crate::model::{OperationId, OperationSpec};
 use crate::store::OperationStore;
 use crate::testing::faults::plan::{Call, FaultPlan};
 
-/// An operation store that fails as planned.
+/// Wraps an operation store and makes its calls fail according to a [`FaultPlan`].
 #[derive(Debug, Clone)]
 pub struct FaultyOperationStore<S> {
     inner: S,
@@ -18,7 +18,7 @@ pub struct FaultyOperationStore<S> {
 }
 
 impl<S> FaultyOperationStore<S> {
-    /// This store, with these faults.
+    /// Wraps a store.
     pub fn new(inner: S, plan: FaultPlan) -> Self {
         Self { inner, plan }
     }

@@ -8,7 +8,7 @@ use crate::secret::Secret;
 use crate::store::SecretStore;
 use crate::testing::faults::plan::{Call, FaultPlan};
 
-/// A secret store that fails as planned.
+/// Wraps a secret store and makes its calls fail according to a [`FaultPlan`].
 #[derive(Debug, Clone)]
 pub struct FaultySecretStore<S> {
     inner: S,
@@ -16,7 +16,7 @@ pub struct FaultySecretStore<S> {
 }
 
 impl<S> FaultySecretStore<S> {
-    /// This store, with these faults.
+    /// Wraps a store.
     pub fn new(inner: S, plan: FaultPlan) -> Self {
         Self { inner, plan }
     }

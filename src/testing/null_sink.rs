@@ -1,4 +1,4 @@
-//! [`NullSink`]: a destination that keeps nothing.
+//! [`NullSink`]: a destination that discards everything.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,22 +10,22 @@ use crate::limits::UploadContext;
 use crate::model::BlobPath;
 use crate::sink::{BlobSink, LogKey, PutResult};
 
-/// A sink that reads what it is given and keeps none of it: for measuring a source or the engine. It notices what a
-/// content says of itself, and nothing else.
+/// A sink that reads contents and discards them, for measuring a source or the engine.
 #[derive(Debug, Clone)]
 pub struct NullSink {
-    account: String,
+    location: String,
 }
 
 impl NullSink {
-    /// As an account of its own kind, `dropped`.
+    /// Creates a sink with the location `null`.
     pub fn new() -> Self {
-        Self::of_account("dropped")
+        Self::with_location("null")
     }
 
-    /// As this account: operations towards one account share the engine's concurrency.
-    pub fn of_account(name: impl Into<String>) -> Self {
-        Self { account: name.into() }
+    /// Creates a sink with this location. Operations whose sinks have the same location share the engine's concurrency
+    /// limit.
+    pub fn with_location(location: impl Into<String>) -> Self {
+        Self { location: location.into() }
     }
 }
 
@@ -61,10 +61,10 @@ impl BlobSink for NullSink {
     }
 
     fn url(&self, path: &BlobPath) -> String {
-        format!("dropped:///{path}")
+        format!("null:///{path}")
     }
 
     fn location(&self) -> String {
-        self.account.clone()
+        self.location.clone()
     }
 }
