@@ -1,4 +1,4 @@
-//! [`MemorySink`]: a container in memory, for tests.
+//! [`MemorySink`]: blobs in memory, for tests.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,37 +12,53 @@ use serde_json::Value;
 use crate::content::Content;
 use crate::error::Result;
 use crate::limits::UploadContext;
-use crate::model::BlobPath;
-use crate::model::OperationSpec;
+use crate::model::{BlobPath, OperationSpec};
 use crate::secret::Secret;
 use crate::sink::{BlobSink, LogKey, PutResult, SinkProvider, ValidatedSettings};
 use crate::sync::lock;
 
-/// A container in memory. Clones share it, so that a test can look at what its server wrote.
+/// A container in memory, for tests. Clones share the blobs, so a test can inspect what the engine wrote.
+///
+/// ```
+/// use dicom_export::{ExportEngine, ExportSource, MemorySink, MemorySource, NewOperation};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> dicom_export::Result<()> {
+/// let source = MemorySource::new();
+/// source.insert("1.2.3/4.5/6.7".parse()?, &b"the bytes of a DICOM file"[..]);
+/// let sink = MemorySink::new();
+/// let engine = ExportEngine::builder(source).build()?;
+/// let target: std::sync::Arc<dyn dicom_export::BlobSink> = std::sync::Arc::new(sink.clone());
+/// let operation = engine.start(NewOperation::new(ExportSource::Everything, target)).await?;
+/// engine.wait(operation.operation_id).await?;
+///
+/// let id = operation.operation_id;
+/// assert_eq!(sink.names(), [format!("{id}/errors.log"), format!("{id}/results/1.2.3/4.5/6.7.dcm")]);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Default)]
 pub struct MemorySink {
     blobs: Arc<Mutex<BTreeMap<String, Bytes>>>,
 }
 
 impl MemorySink {
-    /// An empty container.
+    /// Creates an empty container.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The blob of this name.
+    /// The bytes of the blob with this name, or `None` if it does not exist.
     pub fn get(&self, name: &str) -> Option<Bytes> {
         self.lock().get(name).cloned()
     }
 
-    /// Every blob's name, sorted.
+    /// The names of all blobs, sorted.
     pub fn names(&self) -> Vec<String> {
         self.lock().keys().cloned().collect()
     }
 
-    /// A provider that opens this sink for every destination of the type it is registered under, whatever the settings:
-    /// so an application's tests run its production requests against memory. The settings count as secret as a whole,
-    /// and their container as the same one.
+    /// Creates a provider that opens this sink for all settings, so that tests can send production requests.
+    ///
+    /// The provider stores none of the settings, and all settings have the same location.
     pub fn provider(&self) -> MemorySinkProvider {
         MemorySinkProvider { sink: self.clone() }
     }
@@ -76,9 +92,9 @@ impl BlobSink for MemorySink {
                 all.await?.freeze()
             }
         };
-        let stored = PutResult::new(bytes.len() as u64);
+        let result = PutResult::new(bytes.len() as u64);
         self.lock().insert(path.to_string(), bytes);
-        Ok(stored)
+        Ok(result)
     }
 
     async fn append(&self, log: &BlobPath, _: LogKey, lines: Bytes) -> Result<()> {
@@ -101,7 +117,7 @@ impl BlobSink for MemorySink {
     }
 }
 
-/// See [`MemorySink::provider`].
+/// A provider of one [`MemorySink`], created by [`MemorySink::provider`].
 #[derive(Debug, Clone)]
 pub struct MemorySinkProvider {
     sink: MemorySink,

@@ -1,4 +1,9 @@
-//! Where instances go: [`BlobSink`], and [`SinkProvider`], which opens one from a request's settings.
+//! Destinations: the trait [`BlobSink`], its implementations, and [`SinkProvider`], which opens a sink from the settings of
+//! a request.
+//!
+//! To export to other storage, implement [`BlobSink`]. To let requests name it as a destination type, implement
+//! [`SinkProvider`] and register it with [`ExportEngineBuilder::destination`](crate::ExportEngineBuilder::destination).
+//! The conformance suites in `testing` check both.
 
 #[cfg(feature = "azure")]
 pub mod azure;
@@ -25,52 +30,114 @@ pub use self::provider::{SinkProvider, ValidatedSettings};
 pub use crate::content::{Content, CopySource};
 use crate::error::Result;
 pub use crate::limits::UploadContext;
-pub use crate::model::{BlobPath, OperationSpec};
+pub use crate::model::{BlobPath, OperationSpec, StoredDestination, Timestamp};
 pub use crate::secret::Secret;
 
-/// What [`BlobSink::buffer_size`] asks for by default: a chunk or two on their way.
-const STREAMING_WINDOW: u64 = 4 << 20;
+/// The default of [`BlobSink::buffer_size`].
+const DEFAULT_BUFFER_SIZE: u64 = 4 << 20;
 
 /// A container that blobs are written to.
 ///
 /// # Contract
-/// - [`put`](Self::put): the whole blob becomes visible at once, or nothing does. A content whose stream ends in an
-///   error leaves nothing, and the sink returns an error (any: the engine knows the source's own). Putting twice
-///   leaves one blob.
-/// - [`copy_from`](Self::copy_from) leaves what `put` would have left of the same bytes, content type included, or
-///   nothing. `Ok(None)` means that the instance is to be streamed; a source that cannot be read from the
-///   destination's side (it is gone, it changed, it refuses, no network leads there) is that, and no error: the
-///   source's own [`open`](crate::InstanceSource::open) then says what is wrong with it.
-/// - [`append`](Self::append) adds whole lines to the log; none is cut or mixed with another's. Once it has returned,
-///   they are durable. An operation has one log or two, `errors.log` and `manifest.jsonl`, with the same keys.
-/// - [`prepare`](Self::prepare) proves that the sink can be written by leaving an empty log, and changes nothing if
-///   the log is there already: resuming calls it again.
+/// - [`put`](Self::put) makes the whole blob visible at once, or nothing. If the content's stream ends in an error, the
+///   sink leaves nothing and returns an error of any kind; the engine knows the source's own error. Putting the same path
+///   twice leaves one blob.
+/// - [`copy_from`](Self::copy_from) leaves what `put` would have left for the same bytes, including the content type, or
+///   nothing. It returns `Ok(None)` if the instance must be streamed instead. A source that the destination cannot read
+///   (missing, changed, refused, or unreachable) is not an error: the engine opens the instance with
+///   [`InstanceSource::open`](crate::InstanceSource::open), which reports the cause.
+/// - [`append`](Self::append) adds whole lines to a log without cutting them or mixing them with the lines of other
+///   calls. When it returns, the lines are durable. An operation has one or two logs, `errors.log` and `manifest.jsonl`,
+///   which use the same keys.
+/// - [`prepare`](Self::prepare) creates an empty log, which proves that the sink can be written. It does not change an
+///   existing log, because every resumption calls it again.
 ///
 /// # Errors
-/// [`Throttled`](crate::ErrorKind::Throttled) and [`Unavailable`](crate::ErrorKind::Unavailable) are repeated within the
-/// retry budget. Everything else, and those past it, fails the operation, which can be resumed: trouble at the
-/// destination never skips an instance.
+/// [`Throttled`](crate::ErrorKind::Throttled) and [`Unavailable`](crate::ErrorKind::Unavailable) are retried within the
+/// retry budget. All other errors, and an exhausted budget, fail the operation, which can then be resumed. A destination
+/// failure never skips an instance.
 ///
 /// # Cancellation
-/// Dropping a future commits nothing. What it had sent may linger, invisible.
+/// Dropping a future commits nothing. Data that was already sent may remain at the destination, but not as a visible blob.
 ///
 /// # Retry and idempotence
-/// Every call may be repeated, also while an earlier one with the same arguments is still under way elsewhere.
-/// A repeated `append` may leave its lines twice, or once where the sink can tell by the key.
+/// Every call may be repeated, even while an earlier call with the same arguments is still in progress elsewhere. A
+/// repeated `append` may add its lines twice, unless the sink can detect the repetition by the key.
 ///
 /// # Concurrency
-/// Many calls run at once, `append`s to one log among them.
+/// Many calls run at once, including `append`s to the same log.
+///
+/// # Examples
+/// A sink that keeps blobs in a map. A sink for real storage also makes `put` atomic and `append` durable.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use std::sync::Mutex;
+///
+/// use async_trait::async_trait;
+/// use bytes::Bytes;
+/// use dicom_export::sink::{BlobPath, Content, LogKey, PutResult, UploadContext};
+/// use dicom_export::{BlobSink, ExportEngine, ExportSource, MemorySource, NewOperation, Result};
+/// use futures::TryStreamExt;
+///
+/// #[derive(Default)]
+/// struct MapSink(Mutex<BTreeMap<String, Vec<u8>>>);
+///
+/// #[async_trait]
+/// impl BlobSink for MapSink {
+///     async fn prepare(&self, log: &BlobPath) -> Result<()> {
+///         self.0.lock().unwrap().entry(log.to_string()).or_default();
+///         Ok(())
+///     }
+///
+///     async fn put(&self, path: &BlobPath, content: Content, _: &UploadContext) -> Result<PutResult> {
+///         let chunks: Vec<Bytes> = content.into_stream().try_collect().await?;
+///         let bytes = chunks.concat();
+///         let result = PutResult::new(bytes.len() as u64);
+///         self.0.lock().unwrap().insert(path.to_string(), bytes);
+///         Ok(result)
+///     }
+///
+///     async fn append(&self, log: &BlobPath, _: LogKey, lines: Bytes) -> Result<()> {
+///         self.0.lock().unwrap().entry(log.to_string()).or_default().extend_from_slice(&lines);
+///         Ok(())
+///     }
+///
+///     async fn finish(&self, _: &BlobPath) -> Result<()> {
+///         Ok(())
+///     }
+///
+///     fn url(&self, path: &BlobPath) -> String {
+///         format!("map:///{path}")
+///     }
+///
+///     fn location(&self) -> String {
+///         "map:///".to_owned()
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
+/// let source = MemorySource::new();
+/// source.insert("1.2.3/4.5/6.7".parse()?, &b"the bytes of a DICOM file"[..]);
+/// let engine = ExportEngine::builder(source).build()?;
+/// let sink: std::sync::Arc<dyn BlobSink> = std::sync::Arc::new(MapSink::default());
+/// let operation = engine.start(NewOperation::new(ExportSource::Everything, sink)).await?;
+/// assert_eq!(engine.wait(operation.operation_id).await?.results.exported, 1);
+/// # Ok(()) }
+/// ```
 #[async_trait]
 pub trait BlobSink: Send + Sync + 'static {
-    /// Leaves an empty log where there is none, to prove that the sink can be written.
+    /// Creates an empty log if it does not exist, to prove that the sink can be written.
     async fn prepare(&self, log: &BlobPath) -> Result<()>;
 
-    /// Writes a blob: `Content-Type: application/dicom` where there is such a thing.
+    /// Writes a blob, with `Content-Type: application/dicom` if the destination has content types.
     async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult>;
 
-    /// Has the destination fetch a blob's bytes itself, none of them through this process; `None`, as by default: it
-    /// cannot, or not from there. `upload` is for the requests that this takes, with a window of no bytes. The URL is
-    /// a secret: it is in no log and no error.
+    /// Lets the destination fetch a blob's bytes itself, so that they do not pass through this process. Returns `None`
+    /// if the destination cannot do that, or not from this source. Default: `None`.
+    ///
+    /// `upload` limits and retries the requests; its buffer limit is zero. The URL in `source` is a secret and must not
+    /// appear in a log or an error.
     async fn copy_from(
         &self,
         path: &BlobPath,
@@ -81,20 +148,22 @@ pub trait BlobSink: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Appends whole lines, each ended by `\n`, to the log.
+    /// Appends whole lines to a log. Each line ends with `\n`.
     async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()>;
 
-    /// The operation has ended, in whatever way; there may be more appends if it is resumed. Joins the log's parts,
-    /// say, or flushes.
+    /// Completes a log when a run of the operation ends, for example by joining the log's parts. More lines may be
+    /// appended if the operation is resumed.
     async fn finish(&self, log: &BlobPath) -> Result<()>;
 
     /// The blob's URL, without a credential.
     fn url(&self, path: &BlobPath) -> String;
 
-    /// How many bytes one `put` of this length holds in memory at once. The engine takes them from its byte budget
-    /// before it opens the content, and tells the sink what it got as [`UploadContext::buffer_limit`].
+    /// How many bytes one `put` of a content of this length holds in memory. Default: the length, at most 4 MiB.
+    ///
+    /// The engine reserves this amount in its memory budget before it opens the content, and passes what it reserved as
+    /// [`UploadContext::buffer_limit`].
     fn buffer_size(&self, length: Option<u64>) -> u64 {
-        length.map_or(STREAMING_WINDOW, |length| length.min(STREAMING_WINDOW))
+        length.map_or(DEFAULT_BUFFER_SIZE, |length| length.min(DEFAULT_BUFFER_SIZE))
     }
 
     /// The container and the prefix that blobs are written to, without a credential. It identifies the destination: an
@@ -109,43 +178,46 @@ pub trait BlobSink: Send + Sync + 'static {
     }
 }
 
-/// What a [`BlobSink::put`] or [`BlobSink::copy_from`] left behind.
+/// The result of a successful [`BlobSink::put`] or [`BlobSink::copy_from`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PutResult {
     /// The blob's length in bytes.
     pub size: u64,
-    /// The destination's tag of this version of the blob, if it has such a thing.
+    /// The destination's entity tag of this version of the blob, if it has one.
     pub etag: Option<String>,
 }
 
 impl PutResult {
-    /// So many bytes.
+    /// Creates a result for a blob of `size` bytes, without an entity tag.
     pub fn new(size: u64) -> Self {
         Self { size, etag: None }
     }
 
-    /// With the destination's tag.
+    /// Sets the entity tag.
+    #[must_use]
     pub fn with_etag(mut self, etag: impl Into<String>) -> Self {
         self.etag = Some(etag.into());
         self
     }
 }
 
-/// Which part of a log lines belong to: appending the same key again replaces what it left, where the sink has no real
-/// append. Keys of one operation sort in the order of its batches.
+/// The key of the lines that one [`BlobSink::append`] adds to a log.
+///
+/// In a sink without a real append, appending with the same key replaces the lines that were appended with it before.
+/// The keys of an operation sort in the order of its batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LogKey(u64);
 
 impl LogKey {
-    /// The lines of the batch of this number, and of those after it up to the next key.
+    /// Creates the key of the lines of this batch and of the batches after it, up to the next key.
     pub fn batch(number: u64) -> Self {
         Self(number)
     }
 }
 
 impl fmt::Display for LogKey {
-    /// Twenty digits, so that keys sort as text.
+    /// Writes twenty digits, so that keys sort as text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:020}", self.0)
     }

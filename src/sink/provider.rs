@@ -1,4 +1,4 @@
-//! [`SinkProvider`]: from a request's destination settings to a sink.
+//! [`SinkProvider`]: opens a sink from the settings of a request.
 
 use std::sync::Arc;
 
@@ -6,55 +6,113 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::error::Result;
-use crate::model::OperationSpec;
-use crate::model::Timestamp;
+use crate::model::{OperationSpec, Timestamp};
 use crate::secret::Secret;
 use crate::sink::BlobSink;
 
-/// A destination type: checks a request's settings, and opens the sink they describe.
+/// A destination type of the export API: validates the settings of a request and opens the sink that they describe.
+///
+/// # Contract
+/// - [`validate`](Self::validate) makes no I/O, and its result depends on the settings only. The public part that it
+///   returns holds no secret, because it is stored and returned by the API.
+/// - [`open`](Self::open) receives the public part and the secret that `validate` returned, possibly in another process
+///   and after a restart.
+/// - [`ValidatedSettings::location`] and the [`location`](BlobSink::location) of the opened sink identify the destination.
+///   Both depend on the container only, not on the credential, so that an operation can be resumed with another
+///   credential.
+///
+/// # Examples
+/// A provider for folders below one root.
+///
+/// ```
+/// # #[cfg(feature = "fs")] mod example {
+/// use std::path::PathBuf;
+/// use std::sync::Arc;
+///
+/// use async_trait::async_trait;
+/// use dicom_export::sink::{OperationSpec, Secret, SinkProvider, ValidatedSettings};
+/// use dicom_export::{BlobSink, DirectorySink, Error, ErrorKind, Result};
+/// use serde_json::{Value, json};
+///
+/// struct FolderProvider {
+///     root: PathBuf,
+/// }
+///
+/// #[async_trait]
+/// impl SinkProvider for FolderProvider {
+///     fn validate(&self, settings: &Value) -> Result<ValidatedSettings> {
+///         let name = settings.get("folder").and_then(Value::as_str).unwrap_or_default();
+///         if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+///             return Err(Error::invalid("/folder", "not a folder name"));
+///         }
+///         Ok(ValidatedSettings::new(format!("folder:{name}"), json!({ "folder": name })))
+///     }
+///
+///     async fn open(&self, operation: &OperationSpec, _: Option<&Secret>) -> Result<Arc<dyn BlobSink>> {
+///         let stored = &operation.destination.settings;
+///         let unreadable = || Error::new(ErrorKind::Internal, "the stored settings cannot be read");
+///         let name = stored.get("folder").and_then(Value::as_str).ok_or_else(unreadable)?;
+///         Ok(Arc::new(DirectorySink::open(self.root.join(name))?))
+///     }
+/// }
+/// # pub fn provider() -> impl SinkProvider { FolderProvider { root: "exports".into() } }
+/// # }
+/// # #[cfg(feature = "fs")] fn main() -> dicom_export::Result<()> {
+/// # use dicom_export::SinkProvider;
+/// # use serde_json::json;
+/// # let provider = example::provider();
+/// let settings = provider.validate(&json!({ "folder": "trial7" }))?;
+/// assert_eq!(settings.location, "folder:trial7");
+/// assert_eq!(provider.validate(&json!({ "folder": "../.." })).unwrap_err().pointer(), Some("/folder"));
+/// # Ok(()) }
+/// # #[cfg(not(feature = "fs"))] fn main() {}
+/// ```
 #[async_trait]
 pub trait SinkProvider: Send + Sync + 'static {
-    /// Checks settings without any I/O, and parts what may be stored from what is secret.
+    /// Validates the settings of a destination and separates what may be stored from what is secret.
     ///
     /// # Errors
-    /// [`Invalid`](crate::ErrorKind::Invalid) with the JSON pointer, inside the settings, of what is wrong
-    /// (`/blobContainerUri`); no message repeats a secret.
+    /// [`Invalid`](crate::ErrorKind::Invalid) with the JSON pointer of the wrong property, relative to the settings (for
+    /// example `/blobContainerUri`). No message repeats a secret.
     fn validate(&self, settings: &Value) -> Result<ValidatedSettings>;
 
-    /// Opens the sink of an operation, by its stored destination and the secret that `check` parted from it.
+    /// Opens the sink of an operation from its stored destination and the secret that
+    /// [`validate`](Self::validate) returned.
     ///
     /// # Errors
-    /// They fail the start, or the resumption, of the operation.
+    /// An error fails the start or the resumption of the operation.
     async fn open(&self, operation: &OperationSpec, secret: Option<&Secret>) -> Result<Arc<dyn BlobSink>>;
 }
 
-/// What [`SinkProvider::validate`] found.
+/// The result of [`SinkProvider::validate`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct ValidatedSettings {
-    /// Which container it is, without a credential; resuming with another is refused.
+    /// The container, without a credential. Resuming an operation with another location is refused.
     pub location: String,
-    /// What may be stored.
+    /// The settings that may be stored.
     pub public: Value,
-    /// What may not.
+    /// The settings that must not be stored with the operation.
     pub secret: Option<Secret>,
-    /// When the credential expires, if it says; an export that may outlast it is warned about.
+    /// When the credential expires, if known. The engine adds a warning to an operation that may outlast it.
     pub expires: Option<Timestamp>,
 }
 
 impl ValidatedSettings {
-    /// Settings without a secret.
+    /// Creates settings without a secret.
     pub fn new(location: impl Into<String>, public: Value) -> Self {
         Self { location: location.into(), public, secret: None, expires: None }
     }
 
-    /// With a secret.
+    /// Sets the secret.
+    #[must_use]
     pub fn with_secret(mut self, secret: Secret) -> Self {
         self.secret = Some(secret);
         self
     }
 
-    /// With the time its credential expires at.
+    /// Sets when the credential expires.
+    #[must_use]
     pub fn with_expiry(mut self, expires: Timestamp) -> Self {
         self.expires = Some(expires);
         self
