@@ -13,14 +13,14 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs blocking work on Tokio's blocking threads.
+/// Runs blocking work on Tokio's blocking threads. The work continues if the returned future is dropped.
 ///
 /// # Errors
-/// [`ErrorKind::Internal`] if the work panics.
+/// [`ErrorKind::Internal`] if the work panics, [`ErrorKind::Unavailable`] if the runtime shuts down before it starts.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    spawn_blocking(work).await.unwrap_or_else(|cause| Err(panicked(cause)))
+    spawn_blocking(work).await.unwrap_or_else(|cause| Err(stopped(cause)))
 }
 
 /// Runs a future to its end in a task of its own, although the caller may drop the returned future.
@@ -31,6 +31,14 @@ pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
     tokio::spawn(work.in_current_span()).await.unwrap_or_else(|cause| Err(panicked(cause)))
+}
+
+/// The error for a task that did not finish.
+fn stopped(cause: JoinError) -> Error {
+    match cause.is_cancelled() {
+        true => Error::new(ErrorKind::Unavailable, "the runtime is shutting down").with_source(cause),
+        false => panicked(cause),
+    }
 }
 
 /// The error for a task that panicked.
