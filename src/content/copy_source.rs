@@ -1,10 +1,18 @@
-//! [`CopySource`]: where a destination can fetch an instance itself.
+//! [`CopySource`]: a URL from which a destination copies an instance.
 
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// Where a destination can fetch an instance itself, with no byte of it through this process.
+/// A URL from which a destination can copy an instance, so that its bytes do not pass through this process.
+///
+/// ```
+/// use dicom_export::source::CopySource;
+///
+/// let copy = CopySource::new("https://archive.example/1.2.3?signature=secret", 526_336).with_etag("\"0x8DC\"");
+/// assert_eq!(copy.length(), 526_336);
+/// assert!(!format!("{copy:?}").contains("secret"));
+/// ```
 #[derive(Clone)]
 pub struct CopySource {
     url: SecretString,
@@ -13,30 +21,33 @@ pub struct CopySource {
 }
 
 impl CopySource {
-    /// A URL that answers `GET` with the instance's bytes to whoever has it, for as long as a copy may take, and how
-    /// many bytes those are. The URL counts as secret: as a rule a credential is in it.
+    /// Creates a source from a URL and the instance's length in bytes.
+    ///
+    /// A `GET` of the URL must return the instance without further credentials for as long as a copy may take. The URL
+    /// is treated as a secret, since it usually contains a credential.
     pub fn new(url: impl Into<String>, length: u64) -> Self {
         Self { url: SecretString::from(url.into()), length, etag: None }
     }
 
-    /// With the tag of the version that has this length (RFC 9110 8.8.3), so that another one is not copied in its
-    /// place, or cut off at its length. Without it the source promises that what lies behind the URL never changes.
+    /// Sets the ETag (RFC 9110 8.8.3) of the version that has this length. The destination then refuses to copy another
+    /// version. Without an ETag the bytes at the URL must never change.
+    #[must_use]
     pub fn with_etag(mut self, etag: impl Into<String>) -> Self {
         self.etag = Some(etag.into());
         self
     }
 
-    /// The URL, with the credential in it.
+    /// Returns the URL, including the credential.
     pub fn expose_url(&self) -> &str {
         self.url.expose_secret()
     }
 
-    /// The instance's length in bytes.
+    /// Returns the instance's length in bytes.
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// The tag of the version that is meant.
+    /// Returns the ETag of the version to copy.
     pub fn etag(&self) -> Option<&str> {
         self.etag.as_deref()
     }

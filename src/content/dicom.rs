@@ -1,4 +1,4 @@
-//! Contents made of data sets.
+//! Contents from data sets in memory.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use crate::content::Content;
 use crate::error::{Error, ErrorKind};
 
 impl Content {
-    /// A data set in memory as Part 10 bytes, encoded in the transfer syntax of its file meta group while they are
-    /// read.
+    /// Creates a content from a data set in memory. It is encoded as a Part 10 file, in the transfer syntax of its File
+    /// Meta Information, while the content is read.
     ///
-    /// One that cannot be encoded is [`ErrorKind::Unreadable`] when it is read, not before.
+    /// If the data set cannot be encoded, reading the content fails with [`ErrorKind::Unreadable`].
     pub fn from_dicom_object(object: Arc<DefaultDicomObject>) -> Self {
         Self::from_writer(move |out| {
             object.write_all(out).map_err(|cause| {

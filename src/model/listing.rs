@@ -1,18 +1,15 @@
-//! What a listing is made of: [`Page`], [`Instance`], [`Cursor`].
+//! The types of a listing: [`ListRequest`], [`Page`], [`Instance`], [`Cursor`].
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{DicomIdentifier, InstanceIdentifier};
-use crate::sync::lock;
 
-/// What a listing covers.
+/// The instances that a listing covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope<'a> {
     /// Every instance of the source.
@@ -21,20 +18,20 @@ pub enum Scope<'a> {
     Identifier(&'a DicomIdentifier),
 }
 
-/// What is asked of [`InstanceSource::list`](crate::InstanceSource::list).
+/// The arguments of [`InstanceSource::list`](crate::InstanceSource::list).
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct ListRequest<'a> {
-    /// What the listing covers.
+    /// The instances that the listing covers.
     pub scope: Scope<'a>,
-    /// The cursor of the page before; `None` for the first.
+    /// The cursor of the previous page; `None` for the first page.
     pub after: Option<&'a Cursor>,
-    /// How many instances and failures the page holds at most; at least 1.
+    /// The maximum number of instances and failures together in the page; at least 1.
     pub limit: usize,
 }
 
 impl<'a> ListRequest<'a> {
-    /// From its parts.
+    /// Creates a request. A `limit` of 0 becomes 1.
     pub fn new(scope: Scope<'a>, after: Option<&'a Cursor>, limit: usize) -> Self {
         Self { scope, after, limit: limit.max(1) }
     }
@@ -48,15 +45,15 @@ macro_rules! opaque {
         pub struct $name(Box<str>);
 
         impl $name {
-            /// This text.
+            /// Creates a value from this text.
             pub fn new(text: impl Into<Box<str>>) -> Self {
                 Self(text.into())
             }
 
-            /// A value of the source's own, as JSON.
+            /// Writes a value of the source as JSON.
             ///
             /// # Errors
-            /// [`ErrorKind::Internal`] when it cannot be written as JSON.
+            /// [`ErrorKind::Internal`] if the value cannot be written as JSON.
             pub fn encode(value: &impl Serialize) -> Result<Self> {
                 serde_json::to_string(value).map(Self::new).map_err(|cause| {
                     Error::new(ErrorKind::Internal, concat!("a ", stringify!($name), " cannot be written"))
@@ -64,10 +61,10 @@ macro_rules! opaque {
                 })
             }
 
-            /// The value that [`encode`](Self::encode) wrote.
+            /// Reads a value that [`encode`](Self::encode) wrote.
             ///
             /// # Errors
-            /// [`ErrorKind::Internal`] when it is not one: the source's form changed since it was stored.
+            /// [`ErrorKind::Internal`] if it cannot be read, for example after the source changed its format.
             pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
                 // serde_json's message could quote the text.
                 serde_json::from_str(&self.0).map_err(|_| {
@@ -82,7 +79,7 @@ macro_rules! opaque {
         }
 
         impl fmt::Debug for $name {
-            /// Hides the text: paths and keys carry patients' names.
+            /// Hides the text: paths and keys can contain patients' names.
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, concat!(stringify!($name), "({} bytes)"), self.0.len())
             }
@@ -91,18 +88,33 @@ macro_rules! opaque {
 }
 
 opaque! {
-    /// Where a listing goes on: "after the last one returned". It is the source's own, and it is stored with the
-    /// operation's checkpoint, so it is small.
+    /// The position in a listing after the last entry of a page.
+    ///
+    /// Its text is opaque to the engine: a source writes and reads it. It is stored with the operation's checkpoint, so
+    /// it should be small (at most a few hundred bytes), and it must stay valid after a restart of the process. Default:
+    /// empty.
     Cursor
 }
 
 opaque! {
-    /// How a source finds an instance again: a path, a row's id and version, an ETag. It may travel to another
-    /// process, so it holds no secret.
+    /// The key by which a source finds an instance again: a path, a row's id and version, an ETag.
+    ///
+    /// Its text is opaque to the engine. It may be sent to another process and stored, so it must not contain a secret.
+    /// Default: empty.
     Locator
 }
 
-/// One SOP instance that a source listed.
+/// One SOP instance that a source listed: its identifier, its size if it is known, and the source's [`Locator`].
+///
+/// ```
+/// use dicom_export::InstanceIdentifier;
+/// use dicom_export::source::{Instance, Locator};
+///
+/// let identifier: InstanceIdentifier = "1.2.3/1.2.3.1/1.2.3.1.1".parse()?;
+/// let instance = Instance::new(identifier).with_size(526_336).with_locator(Locator::new("row 4711"));
+/// assert_eq!(instance.size(), Some(526_336));
+/// # Ok::<(), dicom_export::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Instance {
@@ -111,111 +123,80 @@ pub struct Instance {
     size: Option<u64>,
     #[serde(default)]
     locator: Locator,
-    #[serde(skip)]
-    ahead: Ahead,
 }
 
 impl Instance {
-    /// The instance, to be found by its identifier alone.
+    /// Creates an instance without a size and with an empty locator.
     pub fn new(identifier: InstanceIdentifier) -> Self {
-        Self { identifier, size: None, locator: Locator::default(), ahead: Ahead::default() }
+        Self { identifier, size: None, locator: Locator::default() }
     }
 
-    /// With its size in bytes. It lets the engine book memory exactly; the length that
-    /// [`Content`](crate::Content) states when it is opened is what counts.
+    /// Sets the size in bytes. The engine reserves this much memory for the instance; without a size it reserves the
+    /// destination's [`buffer_size`](crate::BlobSink::buffer_size) for an unknown length.
+    #[must_use]
     pub fn with_size(mut self, bytes: u64) -> Self {
         self.size = Some(bytes);
         self
     }
 
-    /// With what its source finds it by.
+    /// Sets the key by which the source finds the instance again.
+    #[must_use]
     pub fn with_locator(mut self, locator: Locator) -> Self {
         self.locator = locator;
         self
     }
 
-    /// With all its bytes, for a source that came by them while it listed, to give when it is asked to
-    /// [`open`](crate::InstanceSource::open) the instance. They are held until then, or until the instance is dropped,
-    /// beside the engine's byte budget: how many there are at once is for the source to bound. They are not stored with
-    /// the instance and do not travel with it.
-    pub fn with_read_ahead(mut self, bytes: Bytes) -> Self {
-        self.ahead = Ahead(Some(Arc::new(Mutex::new(Some(bytes)))));
-        self
-    }
-
-    /// Takes out what [`with_read_ahead`](Self::with_read_ahead) put there; the second call finds nothing.
-    pub fn take_read_ahead(&self) -> Option<Bytes> {
-        lock(self.ahead.0.as_ref()?).take()
-    }
-
-    /// Which instance it is.
+    /// The three UIDs of the instance.
     pub fn identifier(&self) -> &InstanceIdentifier {
         &self.identifier
     }
 
-    /// Its size in bytes, if the source knows it without opening it.
+    /// The size in bytes, if the source knows it without opening the instance.
     pub fn size(&self) -> Option<u64> {
         self.size
     }
 
-    /// What its source finds it by.
+    /// The key by which the source finds the instance again.
     pub fn locator(&self) -> &Locator {
         &self.locator
     }
 }
 
-/// What was read of an instance already: nothing of what it is.
-#[derive(Clone, Default)]
-struct Ahead(Option<Arc<Mutex<Option<Bytes>>>>);
-
-impl PartialEq for Ahead {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Ahead {}
-
-impl fmt::Debug for Ahead {
-    /// Shows whether it has been taken, and no byte: they are a patient's.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let there = self.0.as_ref().is_some_and(|bytes| lock(bytes).is_some());
-        f.write_str(if there { "Some(..)" } else { "None" })
-    }
-}
-
-/// A row or file that cannot be listed, because its UIDs are unusable say: counted as skipped, and logged.
+/// An entry of the source that cannot be listed as an instance, for example because its UIDs are invalid.
+///
+/// It counts as skipped and gets a line in `errors.log`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ListFailure {
-    /// What is known of it: `<study>[/<series>[/<sop instance>]]`, or nothing.
+    /// The known part of the identifier: `<study>[/<series>[/<sop instance>]]`, or empty.
     pub identifier: String,
-    /// A public message.
+    /// The public message: no path, no patient data.
     pub error: String,
 }
 
 impl ListFailure {
-    /// From what is known of it and a public message.
+    /// Creates a failure from the known part of the identifier, which may be empty, and a public message.
     pub fn new(identifier: impl Into<String>, error: impl Into<String>) -> Self {
         Self { identifier: identifier.into(), error: error.into() }
     }
 }
 
-/// Something about the listing that the operation's owner should know, and that is not an instance left out:
-/// counted by its code over the whole operation, and shown in the status document's `warnings`.
+/// A remark about the listing, other than a skipped entry.
+///
+/// Warnings are counted by code over the whole operation and are part of the status document's `warnings`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ListWarning {
-    /// camelCase, stable.
+    /// A stable identifier in camelCase.
     pub code: Cow<'static, str>,
-    /// A public message about one or many; the count is added to it.
+    /// The public message; the status document appends the count to it.
     pub message: Cow<'static, str>,
-    /// How many times in this page.
+    /// The number of occurrences in this page.
     pub count: u64,
 }
 
 impl ListWarning {
-    /// From its parts.
+    /// Creates a warning.
     pub fn new(
         code: impl Into<Cow<'static, str>>,
         message: impl Into<Cow<'static, str>>,
@@ -225,38 +206,48 @@ impl ListWarning {
     }
 }
 
-/// What a source returns at a time.
+/// A page of a listing. Default: an empty last page.
+///
+/// ```
+/// use dicom_export::source::{Cursor, ListFailure, Page};
+///
+/// let failure = ListFailure::new("1.2.3", "the series has no valid Series Instance UID");
+/// let page = Page::more(vec![], Cursor::new("row 4711")).with_failures(vec![failure]);
+/// assert!(page.next.is_some());
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Page {
     /// The instances, in the source's order.
     pub instances: Vec<Instance>,
-    /// What could not be listed.
+    /// The entries that could not be listed.
     pub failures: Vec<ListFailure>,
-    /// What else is to be said.
+    /// Remarks about this page.
     pub warnings: Vec<ListWarning>,
-    /// Where to go on; `None`: there is nothing more.
+    /// The cursor of the next page; `None` on the last page.
     pub next: Option<Cursor>,
 }
 
 impl Page {
-    /// The last page of a scope, or its only one.
+    /// Creates the last page of a scope.
     pub fn last(instances: Vec<Instance>) -> Self {
         Self { instances, ..Self::default() }
     }
 
-    /// A page with more after it.
+    /// Creates a page that another page follows.
     pub fn more(instances: Vec<Instance>, next: Cursor) -> Self {
         Self { instances, next: Some(next), ..Self::default() }
     }
 
-    /// With what could not be listed.
+    /// Sets the entries that could not be listed.
+    #[must_use]
     pub fn with_failures(mut self, failures: Vec<ListFailure>) -> Self {
         self.failures = failures;
         self
     }
 
-    /// With what else is to be said.
+    /// Sets the remarks about this page.
+    #[must_use]
     pub fn with_warnings(mut self, warnings: Vec<ListWarning>) -> Self {
         self.warnings = warnings;
         self

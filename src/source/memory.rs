@@ -17,23 +17,38 @@ use crate::sync::lock;
 
 /// Instances in memory, listed in the order of their identifiers. Instances can be added and removed while an export
 /// runs.
+///
+/// ```
+/// use std::sync::Arc;
+/// use dicom_export::{BlobSink, ExportEngine, ExportSource, MemorySink, MemorySource, NewOperation};
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+///
+/// let source = MemorySource::new();
+/// source.insert("1.2.3/1.2.3.1/1.2.3.1.1".parse()?, "bytes of a file");
+/// let engine = ExportEngine::builder(source).build()?;
+/// let sink: Arc<dyn BlobSink> = Arc::new(MemorySink::new());
+/// let started = engine.start(NewOperation::new(ExportSource::Everything, sink)).await?;
+/// let ended = engine.wait(started.operation_id).await?;
+/// assert_eq!(ended.results.exported, 1);
+/// # Ok::<_, dicom_export::Error>(()) }).unwrap();
+/// ```
 #[derive(Default)]
 pub struct MemorySource {
     instances: Mutex<BTreeMap<InstanceIdentifier, Bytes>>,
 }
 
 impl MemorySource {
-    /// An empty source.
+    /// Creates an empty source.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds an instance, or replaces it.
+    /// Adds an instance, or replaces the one with the same identifier.
     pub fn insert(&self, identifier: InstanceIdentifier, bytes: impl Into<Bytes>) {
         self.lock().insert(identifier, bytes.into());
     }
 
-    /// Removes an instance; says whether it was there.
+    /// Removes an instance. Returns whether it existed.
     pub fn remove(&self, identifier: &InstanceIdentifier) -> bool {
         self.lock().remove(identifier).is_some()
     }
@@ -88,7 +103,7 @@ impl InstanceSource for MemorySource {
     async fn open(&self, instance: &Instance) -> Result<Content> {
         match self.lock().get(instance.identifier()) {
             Some(bytes) => Ok(Content::from_bytes(bytes.clone())),
-            None => Err(Error::new(ErrorKind::NotFound, "the instance is gone")),
+            None => Err(Error::new(ErrorKind::NotFound, "the instance does not exist any more")),
         }
     }
 

@@ -1,7 +1,7 @@
-//! What is particular to [`DirectorySource`] and [`DirectorySink`](dicom_export::sink::DirectorySink).
+//! Tests of [`DirectorySource`] and [`DirectorySink`](dicom_export::sink::DirectorySink) beyond the conformance suites.
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
-mod ahead;
+mod read_ahead;
 mod sink;
 
 use std::fs;
@@ -15,7 +15,7 @@ use dicom_export::{Content, DicomIdentifier, ErrorKind, ExportSource, InstanceId
 use futures::TryStreamExt;
 use tempfile::TempDir;
 
-/// A folder of these files.
+/// Creates a folder with these files.
 fn folder<'a>(files: impl IntoIterator<Item = (&'a str, Bytes)>) -> TempDir {
     let folder = TempDir::new().unwrap();
     for (name, bytes) in files {
@@ -38,7 +38,7 @@ async fn page(source: &DirectorySource, after: Option<&Cursor>, limit: usize) ->
     source.list(ListRequest::new(Scope::Everything, after, limit)).await.unwrap()
 }
 
-/// The numbers of the fixtures' instances in a page.
+/// Returns the fixture numbers of a page's instances.
 fn numbers(page: &Page) -> Vec<u32> {
     let number = |of: &InstanceIdentifier| (0..2000).find(|n| *of == fixtures::instance(1, 1, *n)).unwrap();
     page.instances.iter().map(|instance| number(instance.identifier())).collect()
@@ -48,7 +48,7 @@ fn warnings(page: &Page) -> Vec<(&str, u64)> {
     page.warnings.iter().map(|warning| (&*warning.code, warning.count)).collect()
 }
 
-/// An instance as it comes to another process: without what was read of it.
+/// Returns an instance as another process reads it.
 fn stored(instance: &Instance) -> Instance {
     serde_json::from_str(&serde_json::to_string(instance).unwrap()).unwrap()
 }
@@ -63,14 +63,14 @@ async fn bytes(content: Content) -> Bytes {
 }
 
 #[tokio::test]
-async fn files_are_listed_in_path_order_under_any_name() {
-    // A folder's name is compared as a whole: "a" stands before "a.dcm", whatever '/' and '.' say.
+async fn files_with_any_names_are_listed_in_path_order() {
+    // Names are compared one by one: "a" precedes "a.dcm", although '.' precedes '/'.
     let archive = folder([
         ("a.dcm", slice(3)),
         ("a/z", slice(2)),
         ("a/b/c/d", slice(1)),
         ("IM 00%1", slice(0)),
-        ("notes.txt", Bytes::from("no DICOM file")),
+        ("notes.txt", Bytes::from("not a DICOM file")),
         ("b/empty", Bytes::new()),
         ("b/short.dcm", slice(9).slice(..131)),
     ]);
@@ -84,12 +84,12 @@ async fn files_are_listed_in_path_order_under_any_name() {
     assert_eq!(read(&source, &page.instances[0]).await, slice(0));
     assert!(
         page.instances.iter().all(|instance| !format!("{instance:?}").contains("IM 00")),
-        "a path is shown"
+        "Debug shows a path"
     );
 }
 
 #[tokio::test]
-async fn the_first_of_two_files_of_one_instance_counts() {
+async fn the_first_of_two_files_with_the_same_uids_is_listed() {
     let other = Bytes::from([&slice(1)[..], &[0; 8]].concat());
     let archive = folder([("a", slice(1)), ("b", slice(2)), ("c", other.clone()), ("d", slice(3))]);
     let source = DirectorySource::open(archive.path()).unwrap();
@@ -104,13 +104,13 @@ async fn the_first_of_two_files_of_one_instance_counts() {
     let by_index = source.list(ListRequest::new(Scope::Identifier(&study), None, 9)).await.unwrap();
     assert_eq!((by_index.instances.len(), warnings(&by_index)), (3, vec![("duplicateInstance", 1)]));
     let again = source.list(ListRequest::new(Scope::Identifier(&study), None, 9)).await.unwrap();
-    assert_eq!(warnings(&again), [("duplicateInstance", 1)], "each listing tells of what it covers");
+    assert_eq!(warnings(&again), [("duplicateInstance", 1)], "each listing reports its own duplicates");
     let first = by_index.instances.iter().find(|of| *of.identifier() == fixtures::instance(1, 1, 1)).unwrap();
     assert_eq!(read(&source, first).await, slice(1));
 }
 
 #[tokio::test]
-async fn a_cursor_goes_on_in_another_process_and_knows_the_duplicates_across_it() {
+async fn a_cursor_works_in_another_process_and_duplicates_before_it_are_recognized() {
     let files: Vec<_> = (0..40).map(|n| (format!("{n:03}"), slice(n % 25))).collect();
     let archive = folder(files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())));
     let whole = page(&DirectorySource::open(archive.path()).unwrap(), None, 100).await;
@@ -127,12 +127,12 @@ async fn a_cursor_goes_on_in_another_process_and_knows_the_duplicates_across_it(
             let Some(next) = page.next else { break };
             after = Some(serde_json::from_str(&serde_json::to_string(&next).unwrap()).unwrap());
         }
-        assert_eq!((found, duplicates), (Vec::from_iter(0..25), 15), "by {limit}");
+        assert_eq!((found, duplicates), (Vec::from_iter(0..25), 15), "limit {limit}");
     }
 }
 
 #[tokio::test]
-async fn what_comes_and_goes_between_pages_shifts_nothing() {
+async fn files_that_are_added_and_deleted_between_pages_do_not_move_the_others() {
     let archive = folder([("b", slice(1)), ("c", slice(2)), ("d", slice(3)), ("e", slice(4))]);
     let first = page(&DirectorySource::open(archive.path()).unwrap(), None, 2).await;
     fs::remove_file(archive.path().join("c")).unwrap();
@@ -145,9 +145,9 @@ async fn what_comes_and_goes_between_pages_shifts_nothing() {
 }
 
 #[tokio::test]
-async fn damage_behind_the_uids_does_not_matter() {
+async fn damage_after_the_uids_is_ignored() {
     let whole = slice(1);
-    // The Series Instance UID is the last that is read: tag, VR and length in 8 bytes, then the padded value.
+    // The Series Instance UID is read last: tag, VR and length in 8 bytes, then the padded value.
     let tag = whole.windows(6).position(|at| at == b"\x20\x00\x0E\x00UI").unwrap();
     let end = tag + 8 + usize::from(whole[tag + 6]);
     let broken = [&whole[..end], &[0xFF; 4000]].concat();
@@ -169,12 +169,12 @@ async fn damage_behind_the_uids_does_not_matter() {
 }
 
 #[tokio::test]
-async fn a_length_that_lies_allocates_nothing() {
-    // Image Comments (0020,4000) would come too late: an element of the group before, of 4 GiB less 2.
+async fn a_false_length_allocates_nothing() {
+    // A private element of 4 GiB less 2 in front of the patient's name.
     let whole = slice(1);
     let at = whole.windows(6).position(|at| at == b"\x10\x00\x10\x00PN").unwrap();
-    let lie = b"\x09\x00\x10\x10OB\x00\x00\xFE\xFF\xFF\xFF";
-    let archive = folder([("x", [&whole[..at], lie, &whole[at..]].concat().into())]);
+    let false_length = b"\x09\x00\x10\x10OB\x00\x00\xFE\xFF\xFF\xFF";
+    let archive = folder([("x", [&whole[..at], false_length, &whole[at..]].concat().into())]);
     let source = DirectorySource::open(archive.path()).unwrap();
     assert_eq!(warnings(&page(&source, None, 9).await), [("unidentifiedFile", 1)]);
 }
@@ -182,7 +182,7 @@ async fn a_length_that_lies_allocates_nothing() {
 #[tokio::test]
 async fn deflated_files_and_nested_uids_are_read() {
     let mut object = fixtures::ct_slice_object(1, 1, 4);
-    // A referenced series inside a sequence that comes before the instance's own UIDs.
+    // A referenced series in a sequence that precedes the instance's own UIDs.
     use dicom_core::{DataElement, VR, dicom_value, value::DataSetSequence};
     use dicom_dictionary_std::tags;
     let uid = fixtures::series_uid(9, 9);
@@ -223,10 +223,10 @@ async fn a_root_that_is_missing_or_a_file_is_refused() {
 }
 
 #[tokio::test]
-async fn an_archive_that_went_away_is_unavailable_and_not_lost() {
+async fn an_unmounted_archive_is_unavailable() {
     let disk = folder([("mount/a", slice(1)), ("mount/b", slice(2))]);
     let (root, away) = (disk.path().join("mount"), disk.path().join("away"));
-    let source = DirectorySource::open(&root).unwrap();
+    let source = DirectorySource::open(&root).unwrap().read_ahead(0);
     let listed = page(&source, None, 1).await;
     let instance = stored(&listed.instances[0]);
     fs::rename(&root, &away).unwrap();
@@ -235,7 +235,7 @@ async fn an_archive_that_went_away_is_unavailable_and_not_lost() {
     assert_eq!(open().await, ErrorKind::Unavailable, "missing");
     assert_eq!(list(None).await.unwrap_err().kind(), ErrorKind::Unavailable);
     fs::create_dir(&root).unwrap();
-    assert_eq!(open().await, ErrorKind::Unavailable, "empty, as an unmounted folder is");
+    assert_eq!(open().await, ErrorKind::Unavailable, "empty, as a folder that is not mounted");
     fs::remove_dir(&root).unwrap();
     fs::rename(&away, &root).unwrap();
     assert_eq!(read(&source, &instance).await, slice(1));
@@ -244,7 +244,7 @@ async fn an_archive_that_went_away_is_unavailable_and_not_lost() {
 }
 
 #[tokio::test]
-async fn identifiers_are_found_by_an_index_built_once() {
+async fn identifiers_use_an_index_that_is_built_once() {
     let files: Vec<_> =
         (0..60).map(|n| (format!("{}/{n}", n % 7), fixtures::ct_slice(n % 3, n % 2, n))).collect();
     let archive = folder(files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())));
@@ -269,7 +269,7 @@ mod unix {
     use super::*;
 
     #[tokio::test]
-    async fn names_in_any_encoding_survive() {
+    async fn names_in_any_encoding_are_preserved() {
         let archive = folder([]);
         let latin1 = OsStr::from_bytes(b"M\xFCller%C3/\xFF\n.dcm");
         write(archive.path().join(latin1), &slice(1));
@@ -283,7 +283,7 @@ mod unix {
     }
 
     #[tokio::test]
-    async fn links_are_followed_only_if_asked_and_never_in_circles() {
+    async fn links_are_followed_on_request_and_never_in_circles() {
         let archive = folder([("a/x", slice(1)), ("b/y", slice(2))]);
         let elsewhere = folder([("z", slice(3))]);
         symlink(archive.path(), archive.path().join("b/circle")).unwrap();
@@ -300,7 +300,7 @@ mod unix {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_read_is_told() {
+    async fn unreadable_folders_are_reported() {
         let archive = folder([("a", slice(1)), ("c", slice(2))]);
         // A link to itself cannot be followed, not even by root.
         symlink("b", archive.path().join("b")).unwrap();
@@ -314,7 +314,7 @@ mod unix {
 }
 
 #[tokio::test]
-async fn a_data_set_in_memory_is_a_content() {
+async fn a_content_encodes_a_data_set() {
     let object = Arc::new(fixtures::multi_frame_object(1, 1, 1, 600));
     let content = Content::from_dicom_object(Arc::clone(&object));
     assert_eq!(bytes(content).await, fixtures::part10(&object));
@@ -325,7 +325,7 @@ async fn a_data_set_in_memory_is_a_content() {
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unreadable);
 }
 
-/// Whatever the bytes, a listing goes on.
+/// A listing continues after any damaged file.
 #[tokio::test]
 async fn a_listing_survives_any_damage() {
     let whole = slice(1);

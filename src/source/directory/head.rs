@@ -1,28 +1,28 @@
-//! What a file is by its head, and whose trouble it is if that cannot be read.
+//! Identifies a file by its head.
 
 use std::io::{self, Read};
 
 use crate::content::head::{self, Uids, Value};
 use crate::model::InstanceIdentifier;
 
-/// What the beginning of a file says it is.
+/// What a file is according to its head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Head {
     /// A DICOM file with its three UIDs.
     Instance(InstanceIdentifier),
-    /// A DICOM file whose UIDs cannot be read, or that has none: a DICOMDIR, say.
+    /// A DICOM file without readable UIDs, such as a DICOMDIR.
     Unidentified,
-    /// No DICOM file.
+    /// Not a DICOM file.
     Other,
 }
 
-/// Reads a file as far as its UIDs go, in small pieces, and nothing behind them.
+/// Reads a file in small pieces up to its last UID.
 ///
 /// # Errors
-/// Those of the reader only.
+/// Those of the reader.
 pub(super) fn read_head(reader: impl Read) -> io::Result<Head> {
     let mut fault = None;
-    let read = head::read(NoteFault { reader, fault: &mut fault });
+    let read = head::read(FaultRecorder { reader, fault: &mut fault });
     match (read.map(identifier), fault) {
         (Some(Some(identifier)), _) => Ok(Head::Instance(identifier)),
         (_, Some(fault)) => Err(fault),
@@ -31,7 +31,7 @@ pub(super) fn read_head(reader: impl Read) -> io::Result<Head> {
     }
 }
 
-/// `None`: one of the three is missing.
+/// Returns `None` if one of the three UIDs is missing or invalid.
 fn identifier(uids: Uids) -> Option<InstanceIdentifier> {
     match (uids.study, uids.series, uids.sop_instance) {
         (Value::Uid(study), Value::Uid(series), Value::Uid(sop)) => {
@@ -41,13 +41,13 @@ fn identifier(uids: Uids) -> Option<InstanceIdentifier> {
     }
 }
 
-/// Remembers the first failure of a reader: the parser's own errors bury it.
-struct NoteFault<'f, R> {
+/// Records the first error of a reader, which the parser's errors do not contain.
+struct FaultRecorder<'f, R> {
     reader: R,
     fault: &'f mut Option<io::Error>,
 }
 
-impl<R: Read> Read for NoteFault<'_, R> {
+impl<R: Read> Read for FaultRecorder<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.reader.read(buffer).map_err(|cause| {
             let kind = cause.kind();

@@ -1,23 +1,25 @@
-//! [`Index`]: where the files of a study, a series or an instance are.
+//! [`Index`]: finds the files of a study, a series or an instance.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use super::report::DirectoryReport;
-use super::scan::{Entry, What};
+use super::scan::{Entry, EntryKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{DicomIdentifier, InstanceIdentifier, Uid};
 use crate::model::{Instance, Locator};
 
-/// The instances of a tree in the order of their identifiers. Each takes 48 bytes, its SOP Instance UID with 16, and
-/// its file's name: about 150 bytes; its study, series and folder are held once.
+/// The instances of a tree in the order of their identifiers.
+///
+/// Memory: 48 bytes for each instance, its SOP Instance UID with 16 more, and its file name, together about 150 bytes.
+/// Studies, series and folders are stored once.
 pub(super) struct Index {
     /// Study and series, sorted.
     series: Vec<(Uid, Uid)>,
     /// Sorted by series and SOP Instance UID.
     files: Vec<FileEntry>,
     folders: Vec<Box<str>>,
-    /// How many more files hold the instance at this place in `files`.
+    /// The number of further files of an instance, by its position in `files`.
     duplicates: BTreeMap<usize, u64>,
 }
 
@@ -30,7 +32,7 @@ struct FileEntry {
 }
 
 impl Index {
-    /// Where the files under an identifier are, those after another instance only.
+    /// Returns the positions of the instances under an identifier that come after another instance.
     pub(super) fn range(&self, scope: &DicomIdentifier, after: Option<&InstanceIdentifier>) -> Range<usize> {
         let first = scope.first_possible();
         let start = match after {
@@ -50,7 +52,7 @@ impl Index {
         start..start + covered
     }
 
-    /// The instances at these places.
+    /// Returns the instances at these positions.
     pub(super) fn instances(&self, range: Range<usize>) -> Vec<Instance> {
         self.files[range]
             .iter()
@@ -68,7 +70,7 @@ impl Index {
             .collect()
     }
 
-    /// How many more files hold one of the instances at these places.
+    /// Returns the number of further files of the instances at these positions.
     pub(super) fn duplicates(&self, range: Range<usize>) -> u64 {
         self.duplicates.range(range).map(|(_, count)| count).sum()
     }
@@ -83,7 +85,7 @@ fn key(identifier: &InstanceIdentifier) -> (&Uid, &Uid, &Uid) {
     (identifier.study_instance_uid(), identifier.series_instance_uid(), identifier.sop_instance_uid())
 }
 
-/// An index that is being built, entry by entry in path order.
+/// Builds an index from entries in path order.
 #[derive(Default)]
 pub(super) struct IndexBuilder {
     series: HashMap<(Uid, Uid), u32>,
@@ -94,8 +96,8 @@ pub(super) struct IndexBuilder {
 
 impl IndexBuilder {
     pub(super) fn add(&mut self, entry: Entry) -> Result<()> {
-        match entry.what {
-            What::Instance { identifier, size, locator, bytes: _ } => {
+        match entry.kind {
+            EntryKind::Instance { identifier, size, locator } => {
                 let (folder, name) = locator.rsplit_once('/').unwrap_or(("", &locator));
                 let of = (identifier.study_instance_uid().clone(), identifier.series_instance_uid().clone());
                 let series = number(&mut self.series, of)?;
@@ -106,20 +108,20 @@ impl IndexBuilder {
                 let sop = identifier.sop_instance_uid().clone();
                 self.files.push(FileEntry { sop, name: name.into(), size, series, folder });
             }
-            What::Unidentified => self.report.unidentified += 1,
-            What::UnreadableFile => self.report.unreadable_files += 1,
-            What::UnreadableFolder => self.report.unreadable_folders += 1,
-            What::Nothing => {}
+            EntryKind::Unidentified => self.report.unidentified += 1,
+            EntryKind::UnreadableFile => self.report.unreadable_files += 1,
+            EntryKind::UnreadableFolder => self.report.unreadable_folders += 1,
+            EntryKind::Ignored => {}
         }
         Ok(())
     }
 
-    /// The index, and what was passed over. It sorts: not for an async thread.
+    /// Returns the index and a report of the files left out of it. It sorts, so it must not run on an async thread.
     pub(super) fn finish(self) -> (Index, DirectoryReport) {
         let Self { series, folders, mut files, mut report } = self;
         let mut series: Vec<_> = series.into_iter().collect();
         series.sort_unstable();
-        // From the numbers in the order of appearance to those in the order of UIDs.
+        // Maps the numbers in order of appearance to those in the order of UIDs.
         let mut sorted = vec![0; series.len()];
         for (at, (_, number)) in (0..).zip(&series) {
             sorted[*number as usize] = at;
@@ -127,7 +129,7 @@ impl IndexBuilder {
         for file in &mut files {
             file.series = sorted[file.series as usize];
         }
-        // Stable: among files of one identity the first in path order stays the first.
+        // Stable: of the files of one instance the first in path order remains the first.
         files.sort_by(|a, b| a.series.cmp(&b.series).then_with(|| a.sop.cmp(&b.sop)));
         let mut duplicates = BTreeMap::new();
         let mut kept = 0;
@@ -150,9 +152,9 @@ impl IndexBuilder {
     }
 }
 
-/// The number of a value in the order of appearance.
+/// Returns the number of a value in the order of appearance.
 fn number<K: std::hash::Hash + Eq>(known: &mut HashMap<K, u32>, value: K) -> Result<u32> {
     let next = u32::try_from(known.len())
-        .map_err(|_| Error::new(ErrorKind::Internal, "the folder holds too many series or folders"))?;
+        .map_err(|_| Error::new(ErrorKind::Internal, "the source has too many series or folders"))?;
     Ok(*known.entry(value).or_insert(next))
 }

@@ -1,9 +1,9 @@
 //! [`DirectorySource`]: a folder tree of DICOM files.
 
-mod ahead;
 mod head;
 mod index;
 mod path;
+mod read_ahead;
 mod report;
 mod scan;
 mod walker;
@@ -16,10 +16,9 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
-use tokio::task::spawn_blocking;
 
-use self::ahead::ReadAhead;
 use self::index::{Index, IndexBuilder};
+use self::read_ahead::ReadAhead;
 pub use self::report::DirectoryReport;
 use self::scan::{Scan, Tree};
 use self::walker::{Walker, Walkers};
@@ -29,58 +28,76 @@ use crate::model::ExportSource;
 use crate::model::{Cursor, Instance, ListRequest, Page, Scope};
 use crate::model::{DicomIdentifier, InstanceIdentifier};
 use crate::source::InstanceSource;
-use crate::sync::lock;
+use crate::sync::{blocking, lock};
 
-/// A folder tree of DICOM Part 10 files under any names.
+/// A folder tree of DICOM Part 10 files. File names do not matter.
 ///
-/// A file with `DICM` at byte 128 is a DICOM file (PS3.10 7.1); anything else is passed over. Its three UIDs are read
-/// from its head, and what follows them may be damaged: the file is exported as it is. Where two files hold the same
-/// three UIDs, the first in path order counts. What is passed over is told by [`report`](Self::report), by the
-/// warnings of the pages, and to `tracing`; it is not skipped in the sense of
-/// [`ExportResults`](crate::ExportResults).
+/// A file with `DICM` at byte 128 is a DICOM file (PS3.10 7.1); other files are ignored. The three UIDs are read from the
+/// head of the file; what follows them may be damaged and is exported as it is. If two files have the same three UIDs,
+/// the first in path order is listed. [`report`](Self::report), the warnings of the pages and a `tracing` event count the
+/// files that are left out.
 ///
-/// # Everything
+/// ```
+/// use std::sync::Arc;
+/// use dicom_export::{BlobSink, DirectorySink, DirectorySource, ExportEngine, ExportSource, NewOperation};
+/// # let folder = tempfile::tempdir()?;
+/// # let (archive, container) = (folder.path().join("archive"), folder.path().join("container"));
+/// # std::fs::create_dir(&archive)?;
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+///
+/// let source = DirectorySource::open(archive)?;
+/// let sink: Arc<dyn BlobSink> = Arc::new(DirectorySink::open(container)?);
+/// let engine = ExportEngine::builder(source).build()?;
+/// let started = engine.start(NewOperation::new(ExportSource::Everything, sink)).await?;
+/// let ended = engine.wait(started.operation_id).await?;
+/// println!("{} exported, {} skipped", ended.results.exported, ended.results.skipped);
+/// # Ok::<_, dicom_export::Error>(()) })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Listing everything
 /// The tree is listed in path order: folder by folder, the names in a folder compared as bytes. A cursor is the path of
-/// the last instance handed out. Between two pages the walk and a hash of every identity so far are kept (20 to 40
-/// bytes an instance, for at most eight listings); a cursor from another process costs reading the heads before it again.
-/// A small file is read once, when it is listed, and exported as it was then ([`read_ahead`](Self::read_ahead)).
+/// the last listed instance. Between two pages the source keeps the walk and a hash of every listed identifier (20 to 40
+/// bytes an instance), for at most eight listings. Continuing after a cursor of another process reads the heads of the
+/// files before it again. A small file is read once, when it is listed, and exported as it was then
+/// ([`read_ahead`](Self::read_ahead)).
 ///
-/// # Identifiers
-/// The first listing of an identifier reads the whole tree and builds an index in memory, of about 150 bytes an
-/// instance. It is built once: files added later are not found through this value, and deleted ones are
-/// [`NotFound`](ErrorKind::NotFound) when they are opened.
+/// # Listing identifiers
+/// The first listing of an identifier reads the heads of all files and builds an index in memory, about 150 bytes an
+/// instance. The index is built once: files that are added later are not found through this value, and opening a deleted
+/// file fails with [`NotFound`](ErrorKind::NotFound).
 ///
 /// # Unmounted folders
-/// A file that is not there while the root is missing or empty is [`Unavailable`](ErrorKind::Unavailable) and not
-/// `NotFound`: an archive whose disk went away is no archive of lost instances.
+/// If a file does not exist and the root is missing or empty too, the error is [`Unavailable`](ErrorKind::Unavailable)
+/// instead of `NotFound`: the file system is probably not mounted.
 pub struct DirectorySource {
     tree: Tree,
-    ahead: ReadAhead,
+    read_ahead: ReadAhead,
     walkers: Walkers,
     index: OnceCell<Index>,
-    /// A scan for the index that met with trouble, to go on with.
-    unfinished: Mutex<Option<(Scan, IndexBuilder)>>,
-    /// What the scan for the index passed over, until a page has said it.
-    unsaid: Mutex<DirectoryReport>,
+    /// A scan for the index that was interrupted by an error, to be continued.
+    interrupted_scan: Mutex<Option<(Scan, IndexBuilder)>>,
+    /// The warnings of the index that no page has returned yet.
+    pending_warnings: Mutex<DirectoryReport>,
     report: Mutex<DirectoryReport>,
 }
 
 impl DirectorySource {
-    /// The tree below this folder; a symbolic link to one is followed. It looks at the folder, and no further.
+    /// Creates a source for the tree below this folder, which may be a symbolic link. It reads nothing below the folder.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) when it is not there, [`Invalid`](ErrorKind::Invalid) when it is no folder,
-    /// [`Unreadable`](ErrorKind::Unreadable) or [`Unavailable`](ErrorKind::Unavailable) when it cannot be read.
+    /// [`NotFound`](ErrorKind::NotFound) if the folder does not exist, [`Invalid`](ErrorKind::Invalid) if it is not a
+    /// folder, [`Unreadable`](ErrorKind::Unreadable) or [`Unavailable`](ErrorKind::Unavailable) if it cannot be read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let checked = std::path::absolute(path).and_then(|root| fs::read_dir(&root).map(|_| root));
         let root = checked.map_err(|cause| {
             let (kind, message) = match cause.kind() {
-                io::ErrorKind::NotFound => (ErrorKind::NotFound, "the source's folder is not there"),
+                io::ErrorKind::NotFound => (ErrorKind::NotFound, "the source's folder does not exist"),
                 io::ErrorKind::NotADirectory | io::ErrorKind::InvalidInput => {
-                    (ErrorKind::Invalid, "the source is no folder")
+                    (ErrorKind::Invalid, "the source is not a folder")
                 }
                 io::ErrorKind::PermissionDenied => {
-                    (ErrorKind::Unreadable, "the source's folder may not be read")
+                    (ErrorKind::Unreadable, "permission to read the source's folder is denied")
                 }
                 _ => (ErrorKind::Unavailable, "the source's folder cannot be read"),
             };
@@ -88,34 +105,40 @@ impl DirectorySource {
         })?;
         Ok(Self {
             tree: Tree { root: root.into(), follow_links: false },
-            ahead: ReadAhead::new(ahead::DEFAULT),
+            read_ahead: ReadAhead::with_capacity(read_ahead::DEFAULT_CAPACITY),
             walkers: Walkers::default(),
             index: OnceCell::new(),
-            unfinished: Mutex::default(),
-            unsaid: Mutex::default(),
+            interrupted_scan: Mutex::default(),
+            pending_warnings: Mutex::default(),
             report: Mutex::default(),
         })
     }
 
-    /// Whether symbolic links below the root are followed; they are not, by default, and so passed over. A link to a
-    /// folder above it is never followed. Instances that links lead to are listed under the path through the link.
+    /// Sets whether symbolic links below the root are followed. Default: `false`, they are ignored.
+    ///
+    /// A link to a folder that contains it is never followed. Instances behind a link are listed under the path through
+    /// the link.
+    #[must_use]
     pub fn follow_links(mut self, follow: bool) -> Self {
         self.tree.follow_links = follow;
         self
     }
 
-    /// How many bytes of small files, of up to 64 KiB each, are kept from when they are listed until they are opened,
-    /// beside the engine's byte budget. Default: 16 MiB, for all listings of everything together; files that find no
-    /// room are read again when they are opened. With 0 all are, which takes twice as long for files of 20 kB.
+    /// Sets how many bytes of small files (up to 64 KiB each) are cached from the listing until they are opened, in
+    /// addition to the engine's memory budget. Default: 16 MiB, shared by all listings of everything.
+    ///
+    /// Files that do not fit are read again when they are opened. With 0 that applies to all files, and files of 20 kB
+    /// take twice as long.
+    #[must_use]
     pub fn read_ahead(mut self, bytes: u64) -> Self {
-        self.ahead = ReadAhead::new(bytes);
+        self.read_ahead = ReadAhead::with_capacity(bytes);
         self
     }
 
-    /// What has been passed over since this value was made.
+    /// Returns the number of files and folders that were left out since this value was created.
     ///
-    /// Listing everything counts page by page: a listing that goes on after a cursor counts what comes after the
-    /// cursor, and two listings count twice. The index for identifiers counts the whole tree once, when it is built.
+    /// Listing everything counts page by page: a listing that continues after a cursor counts what follows the cursor,
+    /// and two listings count twice. The index for identifiers counts the whole tree once, when it is built.
     pub fn report(&self) -> DirectoryReport {
         *lock(&self.report)
     }
@@ -123,15 +146,15 @@ impl DirectorySource {
     async fn everything(&self, after: Option<&Cursor>, limit: usize) -> Result<Page> {
         let mut walker = match self.walkers.take(after) {
             Some(walker) => walker,
-            None => Walker::new(&self.tree, &self.ahead, after)?,
+            None => Walker::new(&self.tree, &self.read_ahead, after)?,
         };
         match walker.page(limit).await {
-            Ok((page, passed_over)) => {
+            Ok((page, left_out)) => {
                 if let Some(next) = &page.next {
                     self.walkers.keep(Some(next.clone()), walker);
                 }
-                passed_over.trace();
-                *lock(&self.report) += passed_over;
+                left_out.trace();
+                *lock(&self.report) += left_out;
                 Ok(page)
             }
             Err(error) => {
@@ -153,8 +176,8 @@ impl DirectorySource {
         let index = self.index().await?;
         let all = index.range(scope, after.as_ref());
         let some = all.start..all.end.min(all.start.saturating_add(limit));
-        let mut warned = std::mem::take(&mut *lock(&self.unsaid));
-        warned.duplicates = index.duplicates(some.clone());
+        let mut warnings = std::mem::take(&mut *lock(&self.pending_warnings));
+        warnings.duplicates = index.duplicates(some.clone());
         let more = some.end < all.end;
         let instances = index.instances(some);
         let page = match instances.last() {
@@ -164,35 +187,32 @@ impl DirectorySource {
             }
             _ => Page::last(instances),
         };
-        Ok(page.with_warnings(warned.warnings()))
+        Ok(page.with_warnings(warnings.warnings()))
     }
 
-    /// The index; the first call builds it, and those that come meanwhile wait for it.
+    /// Returns the index. The first call builds it; concurrent calls wait for it.
     async fn index(&self) -> Result<&Index> {
         self.index
             .get_or_try_init(|| async {
-                let unfinished = lock(&self.unfinished).take();
+                let interrupted = lock(&self.interrupted_scan).take();
                 let (mut scan, mut builder) =
-                    unfinished.unwrap_or_else(|| (self.tree.scan(), IndexBuilder::default()));
+                    interrupted.unwrap_or_else(|| (self.tree.scan(), IndexBuilder::default()));
                 loop {
                     match scan.next().await {
                         Ok(Some(entry)) => builder.add(entry)?,
                         Ok(None) => break,
                         Err(error) => {
                             if !scan.is_lost() {
-                                *lock(&self.unfinished) = Some((scan, builder));
+                                *lock(&self.interrupted_scan) = Some((scan, builder));
                             }
                             return Err(error);
                         }
                     }
                 }
-                let finished = spawn_blocking(|| builder.finish()).await;
-                let (index, passed_over) = finished.map_err(|cause| {
-                    Error::new(ErrorKind::Internal, "the index cannot be built").with_source(cause)
-                })?;
-                passed_over.trace();
-                *lock(&self.report) += passed_over;
-                *lock(&self.unsaid) = passed_over;
+                let (index, left_out) = blocking(|| Ok(builder.finish())).await?;
+                left_out.trace();
+                *lock(&self.report) += left_out;
+                *lock(&self.pending_warnings) = left_out;
                 Ok(index)
             })
             .await
@@ -218,34 +238,31 @@ impl InstanceSource for DirectorySource {
     }
 
     async fn open(&self, instance: &Instance) -> Result<Content> {
-        if let Some(bytes) = instance.take_read_ahead() {
+        let locator = instance.locator().as_str();
+        if let Some(bytes) = self.read_ahead.take(locator) {
             return Ok(Content::from_bytes(bytes));
         }
-        // A locator may come from elsewhere: one that is no path below the root names nothing here.
-        let Some(path) = path::decode(instance.locator().as_str()) else {
-            return Err(Error::new(ErrorKind::NotFound, "the locator is none of this source"));
+        let Some(path) = path::decode(locator) else {
+            return Err(Error::new(ErrorKind::NotFound, "the locator does not belong to this source"));
         };
         match Content::from_file(self.tree.root.join(path)).await {
-            Err(gone) if gone.kind() == ErrorKind::NotFound => {
+            Err(missing) if missing.kind() == ErrorKind::NotFound => {
                 let tree = self.tree.clone();
-                let root = spawn_blocking(move || tree.check_root()).await;
-                root.map_err(|cause| {
-                    Error::new(ErrorKind::Internal, "a reading thread stopped").with_source(cause)
-                })??;
-                Err(gone)
+                blocking(move || tree.check_root()).await?;
+                Err(missing)
             }
             outcome => outcome,
         }
     }
 
-    /// Nothing for everything; for identifiers what the index says, once it is built.
+    /// Returns `None` for everything. For identifiers it builds the index and counts in it.
     async fn estimate(&self, source: &ExportSource) -> Result<Option<u64>> {
         let ExportSource::Identifiers(identifiers) = source else { return Ok(None) };
         let index = self.index().await?;
         let mut count = 0;
         for identifier in identifiers.as_slice() {
             count += index.range(identifier, None).len() as u64;
-            // A million of them take a second or two.
+            // A million identifiers take a second or two.
             tokio::task::consume_budget().await;
         }
         Ok(Some(count))

@@ -1,16 +1,16 @@
-//! Paths below the root as text, and back.
+//! Converts paths relative to the root to text and back.
 
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
 
-/// What is escaped besides everything outside ASCII.
+/// The ASCII characters that are escaped, besides all non-ASCII bytes.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 
-/// A relative path as text: its names joined by `/`, percent-encoded so that a name in any encoding survives.
+/// Encodes a relative path: its names joined by `/`, percent-encoded so that names in any encoding are preserved.
 ///
-/// `None` when it is not a relative path of plain names, or holds a name that this system cannot give as bytes.
+/// Returns `None` for a path with components other than names, or with a name that has no byte form on this system.
 pub(super) fn encode(path: &Path) -> Option<String> {
     let mut text = String::new();
     for component in path.components() {
@@ -23,13 +23,13 @@ pub(super) fn encode(path: &Path) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// The path that [`encode`] wrote; `None` for any other text, one that would leave the root among them.
+/// Decodes a path that [`encode`] wrote. Returns `None` for any other text, including paths that leave the root.
 pub(super) fn decode(text: &str) -> Option<PathBuf> {
     let path = text
         .split('/')
         .map(|name| os_string(percent_decode_str(name).collect()))
         .collect::<Option<PathBuf>>()?;
-    // A decoded name may hold a separator, or be `..`.
+    // A decoded name may contain a separator or be `..`.
     (encode(&path)? == text).then_some(path)
 }
 

@@ -1,35 +1,35 @@
-//! [`DirectoryReport`]: what a listing passed over.
+//! [`DirectoryReport`]: the files that a listing left out.
 
 use std::ops::AddAssign;
 
 use crate::model::ListWarning;
 
-/// What the listings of a [`DirectorySource`](crate::source::DirectorySource) passed over. None of it counts as
-/// skipped; files that are no DICOM files are not counted at all.
+/// The number of files and folders that the listings of a [`DirectorySource`](crate::source::DirectorySource) left out.
+/// They do not count as skipped. Files other than DICOM files are not counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DirectoryReport {
-    /// Files with the three UIDs of another one that comes before them in path order.
+    /// Files with the same three UIDs as another file that precedes them in path order.
     pub duplicates: u64,
-    /// DICOM files whose three UIDs cannot be read, or that have none: a DICOMDIR, say.
+    /// DICOM files without three readable UIDs, for example a DICOMDIR.
     pub unidentified: u64,
-    /// Files that could not be read at all; whether they are DICOM files is not known.
+    /// Files that cannot be read; it is not known whether they are DICOM files.
     pub unreadable_files: u64,
-    /// Folders that could not be read; what they hold is not known.
+    /// Folders that cannot be read; their contents are not known.
     pub unreadable_folders: u64,
 }
 
 impl DirectoryReport {
-    /// Whether nothing was passed over.
+    /// Whether nothing was left out.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The same as a page says it.
+    /// Returns the report as warnings of a page.
     pub(super) fn warnings(&self) -> Vec<ListWarning> {
         let all = [
-            ("duplicateInstance", self.duplicates, "files repeat an instance that an earlier file holds"),
-            ("unidentifiedFile", self.unidentified, "DICOM files have no UIDs that can be read"),
+            ("duplicateInstance", self.duplicates, "files contain an instance that an earlier file contains"),
+            ("unidentifiedFile", self.unidentified, "DICOM files have no readable UIDs"),
             ("unreadableFile", self.unreadable_files, "files cannot be read"),
             ("unreadableFolder", self.unreadable_folders, "folders cannot be read"),
         ];
@@ -37,7 +37,7 @@ impl DirectoryReport {
         some.map(|(code, count, message)| ListWarning::new(code, message, count)).collect()
     }
 
-    /// Tells the log; no path, since those carry names.
+    /// Logs the report, without paths: they can contain patients' names.
     pub(super) fn trace(&self) {
         let Self { duplicates, unidentified, unreadable_files, unreadable_folders } = *self;
         if !self.is_empty() {
@@ -46,7 +46,7 @@ impl DirectoryReport {
                 unidentified,
                 unreadable_files,
                 unreadable_folders,
-                "files or folders were passed over"
+                "files or folders were left out"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! [`Scan`]: the files of a tree in path order, each with what its head says.
+//! [`Scan`]: the entries of a folder tree in path order, with the UIDs from their heads.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -7,71 +7,68 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
-use bytes::Bytes;
 use futures::future::try_join_all;
-use tokio::task::spawn_blocking;
 use walkdir::WalkDir;
 
-use super::ahead::ReadAhead;
 use super::head::{Head, read_head};
 use super::path;
+use super::read_ahead::ReadAhead;
 use crate::content::read_error;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::InstanceIdentifier;
+use crate::sync::blocking;
 
-/// How many files are read between two trips to the walk: enough to hide the trips, few enough to stop soon.
-const ROUND: usize = 128;
+/// How many files are read before the walk continues: enough to keep all threads busy, few enough to stop soon.
+const FILES_PER_ROUND: usize = 128;
 
-/// A tree to walk.
+/// A folder and everything below it.
 #[derive(Clone)]
 pub(super) struct Tree {
     pub(super) root: Arc<Path>,
     pub(super) follow_links: bool,
 }
 
-/// Something in the tree.
+/// A file, or a folder that cannot be read.
 pub(super) struct Entry {
-    /// Below the root.
+    /// Relative to the root.
     pub(super) path: PathBuf,
-    pub(super) what: What,
+    pub(super) kind: EntryKind,
 }
 
-pub(super) enum What {
+pub(super) enum EntryKind {
     Instance {
         identifier: InstanceIdentifier,
         size: u64,
-        /// The path as text.
+        /// The encoded path.
         locator: String,
-        /// The whole file, if it was read.
-        bytes: Option<Bytes>,
     },
     Unidentified,
     UnreadableFile,
     UnreadableFolder,
-    /// No DICOM file, or gone since the walk saw it.
-    Nothing,
+    /// Not a DICOM file, or deleted since the walk found it.
+    Ignored,
 }
 
-/// A walk through a tree in path order: by folder, names compared as bytes.
+/// A walk through a tree in path order: folder by folder, names compared as bytes.
 pub(super) struct Scan {
     tree: Tree,
-    /// `None`: no more is read of a file than its head.
-    ahead: Option<ReadAhead>,
+    /// `None`: only the heads of files are read.
+    read_ahead: Option<ReadAhead>,
     walk: Walk,
-    /// Files and unreadable folders that the walk came upon.
-    unread: Arc<[Found]>,
+    /// Entries of the walk whose heads have not been read.
+    unread: Arc<[WalkEntry]>,
     read: VecDeque<Entry>,
 }
 
 enum Walk {
-    Going(Box<walkdir::IntoIter>),
+    Running(Box<walkdir::IntoIter>),
     Ended,
-    /// Away on another thread, or lost there: a walk cannot be repeated from the middle.
+    /// In use by a blocking thread, or lost with a call that was dropped: a walk cannot restart in the middle.
     Lost,
 }
 
 #[derive(Clone)]
-struct Found {
+struct WalkEntry {
     path: PathBuf,
     is_file: bool,
 }
@@ -81,25 +78,28 @@ impl Tree {
         let walk = WalkDir::new(&self.root).min_depth(1).follow_links(self.follow_links).sort_by_file_name();
         Scan {
             tree: self.clone(),
-            ahead: None,
-            walk: Walk::Going(Box::new(walk.into_iter())),
+            read_ahead: None,
+            walk: Walk::Running(Box::new(walk.into_iter())),
             unread: [].into(),
             read: VecDeque::new(),
         }
     }
 
-    /// An error when the root looks unmounted: what is not found below it then is not gone.
+    /// Fails if the root looks unmounted: its files have not been deleted then.
     pub(super) fn check_root(&self) -> Result<()> {
-        let message = match fs::read_dir(&self.root).and_then(|mut names| names.next().transpose()) {
+        let cause = match fs::read_dir(&self.root).and_then(|mut names| names.next().transpose()) {
             Ok(Some(_)) => return Ok(()),
-            Ok(None) => return Err(Error::new(ErrorKind::Unavailable, "the source's folder is empty now")),
+            Ok(None) => {
+                return Err(Error::new(ErrorKind::Unavailable, "the source's folder has become empty"));
+            }
             Err(cause) => cause,
         };
-        Err(Error::new(ErrorKind::Unavailable, "the source's folder cannot be read now").with_source(message))
+        Err(Error::new(ErrorKind::Unavailable, "the source's folder cannot be read any more")
+            .with_source(cause))
     }
 
-    /// What lies beneath a failure below the root; `None`: it is gone, and the root is not.
-    fn judge(&self, cause: io::Error) -> Result<Option<()>> {
+    /// Converts a failure below the root; `None`: the entry has been deleted, and the root still exists.
+    fn classify(&self, cause: io::Error) -> Result<Option<()>> {
         let error = read_error(cause);
         match error.kind() {
             ErrorKind::NotFound => self.check_root().map(|()| None),
@@ -108,27 +108,27 @@ impl Tree {
         }
     }
 
-    /// Goes on with a walk for so many files, or to its end.
-    fn walk(&self, walk: &mut walkdir::IntoIter, most: usize) -> Result<Vec<Found>> {
+    /// Continues a walk for up to `limit` entries.
+    fn walk(&self, walk: &mut walkdir::IntoIter, limit: usize) -> Result<Vec<WalkEntry>> {
         let mut found = Vec::new();
-        while found.len() < most {
+        while found.len() < limit {
             let Some(entry) = walk.next() else { break };
             match entry {
                 Ok(entry) if entry.file_type().is_file() => {
-                    found.push(Found { path: self.below(entry.path()), is_file: true });
+                    found.push(WalkEntry { path: self.relative(entry.path()), is_file: true });
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    let path = error.path().map(|path| self.below(path)).unwrap_or_default();
+                    let path = error.path().map(|path| self.relative(path)).unwrap_or_default();
                     let at_root = error.depth() == 0;
-                    // Without a cause it is a link to a folder above it, whose files are listed there.
+                    // No I/O error: a link to a folder above it, whose files are listed there.
                     let Some(cause) = error.into_io_error() else { continue };
                     if at_root {
                         self.check_root()?;
                         return Err(read_error(cause));
                     }
-                    if self.judge(cause)?.is_some() {
-                        found.push(Found { path, is_file: false });
+                    if self.classify(cause)?.is_some() {
+                        found.push(WalkEntry { path, is_file: false });
                     }
                 }
             }
@@ -136,83 +136,83 @@ impl Tree {
         Ok(found)
     }
 
-    fn below(&self, path: &Path) -> PathBuf {
+    fn relative(&self, path: &Path) -> PathBuf {
         path.strip_prefix(&self.root).unwrap_or(path).to_owned()
     }
 
-    fn read(&self, found: &Found, ahead: Option<&ReadAhead>) -> Result<Entry> {
+    fn read(&self, found: &WalkEntry, read_ahead: Option<&ReadAhead>) -> Result<Entry> {
         let path = found.path.clone();
         if !found.is_file {
-            return Ok(Entry { path, what: What::UnreadableFolder });
+            return Ok(Entry { path, kind: EntryKind::UnreadableFolder });
         }
-        let read = || {
-            let mut file = File::open(self.root.join(&path))?;
-            let size = file.metadata()?.len();
-            let whole = ahead.map(|ahead| ahead.read(&mut file, size)).transpose()?.flatten();
-            Ok(match whole {
-                // One that just shrank may be half written: it is read when it is opened.
-                Some(bytes) => (read_head(&*bytes)?, size, (bytes.len() as u64 == size).then_some(bytes)),
-                None => (read_head(BufReader::new(file))?, size, None),
-            })
-        };
-        let what = match read() {
-            Ok((Head::Instance(identifier), size, bytes)) => match path::encode(&path) {
-                Some(locator) => What::Instance { identifier, size, locator, bytes },
-                None => What::UnreadableFile,
-            },
-            Ok((Head::Unidentified, ..)) => What::Unidentified,
-            Ok((Head::Other, ..)) => What::Nothing,
-            Err(cause) => match self.judge(cause)? {
-                Some(()) => What::UnreadableFile,
-                None => What::Nothing,
+        let kind = match self.read_file(&path, read_ahead) {
+            Ok(kind) => kind,
+            Err(cause) => match self.classify(cause)? {
+                Some(()) => EntryKind::UnreadableFile,
+                None => EntryKind::Ignored,
             },
         };
-        Ok(Entry { path, what })
+        Ok(Entry { path, kind })
+    }
+
+    fn read_file(&self, path: &Path, read_ahead: Option<&ReadAhead>) -> io::Result<EntryKind> {
+        let mut file = File::open(self.root.join(path))?;
+        let size = file.metadata()?.len();
+        let whole = read_ahead.map(|cache| cache.read(&mut file, size)).transpose()?.flatten();
+        let head = match &whole {
+            Some(bytes) => read_head(&**bytes)?,
+            None => read_head(BufReader::new(file))?,
+        };
+        let identifier = match head {
+            Head::Instance(identifier) => identifier,
+            Head::Unidentified => return Ok(EntryKind::Unidentified),
+            Head::Other => return Ok(EntryKind::Ignored),
+        };
+        let Some(locator) = path::encode(path) else { return Ok(EntryKind::UnreadableFile) };
+        // A file that has shrunk may be incomplete: it is read again when it is opened.
+        if let (Some(cache), Some(bytes)) = (read_ahead, whole.filter(|bytes| bytes.len() as u64 == size)) {
+            cache.insert(&locator, bytes);
+        }
+        Ok(EntryKind::Instance { identifier, size, locator })
     }
 }
 
 impl Scan {
-    /// The next entry in path order.
+    /// Returns the next entry in path order.
     ///
     /// # Errors
-    /// Transient trouble: call it again, unless it [is lost](Self::is_lost). Dropping the future may lose the scan.
+    /// Transient errors: call it again, unless the scan [is lost](Self::is_lost).
+    ///
+    /// # Cancellation
+    /// Dropping the future may lose the scan.
     pub(super) async fn next(&mut self) -> Result<Option<Entry>> {
         while self.read.is_empty() {
-            if self.unread.is_empty() && !self.walk_on().await? {
+            if self.unread.is_empty() && !self.continue_walk().await? {
                 return Ok(None);
             }
-            self.read_on().await?;
+            self.read_heads().await?;
         }
         Ok(self.read.pop_front())
     }
 
-    /// Has small files read whole from now on, as far as there is room.
-    pub(super) fn read_ahead(&mut self, ahead: ReadAhead) {
-        self.ahead = Some(ahead);
+    /// Reads small files completely from now on, as long as the cache has room.
+    pub(super) fn enable_read_ahead(&mut self, read_ahead: ReadAhead) {
+        self.read_ahead = Some(read_ahead);
     }
 
-    /// Lets go of files that were read whole and not handed out yet.
-    pub(super) fn forget_ahead(&mut self) {
-        for entry in &mut self.read {
-            if let What::Instance { bytes, .. } = &mut entry.what {
-                *bytes = None;
-            }
-        }
-    }
-
-    /// Takes an entry back, to be the next one again.
+    /// Returns an entry; `next` yields it again.
     pub(super) fn put_back(&mut self, entry: Entry) {
         self.read.push_front(entry);
     }
 
-    /// Whether it can only be begun again.
+    /// Whether the scan can only be restarted.
     pub(super) fn is_lost(&self) -> bool {
         matches!(self.walk, Walk::Lost)
     }
 
-    async fn walk_on(&mut self) -> Result<bool> {
+    async fn continue_walk(&mut self) -> Result<bool> {
         let mut walk = match std::mem::replace(&mut self.walk, Walk::Lost) {
-            Walk::Going(walk) => walk,
+            Walk::Running(walk) => walk,
             Walk::Ended => {
                 self.walk = Walk::Ended;
                 return Ok(false);
@@ -220,26 +220,26 @@ impl Scan {
             Walk::Lost => return Err(Error::new(ErrorKind::Internal, "the walk was lost")),
         };
         let tree = self.tree.clone();
-        let (walk, found) = on_thread(move || {
-            let found = tree.walk(&mut walk, ROUND)?;
+        let (walk, found) = blocking(move || {
+            let found = tree.walk(&mut walk, FILES_PER_ROUND)?;
             Ok((walk, found))
         })
         .await?;
-        self.walk = if found.is_empty() { Walk::Ended } else { Walk::Going(walk) };
+        self.walk = if found.is_empty() { Walk::Ended } else { Walk::Running(walk) };
         self.unread = found.into();
         Ok(!self.unread.is_empty())
     }
 
-    /// Reads the heads of what the walk found, on several threads.
-    async fn read_on(&mut self) -> Result<()> {
+    /// Reads the heads of the entries that the walk found, on several threads.
+    async fn read_heads(&mut self) -> Result<()> {
         let threads = available_parallelism().map_or(1, usize::from);
         let share = self.unread.len().div_ceil(threads);
         let tasks = (0..self.unread.len()).step_by(share).map(|start| {
             let (tree, unread) = (self.tree.clone(), Arc::clone(&self.unread));
-            let ahead = self.ahead.clone();
-            on_thread(move || {
+            let read_ahead = self.read_ahead.clone();
+            blocking(move || {
                 let some = &unread[start..unread.len().min(start + share)];
-                Ok(some.iter().map(|found| tree.read(found, ahead.as_ref())).collect::<Vec<_>>())
+                Ok(some.iter().map(|found| tree.read(found, read_ahead.as_ref())).collect::<Vec<_>>())
             })
         });
         let mut failure = None;
@@ -256,12 +256,5 @@ impl Scan {
         }
         self.unread = self.unread[done..].into();
         failure.map_or(Ok(()), Err)
-    }
-}
-
-async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match spawn_blocking(work).await {
-        Ok(outcome) => outcome,
-        Err(cause) => Err(Error::new(ErrorKind::Internal, "a reading thread stopped").with_source(cause)),
     }
 }

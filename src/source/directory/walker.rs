@@ -1,57 +1,52 @@
-//! [`Walker`]: a listing of everything, from page to page.
+//! [`Walker`]: lists all instances of a folder tree, page by page.
 
 use std::collections::HashSet;
 use std::hash::Hasher;
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
-use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::ahead::ReadAhead;
 use super::path;
+use super::read_ahead::ReadAhead;
 use super::report::DirectoryReport;
-use super::scan::{Entry, Scan, Tree, What};
+use super::scan::{Entry, EntryKind, Scan, Tree};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::InstanceIdentifier;
 use crate::model::{Cursor, Instance, Locator, Page};
 use crate::sync::lock;
 
-/// How many walkers are kept for their next page: one an operation that exports everything.
-const MOST_KEPT: usize = 8;
+/// How many walkers are kept for their next page: one for each operation that exports everything.
+const MAX_WALKERS: usize = 8;
 
-/// How long one that waits keeps what it has read ahead.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A walk through the tree that has handed out everything up to a cursor.
+/// A walk that has listed everything up to a cursor.
 pub(super) struct Walker {
     scan: Scan,
-    ahead: ReadAhead,
-    seen: Seen,
-    /// Up to here the files were handed out by an earlier walker: they are read only to know their identities.
-    catching_up: Option<PathBuf>,
+    read_ahead: ReadAhead,
+    seen: SeenInstances,
+    /// Files up to this path were listed by an earlier walker: they are read for their identifiers only.
+    skip_until: Option<PathBuf>,
 }
 
 impl Walker {
-    /// A walker that goes on after a cursor, from the first file when there is none.
-    pub(super) fn new(tree: &Tree, ahead: &ReadAhead, after: Option<&Cursor>) -> Result<Self> {
+    /// Creates a walker that continues after a cursor, or starts at the first file.
+    pub(super) fn new(tree: &Tree, read_ahead: &ReadAhead, after: Option<&Cursor>) -> Result<Self> {
         let unusable = || Error::new(ErrorKind::Internal, "a stored Cursor cannot be read");
-        let catching_up =
+        let skip_until =
             after.map(|cursor| path::decode(cursor.as_str()).ok_or_else(unusable)).transpose()?;
-        let ahead = ahead.clone();
-        Ok(Self { scan: tree.scan(), ahead, seen: Seen::new(), catching_up })
+        let read_ahead = read_ahead.clone();
+        Ok(Self { scan: tree.scan(), read_ahead, seen: SeenInstances::new(), skip_until })
     }
 
-    /// Whether it can only be made anew.
+    /// Whether the walker cannot continue and has to be replaced.
     pub(super) fn is_lost(&self) -> bool {
         self.scan.is_lost()
     }
 
-    /// The next page and what it passed over. After an error the walker stands where it stood before.
+    /// Returns the next page and a report of the files left out of it. An error does not change the walker's position.
     pub(super) async fn page(&mut self, limit: usize) -> Result<(Page, DirectoryReport)> {
-        self.catch_up().await?;
+        self.skip_listed().await?;
         let mut taken = Vec::new();
         let mut report = DirectoryReport::default();
         let mut found = 0;
@@ -64,27 +59,31 @@ impl Walker {
                     break;
                 }
                 Err(error) => {
-                    self.take_back(taken);
+                    self.put_back_all(taken);
                     return Err(error);
                 }
             };
             let mut is_new = false;
-            match &entry.what {
-                What::Instance { identifier, .. } if self.seen.insert(identifier) => is_new = true,
-                What::Instance { .. } => report.duplicates += 1,
-                What::Unidentified => report.unidentified += 1,
-                What::UnreadableFile => report.unreadable_files += 1,
-                What::UnreadableFolder => report.unreadable_folders += 1,
-                What::Nothing => {}
+            match &entry.kind {
+                EntryKind::Instance { identifier, .. } if self.seen.insert(identifier) => is_new = true,
+                EntryKind::Instance { .. } => report.duplicates += 1,
+                EntryKind::Unidentified => report.unidentified += 1,
+                EntryKind::UnreadableFile => report.unreadable_files += 1,
+                EntryKind::UnreadableFolder => report.unreadable_folders += 1,
+                EntryKind::Ignored => {}
             }
             found += usize::from(is_new);
             taken.push((entry, is_new));
         }
-        let instances: Vec<_> = taken
-            .into_iter()
-            .filter(|(_, is_new)| *is_new)
-            .filter_map(|(entry, _)| instance(entry))
-            .collect();
+        let mut instances = Vec::new();
+        for (entry, is_new) in taken {
+            let EntryKind::Instance { identifier, size, locator } = entry.kind else { continue };
+            if is_new {
+                instances.push(Instance::new(identifier).with_size(size).with_locator(Locator::new(locator)));
+            } else {
+                self.read_ahead.take(&locator);
+            }
+        }
         let page = match instances.last() {
             Some(last) if !ended => {
                 let next = Cursor::new(last.locator().as_str());
@@ -95,29 +94,29 @@ impl Walker {
         Ok((page.with_warnings(report.warnings()), report))
     }
 
-    /// Reads what an earlier walker handed out, so that the first file of an identity still counts.
-    async fn catch_up(&mut self) -> Result<()> {
-        while let Some(cursor) = &self.catching_up {
+    /// Reads the files that an earlier walker listed, so that later files of the same instances are recognized.
+    async fn skip_listed(&mut self) -> Result<()> {
+        while let Some(cursor) = &self.skip_until {
             match self.scan.next().await? {
                 Some(entry) if entry.path <= *cursor => {
-                    if let What::Instance { identifier, .. } = &entry.what {
+                    if let EntryKind::Instance { identifier, .. } = &entry.kind {
                         self.seen.insert(identifier);
                     }
                 }
                 Some(entry) => {
                     self.scan.put_back(entry);
-                    self.catching_up = None;
+                    self.skip_until = None;
                 }
-                None => self.catching_up = None,
+                None => self.skip_until = None,
             }
         }
-        self.scan.read_ahead(self.ahead.clone());
+        self.scan.enable_read_ahead(self.read_ahead.clone());
         Ok(())
     }
 
-    fn take_back(&mut self, taken: Vec<(Entry, bool)>) {
+    fn put_back_all(&mut self, taken: Vec<(Entry, bool)>) {
         for (entry, is_new) in taken.into_iter().rev() {
-            if let (What::Instance { identifier, .. }, true) = (&entry.what, is_new) {
+            if let (EntryKind::Instance { identifier, .. }, true) = (&entry.kind, is_new) {
                 self.seen.remove(identifier);
             }
             self.scan.put_back(entry);
@@ -125,26 +124,13 @@ impl Walker {
     }
 }
 
-fn instance(entry: Entry) -> Option<Instance> {
-    match entry.what {
-        What::Instance { identifier, size, locator, bytes } => {
-            let instance = Instance::new(identifier).with_size(size).with_locator(Locator::new(locator));
-            Some(match bytes {
-                Some(bytes) => instance.with_read_ahead(bytes),
-                None => instance,
-            })
-        }
-        _ => None,
-    }
-}
-
-/// The identities handed out so far, as 128-bit hashes under a random key: 20 to 40 bytes each.
-struct Seen {
+/// The identifiers of the instances listed so far, as 128-bit hashes with a random key: 20 to 40 bytes each.
+struct SeenInstances {
     key: [u8; 16],
     hashes: HashSet<u128>,
 }
 
-impl Seen {
+impl SeenInstances {
     fn new() -> Self {
         Self { key: Uuid::new_v4().into_bytes(), hashes: HashSet::new() }
     }
@@ -160,7 +146,7 @@ impl Seen {
         hasher.finish128().as_u128()
     }
 
-    /// Whether it is new.
+    /// Adds an identifier. Returns whether it is new.
     fn insert(&mut self, identifier: &InstanceIdentifier) -> bool {
         let hash = self.hash(identifier);
         self.hashes.insert(hash)
@@ -172,35 +158,24 @@ impl Seen {
     }
 }
 
-/// Walkers that wait for the call for their next page, the oldest first.
+/// Walkers between two pages, the oldest first, each with the cursor of its next page.
 #[derive(Default)]
-pub(super) struct Walkers(Mutex<Vec<Waiting>>);
-
-struct Waiting {
-    after: Option<Cursor>,
-    walker: Walker,
-    since: Instant,
-}
+pub(super) struct Walkers(Mutex<Vec<(Option<Cursor>, Walker)>>);
 
 impl Walkers {
-    /// Takes out the walker that goes on after this cursor.
+    /// Takes the walker that continues after this cursor.
     pub(super) fn take(&self, after: Option<&Cursor>) -> Option<Walker> {
         let mut kept = lock(&self.0);
-        let at = kept.iter().position(|waiting| waiting.after.as_ref() == after);
-        let taken = at.map(|at| kept.remove(at).walker);
-        // Nobody may ever come back for them, and others want the room.
-        for waiting in kept.iter_mut().filter(|waiting| waiting.since.elapsed() > PATIENCE) {
-            waiting.walker.scan.forget_ahead();
-        }
-        taken
+        let at = kept.iter().position(|(cursor, _)| cursor.as_ref() == after)?;
+        Some(kept.remove(at).1)
     }
 
-    /// Keeps a walker that goes on after this cursor.
+    /// Keeps a walker that continues after this cursor.
     pub(super) fn keep(&self, after: Option<Cursor>, walker: Walker) {
         let mut kept = lock(&self.0);
-        if kept.len() == MOST_KEPT {
+        if kept.len() == MAX_WALKERS {
             kept.remove(0);
         }
-        kept.push(Waiting { after, walker, since: Instant::now() });
+        kept.push((after, walker));
     }
 }
