@@ -1,4 +1,6 @@
-//! [`ObjectStoreSink`]: any store of the crate `object_store` as a container.
+//! [`ObjectStoreSink`]: any store of the `object_store` crate as a container.
+
+mod multipart;
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,77 +9,89 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ::object_store::path::Path;
 use ::object_store::{
     Attribute, Attributes, Error as StoreError, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, UploadPart,
+    PutMultipartOptions, PutOptions, PutPayload,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
-use futures::TryStreamExt;
-use futures::stream::{self, FuturesUnordered};
+use futures::stream::{self, StreamExt, TryStreamExt};
 
-use crate::content::{Chunk, ChunkReader, Content};
+use self::multipart::{PARTS_IN_MEMORY, PartSizes, send_parts};
+use crate::content::{ChunkReader, Content};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{RetryPolicy, UploadContext};
 use crate::model::BlobPath;
 use crate::sink::{BlobSink, LogKey, PutResult};
 
-/// The least part of an upload in parts, but for its last: S3 takes none below 5 MiB.
-const LEAST_PART: u64 = 5 << 20;
-
-/// The most parts of an upload: S3's limit, the lowest there is.
-const MOST_PARTS: u64 = 10_000;
-
-/// How many parts one `put` holds: one that is being read, the others on their way.
-const PARTS_HELD: u64 = 4;
-
 const DICOM: &str = "application/dicom";
-const LINES: &str = "application/x-ndjson";
+const JSON_LINES: &str = "application/x-ndjson";
 
 /// Any [`ObjectStore`] as a destination, optionally below a prefix.
 ///
-/// An instance up to 5 MiB is put in one request, a larger one in parts of 5 MiB or more, three on their way at once.
-/// The first is repeated by the engine; a part cannot be, so the store's own retrying should be left on for those, and
-/// past it the engine puts the whole instance again. Parts of an upload that was dropped may linger, invisible: a
-/// bucket's lifecycle rule takes them away.
+/// An instance of up to 5 MiB is written with one request, a larger one as a multipart upload with parts of at least
+/// 5 MiB, three of them in flight at once.
 ///
-/// These stores have no append, so the log is kept in parts, `errors.log.parts/<number>` beside it, which joining it at
-/// the end takes away. Until then `errors.log` holds nothing, or what it held when the operation was resumed. Joining
-/// needs permission to list, read and delete; everything else only to write.
+/// These stores cannot append, so the sink writes each part of a log as an object of its own,
+/// `errors.log.parts/<number>`, and joins them when a run of the operation ends. Until then `errors.log` is empty, or holds
+/// the lines of earlier runs. Joining requires permission to list, read and delete; everything else only requires
+/// permission to write.
+///
+/// ```
+/// use std::sync::Arc;
+/// use dicom_export::object_store::memory::InMemory;
+/// use dicom_export::{BlobSink, ExportEngine, ExportSource, MemorySource, NewOperation, ObjectStoreSink};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> dicom_export::Result<()> {
+/// let source = MemorySource::new();
+/// source.insert("1.2.3/4.5/6.7".parse()?, &b"the bytes of a DICOM file"[..]);
+/// let bucket = Arc::new(InMemory::new());
+/// let sink = ObjectStoreSink::new(bucket, "https://bucket.example").with_prefix("exports")?;
+/// assert_eq!(sink.location(), "https://bucket.example/exports");
+///
+/// let engine = ExportEngine::builder(source).build()?;
+/// let sink: Arc<dyn BlobSink> = Arc::new(sink);
+/// let operation = engine.start(NewOperation::new(ExportSource::Everything, sink)).await?;
+/// assert_eq!(engine.wait(operation.operation_id).await?.results.exported, 1);
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct ObjectStoreSink {
     store: Arc<dyn ObjectStore>,
     prefix: Option<Path>,
-    /// Without a `/` at its end.
+    /// Without a trailing `/`.
     url: Arc<str>,
-    /// The store takes no content type.
-    is_plain: Arc<AtomicBool>,
+    /// Whether the store has refused content types.
+    without_content_types: Arc<AtomicBool>,
 }
 
 impl ObjectStoreSink {
-    /// A store, with the URL of its root: what [`BlobSink::url`] begins with, and the name of its
-    /// [account](BlobSink::location). A query, a fragment and a user in it are dropped, since those can be credentials.
+    /// Creates a sink for `store`. `url` is the URL of the store's root, which [`BlobSink::url`] and
+    /// [`BlobSink::location`] begin with. Its query, fragment and user information are removed, because they can be
+    /// credentials.
     pub fn new(store: Arc<dyn ObjectStore>, url: &str) -> Self {
         let url = without_credentials(url).into();
-        Self { store, prefix: None, url, is_plain: Arc::default() }
+        Self { store, prefix: None, url, without_content_types: Arc::default() }
     }
 
-    /// Everything goes below this prefix, `a/b` say.
+    /// Writes everything below this prefix, for example `a/b`.
     ///
     /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid) when it holds anything but letters, digits and `-._~/` (RFC 3986 2.3), or an
-    /// empty part, `.` or `..`.
+    /// [`Invalid`](ErrorKind::Invalid) if the prefix contains other characters than letters, digits and `-._~/`
+    /// (RFC 3986 2.3), or an empty segment, `.` or `..`.
     pub fn with_prefix(mut self, prefix: &str) -> Result<Self> {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
-        let parsed = Path::parse(prefix).ok().filter(|_| prefix.bytes().all(is_plain));
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+        let parsed = Path::parse(prefix).ok().filter(|_| prefix.bytes().all(is_allowed));
         let Some(path) = parsed else {
-            return Err(Error::new(ErrorKind::Invalid, "the prefix holds a part that cannot stand in a URL"));
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "the prefix contains a character or a segment that is not allowed",
+            ));
         };
         self.prefix = (!path.is_root()).then_some(path);
         Ok(self)
     }
 
     fn path(&self, blob: &str) -> Path {
-        // Both hold plain characters only.
+        // Neither contains a character that needs escaping.
         self.prefix.iter().flat_map(Path::parts).chain(blob.split('/').map(Into::into)).collect()
     }
 
@@ -86,23 +100,23 @@ impl ObjectStoreSink {
     }
 
     fn attributes(&self, content_type: &'static str) -> Attributes {
-        match self.is_plain.load(Ordering::Relaxed) {
+        match self.without_content_types.load(Ordering::Relaxed) {
             true => Attributes::new(),
             false => Attributes::from_iter([(Attribute::ContentType, content_type)]),
         }
     }
 
-    /// Whether a call failed for the content type that was given to it, and is to be made again without.
-    fn is_about_attributes(&self, given: &Attributes, error: &StoreError) -> bool {
-        let is = !given.is_empty()
+    /// Whether a call failed because of these attributes, and must be repeated without attributes.
+    fn refuses_attributes(&self, attributes: &Attributes, error: &StoreError) -> bool {
+        let refuses = !attributes.is_empty()
             && matches!(error, StoreError::NotImplemented { .. } | StoreError::NotSupported { .. });
-        if is {
-            self.is_plain.store(true, Ordering::Relaxed);
+        if refuses {
+            self.without_content_types.store(true, Ordering::Relaxed);
         }
-        is
+        refuses
     }
 
-    async fn put_whole(
+    async fn put_object(
         &self,
         path: &Path,
         payload: PutPayload,
@@ -112,19 +126,23 @@ impl ObjectStoreSink {
             let attributes = self.attributes(content_type);
             let options = PutOptions { attributes: attributes.clone(), ..PutOptions::default() };
             match self.store.put_opts(path, payload.clone(), options).await {
-                Err(error) if self.is_about_attributes(&attributes, &error) => {}
+                Err(error) if self.refuses_attributes(&attributes, &error) => {}
                 outcome => return outcome.map_err(store_error),
             }
         }
     }
 
-    async fn begin_parts(&self, path: &Path, content_type: &'static str) -> Result<Box<dyn MultipartUpload>> {
+    async fn create_upload(
+        &self,
+        path: &Path,
+        content_type: &'static str,
+    ) -> Result<Box<dyn MultipartUpload>> {
         loop {
             let attributes = self.attributes(content_type);
             let options =
                 PutMultipartOptions { attributes: attributes.clone(), ..PutMultipartOptions::default() };
             match self.store.put_multipart_opts(path, options).await {
-                Err(error) if self.is_about_attributes(&attributes, &error) => {}
+                Err(error) if self.refuses_attributes(&attributes, &error) => {}
                 outcome => return outcome.map_err(store_error),
             }
         }
@@ -137,22 +155,22 @@ impl ObjectStoreSink {
         content_type: &'static str,
         upload: &UploadContext,
     ) -> Result<PutResult> {
-        let mut plan = Plan::new(content.length());
+        let mut sizes = PartSizes::new(content.length());
         let mut chunks = ChunkReader::new(content);
-        let first = chunks.next(plan.next_part()).await?;
+        let first = chunks.next(sizes.next_size()).await?;
         if first.is_last {
             let size = first.len;
-            let put = || self.put_whole(path, first.parts.iter().cloned().collect(), content_type);
-            return Ok(stored(size, upload.send_with_retry(put).await?));
+            let put = || self.put_object(path, first.parts.iter().cloned().collect(), content_type);
+            return Ok(put_result(size, upload.send_with_retry(put).await?));
         }
-        let mut parts = upload.send_with_retry(|| self.begin_parts(path, content_type)).await?;
-        let sent = send_parts(&mut *parts, first, chunks, plan, upload.buffer_limit()).await;
+        let mut parts = upload.send_with_retry(|| self.create_upload(path, content_type)).await?;
+        let sent = send_parts(&mut *parts, first, chunks, sizes, upload.buffer_limit()).await;
         let completed = match sent {
-            Ok(size) => parts.complete().await.map(|result| stored(size, result)).map_err(store_error),
+            Ok(size) => parts.complete().await.map(|result| put_result(size, result)).map_err(store_error),
             Err(error) => Err(error),
         };
         if completed.is_err() {
-            // What stays is invisible; why it failed is what counts.
+            // A failed abort must not hide the cause.
             let _ = parts.abort().await;
         }
         completed
@@ -160,7 +178,7 @@ impl ObjectStoreSink {
 }
 
 impl fmt::Debug for ObjectStoreSink {
-    /// Without the store: some print their keys.
+    /// Omits the store, because some stores print their keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ObjectStoreSink")
             .field("url", &self.url)
@@ -174,21 +192,21 @@ impl BlobSink for ObjectStoreSink {
     async fn prepare(&self, log: &BlobPath) -> Result<()> {
         let path = self.path(log.as_str());
         loop {
-            let attributes = self.attributes(LINES);
+            let attributes = self.attributes(JSON_LINES);
             let options =
                 PutOptions { mode: PutMode::Create, attributes: attributes.clone(), ..PutOptions::default() };
             let refused = match self.store.put_opts(&path, PutPayload::new(), options).await {
                 Ok(_) | Err(StoreError::AlreadyExists { .. }) => return Ok(()),
-                Err(error) if self.is_about_attributes(&attributes, &error) => continue,
+                Err(error) if self.refuses_attributes(&attributes, &error) => continue,
                 Err(error) => error,
             };
-            // Some stores cannot create and not replace: then what is there is looked at first.
+            // A store without conditional writes: check whether the log exists first.
             return match refused {
                 StoreError::NotImplemented { .. } | StoreError::NotSupported { .. } => {
                     match self.store.head(&path).await {
                         Ok(_) => Ok(()),
                         Err(StoreError::NotFound { .. }) => {
-                            self.put_whole(&path, PutPayload::new(), LINES).await.map(|_| ())
+                            self.put_object(&path, PutPayload::new(), JSON_LINES).await.map(|_| ())
                         }
                         Err(error) => Err(store_error(error)),
                     }
@@ -204,7 +222,7 @@ impl BlobSink for ObjectStoreSink {
 
     async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {
         let part = self.parts_of(log).join(key.to_string());
-        self.put_whole(&part, lines.into(), LINES).await.map(|_| ())
+        self.put_object(&part, lines.into(), JSON_LINES).await.map(|_| ())
     }
 
     async fn finish(&self, log: &BlobPath) -> Result<()> {
@@ -213,7 +231,7 @@ impl BlobSink for ObjectStoreSink {
         if parts.is_empty() {
             return Ok(());
         }
-        // By number: they have the same number of digits.
+        // By number: all numbers have the same number of digits.
         parts.sort_unstable();
         let path = self.path(log.as_str());
         let earlier = match self.store.get(&path).await {
@@ -228,10 +246,10 @@ impl BlobSink for ObjectStoreSink {
         });
         let joined = Content::from_stream(None, earlier.chain(later.try_flatten()));
         let upload = UploadContext::new(self.buffer_size(None), RetryPolicy::none(), 1);
-        self.write(&path, joined, LINES, &upload).await?;
-        // Only now: after a failure before this, the next call joins them, some perhaps for the second time.
-        let gone = self.store.delete_stream(stream::iter(parts.into_iter().map(Ok)).boxed());
-        gone.try_for_each(|_| async { Ok(()) }).await.or_else(|error| match error {
+        self.write(&path, joined, JSON_LINES, &upload).await?;
+        // Deleted last: after a failure before this line, the next call joins them, possibly for the second time.
+        let deleted = self.store.delete_stream(stream::iter(parts.into_iter().map(Ok)).boxed());
+        deleted.try_for_each(|_| async { Ok(()) }).await.or_else(|error| match error {
             StoreError::NotFound { .. } => Ok(()),
             error => Err(store_error(error)),
         })
@@ -242,8 +260,8 @@ impl BlobSink for ObjectStoreSink {
     }
 
     fn buffer_size(&self, length: Option<u64>) -> u64 {
-        let most = Plan::new(length).next_part() * PARTS_HELD;
-        length.map_or(most, |length| length.min(most))
+        let max = PartSizes::new(length).next_size() * PARTS_IN_MEMORY;
+        length.map_or(max, |length| length.min(max))
     }
 
     fn location(&self) -> String {
@@ -258,75 +276,11 @@ impl BlobSink for ObjectStoreSink {
     }
 }
 
-/// Sends a content's parts, as many at once as the window holds, and gives its size.
-async fn send_parts(
-    parts: &mut dyn MultipartUpload,
-    first: Chunk,
-    mut chunks: ChunkReader,
-    mut plan: Plan,
-    window: u64,
-) -> Result<u64> {
-    let mut sending: FuturesUnordered<UploadPart> = FuturesUnordered::new();
-    let mut size = first.len;
-    let mut chunk = first;
-    loop {
-        let is_last = chunk.is_last;
-        if chunk.len > 0 {
-            sending.push(parts.put_part(chunk.parts.into_iter().collect()));
-        }
-        if is_last {
-            break;
-        }
-        let part = plan.next_part();
-        // One part's room is for the one that is read next.
-        let most = (window / part).saturating_sub(1).max(1) as usize;
-        while sending.len() >= most {
-            sending.next().await.transpose().map_err(store_error)?;
-        }
-        let read = chunks.next(part);
-        tokio::pin!(read);
-        // Those on their way go on while the next is read.
-        chunk = loop {
-            tokio::select! {
-                read = &mut read => break read?,
-                Some(sent) = sending.next() => sent.map_err(store_error)?,
-            }
-        };
-        size += chunk.len;
-    }
-    sending.try_for_each(|()| async { Ok(()) }).await.map_err(store_error)?;
-    Ok(size)
-}
-
-/// How large an upload's parts are.
-struct Plan {
-    part: u64,
-    /// How many have been planned at that size; without a length they grow, so that any size fits.
-    planned: u64,
-    grows: bool,
-}
-
-impl Plan {
-    fn new(length: Option<u64>) -> Self {
-        let part = length.map_or(LEAST_PART, |length| length.div_ceil(MOST_PARTS).max(LEAST_PART));
-        Self { part, planned: 0, grows: length.is_none() }
-    }
-
-    /// The size of the next part.
-    fn next_part(&mut self) -> u64 {
-        if self.grows && self.planned == MOST_PARTS / 10 {
-            (self.part, self.planned) = (self.part * 2, 0);
-        }
-        self.planned += 1;
-        self.part
-    }
-}
-
-fn stored(size: u64, result: object_store::PutResult) -> PutResult {
-    let stored = PutResult::new(size);
-    match result.e_tag {
-        Some(etag) => stored.with_etag(etag),
-        None => stored,
+fn put_result(size: u64, stored: object_store::PutResult) -> PutResult {
+    let result = PutResult::new(size);
+    match stored.e_tag {
+        Some(etag) => result.with_etag(etag),
+        None => result,
     }
 }
 
@@ -339,27 +293,26 @@ fn without_credentials(url: &str) -> String {
     format!("{scheme}://{host}{path}")
 }
 
-/// What the store's error says; its text stays beneath, since it can hold URLs and answers.
+/// Converts a store's error. Its text, which can hold URLs and responses, is the source of the converted error.
 fn store_error(cause: StoreError) -> Error {
     let (kind, message) = match &cause {
-        StoreError::NotFound { .. } => (ErrorKind::NotFound, "the destination is not there"),
+        StoreError::NotFound { .. } => (ErrorKind::NotFound, "the destination does not exist"),
         StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => {
             (ErrorKind::Unauthorized, "the destination refuses the credential")
         }
         StoreError::AlreadyExists { .. }
         | StoreError::Precondition { .. }
         | StoreError::NotModified { .. } => {
-            (ErrorKind::Conflict, "the destination's state does not allow it")
+            (ErrorKind::Conflict, "the destination's state does not allow the request")
         }
         StoreError::NotSupported { .. } | StoreError::NotImplemented { .. } => {
-            (ErrorKind::Unsupported, "the destination cannot do that")
+            (ErrorKind::Unsupported, "the destination does not support the request")
         }
         StoreError::InvalidPath { .. } | StoreError::UnknownConfigurationKey { .. } => {
-            (ErrorKind::Invalid, "the destination's settings are wrong")
+            (ErrorKind::Invalid, "the destination's settings are invalid")
         }
-        StoreError::JoinError { .. } => (ErrorKind::Internal, "a thread of the destination's store stopped"),
-        // The store's own retrying is over, if it was on.
-        _ => (ErrorKind::Unavailable, "the destination failed or does not answer"),
+        StoreError::JoinError { .. } => (ErrorKind::Internal, "an internal task of the object store failed"),
+        _ => (ErrorKind::Unavailable, "the destination failed or does not respond"),
     };
     Error::new(kind, message).with_source(cause)
 }

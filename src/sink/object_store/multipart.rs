@@ -1,0 +1,81 @@
+//! Multipart uploads: the sizes of parts, and sending them concurrently.
+
+use ::object_store::{MultipartUpload, UploadPart};
+use futures::stream::{FuturesUnordered, StreamExt, TryStreamExt};
+
+use super::store_error;
+use crate::content::{Chunk, ChunkReader};
+use crate::error::Result;
+
+/// The minimum size of a part except the last: S3's limit.
+const MIN_PART_SIZE: u64 = 5 << 20;
+
+/// The maximum number of parts of an upload: S3's limit, the lowest of the supported stores.
+const MAX_PARTS: u64 = 10_000;
+
+/// How many parts one `put` holds in memory: one that is being read, the others in flight.
+pub(super) const PARTS_IN_MEMORY: u64 = 4;
+
+/// The sizes of the parts of an upload.
+pub(super) struct PartSizes {
+    size: u64,
+    /// The number of parts of this size so far.
+    count: u64,
+    /// Without a known length, the size doubles from time to time, so that any length fits into [`MAX_PARTS`].
+    grows: bool,
+}
+
+impl PartSizes {
+    pub(super) fn new(length: Option<u64>) -> Self {
+        let size = length.map_or(MIN_PART_SIZE, |length| length.div_ceil(MAX_PARTS).max(MIN_PART_SIZE));
+        Self { size, count: 0, grows: length.is_none() }
+    }
+
+    pub(super) fn next_size(&mut self) -> u64 {
+        if self.grows && self.count == MAX_PARTS / 10 {
+            (self.size, self.count) = (self.size * 2, 0);
+        }
+        self.count += 1;
+        self.size
+    }
+}
+
+/// Sends the parts of a content, as many at once as fit into `buffer_limit` bytes, and returns the content's size.
+pub(super) async fn send_parts(
+    upload: &mut dyn MultipartUpload,
+    first: Chunk,
+    mut chunks: ChunkReader,
+    mut sizes: PartSizes,
+    buffer_limit: u64,
+) -> Result<u64> {
+    let mut in_flight: FuturesUnordered<UploadPart> = FuturesUnordered::new();
+    let mut length = first.len;
+    let mut chunk = first;
+    loop {
+        let is_last = chunk.is_last;
+        if chunk.len > 0 {
+            in_flight.push(upload.put_part(chunk.parts.into_iter().collect()));
+        }
+        if is_last {
+            break;
+        }
+        let size = sizes.next_size();
+        // One part of the buffer is for the chunk that is read next.
+        let max_in_flight = (buffer_limit / size).saturating_sub(1).max(1) as usize;
+        while in_flight.len() >= max_in_flight {
+            in_flight.next().await.transpose().map_err(store_error)?;
+        }
+        let read = chunks.next(size);
+        tokio::pin!(read);
+        // Parts make progress while the next chunk is read.
+        chunk = loop {
+            tokio::select! {
+                read = &mut read => break read?,
+                Some(sent) = in_flight.next() => sent.map_err(store_error)?,
+            }
+        };
+        length += chunk.len;
+    }
+    in_flight.try_for_each(|()| async { Ok(()) }).await.map_err(store_error)?;
+    Ok(length)
+}
