@@ -1,18 +1,30 @@
-//! Stores in memory: what they hold ends with the process.
+//! Stores in memory. Their contents are lost when the process ends.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Checkpoint, OperationKey};
-use crate::model::{OperationId, OperationSpec};
+use crate::model::{Checkpoint, OperationId, OperationKey, OperationSpec};
 use crate::secret::Secret;
 use crate::store::{OperationStore, SecretStore};
 use crate::sync::lock;
 
-/// Operations in memory. Clones share them.
+/// Operations in memory. Clones share them. They are lost when the process ends.
+///
+/// ```
+/// use dicom_export::store::MemoryOperationStore;
+/// use dicom_export::{ExportEngine, MemorySource};
+///
+/// # fn main() -> dicom_export::Result<()> {
+/// // Both engines know the operations of the other.
+/// let store = MemoryOperationStore::new();
+/// let one = ExportEngine::builder(MemorySource::new()).operation_store(std::sync::Arc::new(store.clone())).build()?;
+/// let two = ExportEngine::builder(MemorySource::new()).operation_store(std::sync::Arc::new(store)).build()?;
+/// # let _ = (one, two);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct MemoryOperationStore {
     operations: Arc<Mutex<Operations>>,
@@ -21,11 +33,11 @@ pub struct MemoryOperationStore {
 #[derive(Debug, Default)]
 struct Operations {
     by_id: HashMap<OperationId, (Arc<OperationSpec>, Checkpoint)>,
-    by_age: BTreeMap<OperationKey, ()>,
+    by_key: BTreeSet<OperationKey>,
 }
 
 impl MemoryOperationStore {
-    /// An empty store.
+    /// Creates an empty store.
     pub fn new() -> Self {
         Self::default()
     }
@@ -35,8 +47,8 @@ impl MemoryOperationStore {
     }
 }
 
-fn unknown() -> Error {
-    Error::new(ErrorKind::NotFound, "there is no such operation")
+fn not_found() -> Error {
+    Error::new(ErrorKind::NotFound, "the operation does not exist")
 }
 
 #[async_trait]
@@ -44,27 +56,27 @@ impl OperationStore for MemoryOperationStore {
     async fn create(&self, spec: &OperationSpec, checkpoint: &Checkpoint) -> Result<()> {
         let mut operations = self.lock();
         if operations.by_id.contains_key(&spec.id) {
-            return Err(Error::new(ErrorKind::Conflict, "there is an operation of this id"));
+            return Err(Error::new(ErrorKind::Conflict, "the operation already exists"));
         }
         let checkpoint = Checkpoint { version: 1, ..checkpoint.clone() };
-        operations.by_age.insert(spec.into(), ());
+        operations.by_key.insert(spec.into());
         operations.by_id.insert(spec.id, (Arc::new(spec.clone()), checkpoint));
         Ok(())
     }
 
     async fn spec(&self, id: OperationId) -> Result<Arc<OperationSpec>> {
-        self.lock().by_id.get(&id).map(|(spec, _)| Arc::clone(spec)).ok_or_else(unknown)
+        self.lock().by_id.get(&id).map(|(spec, _)| Arc::clone(spec)).ok_or_else(not_found)
     }
 
     async fn load(&self, id: OperationId) -> Result<Checkpoint> {
-        self.lock().by_id.get(&id).map(|(_, checkpoint)| checkpoint.clone()).ok_or_else(unknown)
+        self.lock().by_id.get(&id).map(|(_, checkpoint)| checkpoint.clone()).ok_or_else(not_found)
     }
 
     async fn save(&self, id: OperationId, checkpoint: &Checkpoint) -> Result<u64> {
         let mut operations = self.lock();
-        let (_, stored) = operations.by_id.get_mut(&id).ok_or_else(unknown)?;
+        let (_, stored) = operations.by_id.get_mut(&id).ok_or_else(not_found)?;
         if stored.version != checkpoint.version {
-            return Err(Error::new(ErrorKind::Conflict, "the operation was changed meanwhile"));
+            return Err(Error::new(ErrorKind::Conflict, "the operation was changed concurrently"));
         }
         *stored = Checkpoint { version: stored.version + 1, ..checkpoint.clone() };
         Ok(stored.version)
@@ -73,30 +85,30 @@ impl OperationStore for MemoryOperationStore {
     async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationKey>> {
         let operations = self.lock();
         let newest_first = match after {
-            Some(after) => operations.by_age.range(..after),
-            None => operations.by_age.range(..),
+            Some(after) => operations.by_key.range(..after),
+            None => operations.by_key.range(..),
         };
-        Ok(newest_first.rev().take(limit).map(|(key, ())| *key).collect())
+        Ok(newest_first.rev().take(limit).copied().collect())
     }
 
     async fn delete(&self, id: OperationId) -> Result<()> {
         let mut operations = self.lock();
         if let Some((spec, _)) = operations.by_id.remove(&id) {
-            operations.by_age.remove(&OperationKey::from(&*spec));
+            operations.by_key.remove(&OperationKey::from(&*spec));
         }
         Ok(())
     }
 }
 
-/// Secrets in memory only: after a restart, an operation that needs one fails with the code `credentialsNeeded` until
-/// it is resumed with a destination.
+/// Secrets in memory. After a restart, an operation that needs a secret fails with the code `credentialsNeeded` until it is
+/// resumed with a destination.
 #[derive(Debug, Clone, Default)]
 pub struct MemorySecretStore {
     secrets: Arc<Mutex<HashMap<OperationId, Secret>>>,
 }
 
 impl MemorySecretStore {
-    /// An empty store.
+    /// Creates an empty store.
     pub fn new() -> Self {
         Self::default()
     }

@@ -1,4 +1,7 @@
-//! What is kept of operations: [`OperationStore`] for their state, [`SecretStore`] for their credentials.
+//! Stored operations: [`OperationStore`] for their state, [`SecretStore`] for their credentials.
+//!
+//! [`MemoryOperationStore`] is the default. `RedbOperationStore` (feature `redb`) keeps operations in one durable file. To
+//! keep them in a database, implement [`OperationStore`]. The conformance suites in `testing` check implementations.
 
 mod memory;
 #[cfg(feature = "redb")]
@@ -12,67 +15,198 @@ pub use self::memory::{MemoryOperationStore, MemorySecretStore};
 #[cfg(feature = "redb")]
 pub use self::redb::{RedbOperationStore, StorageBackend};
 use crate::error::Result;
-pub use crate::model::{Checkpoint, Lease, OperationId, OperationKey, OperationSpec, Position, Totals};
+pub use crate::model::{
+    Checkpoint, Lease, OperationContext, OperationId, OperationIssue, OperationKey, OperationSpec,
+    OperationStatus, Position, StoredDestination, Timestamp, Totals,
+};
 pub use crate::secret::Secret;
 
-/// Operations and how far they have come.
+/// Stores operations and their progress.
 ///
 /// # Contract
-/// - An operation is a spec, written once, and a checkpoint, saved often. The two appear together.
-/// - [`save`](Self::save) is a compare-and-swap: it succeeds only over the version that the checkpoint was loaded
-///   with. The loser of a race reloads, and obeys what it finds or stops. So several replicas over one store work.
-/// - What a call has returned from is durable, as durable as the store is.
+/// - An operation consists of a spec, which is written once, and a checkpoint, which is saved often. Both become visible
+///   together.
+/// - [`save`](Self::save) is a compare-and-swap: it succeeds only if the stored version is the one that the checkpoint was
+///   loaded with. The loser of a race loads the checkpoint again. Several replicas can therefore share a store.
+/// - When a call returns, its change is as durable as the store can make it.
 ///
 /// # Errors
-/// [`Unavailable`](crate::ErrorKind::Unavailable) is repeated by the engine within its retry budget. A lost race is
+/// [`Unavailable`](crate::ErrorKind::Unavailable) is retried by the engine within its retry budget. A lost race is
 /// [`Conflict`](crate::ErrorKind::Conflict), an unknown operation [`NotFound`](crate::ErrorKind::NotFound).
 ///
 /// # Cancellation
-/// Dropping a future leaves the call done or not done, never half done.
+/// A call whose future is dropped is either complete or has no effect.
 ///
 /// # Retry and idempotence
-/// A `save` whose answer was lost is found out by its repetition's conflict and a reload.
+/// If the response to a `save` is lost, repeating the call returns `Conflict`, and loading the checkpoint shows whether the
+/// first call succeeded.
 ///
 /// # Concurrency
-/// Many calls run at once, from many processes where the store has many.
+/// Many calls run at once, from several processes if the store is shared.
+///
+/// # Examples
+/// A store that keeps JSON documents in a map. A store over a database makes each call one transaction.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use std::sync::{Arc, Mutex};
+///
+/// use async_trait::async_trait;
+/// use dicom_export::store::{Checkpoint, OperationId, OperationKey, OperationSpec, OperationStore};
+/// use dicom_export::{Error, ErrorKind, ExportEngine, MemorySource, Result};
+///
+/// #[derive(Default)]
+/// struct MapStore(Mutex<BTreeMap<OperationId, (String, Checkpoint)>>);
+///
+/// fn not_found() -> Error {
+///     Error::new(ErrorKind::NotFound, "the operation does not exist")
+/// }
+///
+/// fn spec_of(json: &str) -> Result<OperationSpec> {
+///     serde_json::from_str(json).map_err(|_| Error::new(ErrorKind::Unreadable, "a stored spec cannot be read"))
+/// }
+///
+/// #[async_trait]
+/// impl OperationStore for MapStore {
+///     async fn create(&self, spec: &OperationSpec, checkpoint: &Checkpoint) -> Result<()> {
+///         let json = serde_json::to_string(spec).map_err(|_| Error::new(ErrorKind::Internal, "not JSON"))?;
+///         let mut operations = self.0.lock().unwrap();
+///         if operations.contains_key(&spec.id) {
+///             return Err(Error::new(ErrorKind::Conflict, "the operation already exists"));
+///         }
+///         let mut checkpoint = checkpoint.clone();
+///         checkpoint.version = 1;
+///         operations.insert(spec.id, (json, checkpoint));
+///         Ok(())
+///     }
+///
+///     async fn spec(&self, id: OperationId) -> Result<Arc<OperationSpec>> {
+///         let operations = self.0.lock().unwrap();
+///         let (json, _) = operations.get(&id).ok_or_else(not_found)?;
+///         Ok(Arc::new(spec_of(json)?))
+///     }
+///
+///     async fn load(&self, id: OperationId) -> Result<Checkpoint> {
+///         let operations = self.0.lock().unwrap();
+///         operations.get(&id).map(|(_, checkpoint)| checkpoint.clone()).ok_or_else(not_found)
+///     }
+///
+///     async fn save(&self, id: OperationId, checkpoint: &Checkpoint) -> Result<u64> {
+///         let mut operations = self.0.lock().unwrap();
+///         let (_, stored) = operations.get_mut(&id).ok_or_else(not_found)?;
+///         if stored.version != checkpoint.version {
+///             return Err(Error::new(ErrorKind::Conflict, "the operation was changed concurrently"));
+///         }
+///         *stored = checkpoint.clone();
+///         stored.version += 1;
+///         Ok(stored.version)
+///     }
+///
+///     async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationKey>> {
+///         let operations = self.0.lock().unwrap();
+///         let specs = operations.values().map(|(json, _)| spec_of(json));
+///         let mut keys: Vec<_> = specs.map(|spec| spec.map(|spec| OperationKey::from(&spec))).collect::<Result<_>>()?;
+///         keys.retain(|key| after.is_none_or(|after| *key < after));
+///         keys.sort_unstable_by(|a, b| b.cmp(a));
+///         keys.truncate(limit);
+///         Ok(keys)
+///     }
+///
+///     async fn delete(&self, id: OperationId) -> Result<()> {
+///         self.0.lock().unwrap().remove(&id);
+///         Ok(())
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
+/// let engine =
+///     ExportEngine::builder(MemorySource::new()).operation_store(Arc::new(MapStore::default())).build()?;
+/// # let _ = engine;
+/// # Ok(()) }
+/// ```
 #[async_trait]
 pub trait OperationStore: Send + Sync + 'static {
-    /// Stores a new operation; its checkpoint gets version 1.
+    /// Stores a new operation. Its checkpoint gets version 1.
     ///
     /// # Errors
-    /// [`Conflict`](crate::ErrorKind::Conflict) when there is one of this id.
+    /// [`Conflict`](crate::ErrorKind::Conflict) if an operation with this id exists.
     async fn create(&self, spec: &OperationSpec, checkpoint: &Checkpoint) -> Result<()>;
 
-    /// The operation's spec.
+    /// Loads the operation's spec.
     async fn spec(&self, id: OperationId) -> Result<Arc<OperationSpec>>;
 
-    /// The operation's checkpoint, with its version.
+    /// Loads the operation's checkpoint, including its version.
     async fn load(&self, id: OperationId) -> Result<Checkpoint>;
 
-    /// Saves a checkpoint over the version it was loaded with, and gives the version it has now.
+    /// Saves a checkpoint if the stored version is `checkpoint.version`, and returns the new version.
     async fn save(&self, id: OperationId, checkpoint: &Checkpoint) -> Result<u64>;
 
-    /// Operations, newest first (by creation time, then by id, both falling), those after this one.
+    /// Lists at most `limit` operations, newest first (by creation time, then by id, both descending), starting after
+    /// the key `after`. The operation of that key may have been deleted.
     async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationKey>>;
 
-    /// Forgets an operation; nothing happens when there is none.
+    /// Deletes an operation. Does nothing if it does not exist.
     async fn delete(&self, id: OperationId) -> Result<()>;
 }
 
-/// Credentials of operations that have not ended: a vault, say. They are never in the [`OperationStore`].
+/// Stores the credentials of operations that have not ended, for example in a vault. Credentials are never in the
+/// [`OperationStore`].
 ///
 /// # Contract
-/// What [`put`](Self::put) stored is what [`get`](Self::get) gives, until [`delete`](Self::delete); `None` when it is
-/// gone. The engine deletes a secret when its operation ends in any way.
+/// [`get`](Self::get) returns what [`put`](Self::put) stored, until [`delete`](Self::delete) is called; it returns `None`
+/// if there is no secret. The engine deletes a secret when its operation ends.
+///
+/// # Errors
+/// [`Unavailable`](crate::ErrorKind::Unavailable) is retried by the engine. No message repeats a secret.
+///
+/// # Retry and idempotence
+/// Every call may be repeated.
+///
+/// # Examples
+/// A store that keeps secrets in a map, like [`MemorySecretStore`]:
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::sync::{Arc, Mutex};
+///
+/// use async_trait::async_trait;
+/// use dicom_export::store::{OperationId, Secret, SecretStore};
+/// use dicom_export::{ExportEngine, MemorySource, Result};
+///
+/// #[derive(Default)]
+/// struct Vault(Mutex<HashMap<OperationId, Secret>>);
+///
+/// #[async_trait]
+/// impl SecretStore for Vault {
+///     async fn put(&self, id: OperationId, secret: &Secret) -> Result<()> {
+///         self.0.lock().unwrap().insert(id, secret.clone());
+///         Ok(())
+///     }
+///
+///     async fn get(&self, id: OperationId) -> Result<Option<Secret>> {
+///         Ok(self.0.lock().unwrap().get(&id).cloned())
+///     }
+///
+///     async fn delete(&self, id: OperationId) -> Result<()> {
+///         self.0.lock().unwrap().remove(&id);
+///         Ok(())
+///     }
+/// }
+///
+/// # fn main() -> Result<()> {
+/// let engine = ExportEngine::builder(MemorySource::new()).secret_store(Arc::new(Vault::default())).build()?;
+/// # let _ = engine;
+/// # Ok(()) }
+/// ```
 #[async_trait]
 pub trait SecretStore: Send + Sync + 'static {
-    /// Stores an operation's secret, or replaces it.
+    /// Stores an operation's secret, replacing an earlier one.
     async fn put(&self, id: OperationId, secret: &Secret) -> Result<()>;
 
-    /// The operation's secret, if it is there.
+    /// The operation's secret, or `None` if there is none.
     async fn get(&self, id: OperationId) -> Result<Option<Secret>>;
 
-    /// Forgets the operation's secret; nothing happens when there is none.
+    /// Deletes the operation's secret. Does nothing if there is none.
     async fn delete(&self, id: OperationId) -> Result<()>;
 }
 

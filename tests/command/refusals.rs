@@ -165,13 +165,13 @@ async fn operations_that_are_not_there() {
     let id = ended.ended(0, "completed")["operationId"].as_str().unwrap().to_owned();
     assert_refused(resume("last"), "the operation has ended").await;
     assert_refused(resume(&id), "the operation has ended").await;
-    assert_refused(resume("0123456789abcdef0123456789abcdef"), "there is no such operation").await;
+    assert_refused(resume("0123456789abcdef0123456789abcdef"), "the operation does not exist").await;
     assert_refused(resume("the last"), "--resume").await;
     assert_refused(resume("last").arg("--identifier").arg("1.2"), "--resume").await;
     let without_state = place.export().arg("--destination").arg(place.at("to")).arg("--resume").arg("last");
     assert_refused(without_state, "--resume needs --state").await;
-    assert_refused(export(&place.at("archive/one.dcm")), "the state file is not one of this crate's").await;
-    assert_refused(export(&place.at("missing/state")), "the state file or its folder is not there").await;
+    assert_refused(export(&place.at("archive/one.dcm")), "the file is not a state file of this crate").await;
+    assert_refused(export(&place.at("missing/state")), "the state file or its folder does not exist").await;
     let held = dicom_export::store::RedbOperationStore::open(&state).unwrap();
     assert_refused(resume("last"), "the state file is in use").await;
     drop(held);
