@@ -1,4 +1,4 @@
-//! The identity check: an instance that says it is another one is told apart by its head, and nothing else is held up.
+//! The identity check: instances whose UIDs differ from the listed ones are found, and all others pass.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -19,13 +19,13 @@ use dicom_export::{
 use futures::stream::{self, StreamExt};
 use tokio::sync::Notify;
 
-/// Gives its instances in chunks.
+/// Returns its instances in chunks.
 struct Chunked {
     inner: MemorySource,
-    /// 0: as they are.
+    /// The size of a chunk in bytes; 0: instances are returned whole.
     chunk: usize,
-    /// So many opened streams break off after their first chunk.
-    breaks: AtomicUsize,
+    /// The number of opened streams that fail after their first chunk.
+    failures: AtomicUsize,
 }
 
 #[async_trait]
@@ -41,9 +41,9 @@ impl InstanceSource for Chunked {
             return Ok(content);
         }
         let mut chunks: Vec<_> = bytes.chunks(self.chunk).map(|chunk| Ok(bytes.slice_ref(chunk))).collect();
-        if self.breaks.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
+        if self.failures.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
             chunks.truncate(1);
-            chunks.push(Err(Error::new(ErrorKind::Unavailable, "the archive does not answer")));
+            chunks.push(Err(Error::new(ErrorKind::Unavailable, "the archive does not respond")));
         }
         Ok(Content::from_stream(Some(bytes.len() as u64), stream::iter(chunks)))
     }
@@ -59,8 +59,8 @@ async fn export(check: IdentityCheck, source: impl InstanceSource, sink: impl Bl
     ended
 }
 
-/// What became of these bytes under this identifier: the blob, and the log.
-async fn outcome(
+/// Exports these bytes under this identifier. Returns the blob, the messages of the log, and the operation.
+async fn export_one(
     check: IdentityCheck,
     listed: &InstanceIdentifier,
     bytes: &Bytes,
@@ -69,7 +69,7 @@ async fn outcome(
     let inner = MemorySource::new();
     inner.insert(listed.clone(), bytes.clone());
     let sink = MemorySink::new();
-    let ended = export(check, Chunked { inner, chunk, breaks: AtomicUsize::new(0) }, sink.clone()).await;
+    let ended = export(check, Chunked { inner, chunk, failures: AtomicUsize::new(0) }, sink.clone()).await;
     let log = sink.get(BlobPath::error_log(ended.operation_id).as_str()).unwrap();
     let lines = std::str::from_utf8(&log).unwrap().lines();
     let errors = lines.map(|line| {
@@ -81,20 +81,20 @@ async fn outcome(
     (sink.get(BlobPath::instance(ended.operation_id, listed).as_str()), errors, ended)
 }
 
-/// It is exported as it is, under the strictest check, however it comes.
+/// Asserts that the bytes are exported unchanged with the check enforced.
 async fn assert_passes(listed: &InstanceIdentifier, bytes: &Bytes) {
     for chunk in [0, 1000, 70_000] {
-        let (blob, errors, ended) = outcome(IdentityCheck::Enforce, listed, bytes, chunk).await;
+        let (blob, errors, ended) = export_one(IdentityCheck::Enforce, listed, bytes, chunk).await;
         assert_eq!(errors, Vec::<String>::new());
         assert_eq!(blob.as_ref(), Some(bytes));
         assert!(ended.warnings.is_empty());
     }
 }
 
-/// It is skipped, for this.
+/// Asserts that the instance is skipped because these UIDs differ.
 async fn assert_differs(listed: &InstanceIdentifier, bytes: &Bytes, by: &str) {
     for chunk in [0, 1000, 70_000] {
-        let (blob, errors, ended) = outcome(IdentityCheck::Enforce, listed, bytes, chunk).await;
+        let (blob, errors, ended) = export_one(IdentityCheck::Enforce, listed, bytes, chunk).await;
         let message = format!("the instance is not the one that it is listed as, by its {by}");
         assert_eq!(errors, [message]);
         assert_eq!(blob, None);
@@ -102,22 +102,22 @@ async fn assert_differs(listed: &InstanceIdentifier, bytes: &Bytes, by: &str) {
     }
 }
 
-/// The same length, so that every length in the file stays right.
+/// Replaces bytes by as many others, so that the lengths in the file remain correct.
 fn replace(bytes: &Bytes, from: &[u8], to: &[u8]) -> Bytes {
     assert_eq!(from.len(), to.len());
-    let at = bytes.windows(from.len()).position(|window| window == from).expect("it is there");
+    let at = bytes.windows(from.len()).position(|window| window == from).expect("the bytes to replace");
     let mut bytes = bytes.to_vec();
     bytes[at..at + from.len()].copy_from_slice(to);
     bytes.into()
 }
 
-/// With a transfer syntax that nobody knows.
+/// Sets a transfer syntax that is not registered.
 fn private(bytes: &Bytes) -> Bytes {
     replace(bytes, b"1.2.840.10008.1.2.1\0", b"1.2.840.99999.1.2.1\0")
 }
 
 #[tokio::test]
-async fn an_instance_that_is_what_it_is_listed_as_passes() {
+async fn an_instance_with_the_listed_uids_passes() {
     let listed = fixtures::instance(1, 2, 3);
     assert_passes(&listed, &fixtures::ct_slice(1, 2, 3)).await;
     assert_passes(&listed, &fixtures::multi_frame(1, 2, 3, 100)).await;
@@ -145,34 +145,34 @@ async fn each_uid_that_differs_is_named() {
         let other = listed(study.clone(), series.clone(), fixtures::instance_uid(1, 2, 9));
         assert_differs(&other, &bytes, both).await;
     }
-    // The file meta group is of another instance than its data set.
+    // The File Meta Information belongs to another instance than the data set.
     let uid = sop().to_string();
     let other = format!("{}{}", &uid[..uid.len() - 1], if uid.ends_with('7') { '8' } else { '7' });
     let meta = replace(&fixtures::ct_slice(1, 2, 3), uid.as_bytes(), other.as_bytes());
     assert_differs(&fixtures::instance(1, 2, 3), &meta, "Media Storage SOP Instance UID").await;
-    // What is no UID at all differs too.
+    // An invalid UID differs too.
     let letters =
         replace(&fixtures::ct_slice(1, 2, 3), study.as_str().as_bytes(), &vec![b'x'; study.as_str().len()]);
     assert_differs(&fixtures::instance(1, 2, 3), &letters, "Study Instance UID").await;
 }
 
 #[tokio::test]
-async fn a_warning_counts_and_exports() {
+async fn with_warn_the_instance_is_exported_and_counted() {
     let (listed, bytes) = (fixtures::instance(1, 2, 9), fixtures::ct_slice(1, 2, 3));
     for chunk in [0, 500] {
-        let (blob, errors, ended) = outcome(IdentityCheck::Warn, &listed, &bytes, chunk).await;
+        let (blob, errors, ended) = export_one(IdentityCheck::Warn, &listed, &bytes, chunk).await;
         assert_eq!((blob.as_ref(), errors.len()), (Some(&bytes), 0));
         assert_eq!((ended.results.exported, ended.results.skipped), (1, 0));
         let [warning] = &*ended.warnings else { panic!("{:?}", ended.warnings) };
         assert_eq!(warning.code, "identityMismatch");
         assert_eq!(warning.message, "instances that are not the ones that they are listed as: 1");
     }
-    let (blob, errors, ended) = outcome(IdentityCheck::Off, &listed, &bytes, 0).await;
+    let (blob, errors, ended) = export_one(IdentityCheck::Off, &listed, &bytes, 0).await;
     assert_eq!((blob, errors.len(), ended.warnings.len()), (Some(bytes), 0, 0));
 }
 
 #[tokio::test]
-async fn padding_is_no_difference() {
+async fn padding_is_ignored() {
     let mut odd = fixtures::ct_slice_object(1, 2, 3);
     odd.put(DataElement::new(tags::STUDY_INSTANCE_UID, VR::UI, PrimitiveValue::from("1.2.345")));
     let bytes = fixtures::part10(&odd);
@@ -184,7 +184,7 @@ async fn padding_is_no_difference() {
 }
 
 #[tokio::test]
-async fn of_a_private_transfer_syntax_only_the_file_meta_group_counts() {
+async fn the_data_set_of_a_private_transfer_syntax_is_not_compared() {
     let bytes = private(&fixtures::ct_slice(1, 2, 3));
     assert_passes(&fixtures::instance(1, 2, 3), &bytes).await;
     let sop = fixtures::instance_uid(1, 2, 3);
@@ -194,7 +194,7 @@ async fn of_a_private_transfer_syntax_only_the_file_meta_group_counts() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_parsed_passes() {
+async fn an_instance_that_cannot_be_parsed_passes() {
     let listed = fixtures::instance(1, 2, 9);
     for bytes in [&b""[..], b"DICM", b"not a DICOM file, and rather short", &[0; 5000], &[0xff; 400_000]] {
         assert_passes(&listed, &Bytes::from_static(bytes)).await;
@@ -206,9 +206,9 @@ async fn what_cannot_be_parsed_passes() {
     assert_passes(&fixtures::instance(1, 2, 3), &garbage.into()).await;
 }
 
-/// The UIDs of the data set come after 300 KiB: they are not waited for.
+/// The UIDs of the data set follow after 300 KiB, which is beyond the limit.
 #[tokio::test]
-async fn what_comes_late_is_not_looked_at() {
+async fn uids_beyond_the_limit_are_not_compared() {
     let mut late = fixtures::ct_slice_object(1, 2, 3);
     late.put(DataElement::new(Tag(0x0009, 0x0010), VR::LO, PrimitiveValue::from("A VENDOR")));
     let value = PrimitiveValue::from(vec![7_u8; 300 << 10]);
@@ -225,22 +225,22 @@ async fn what_comes_late_is_not_looked_at() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn trouble_while_the_head_is_read_is_the_sources_and_passes() {
+async fn an_error_while_the_head_is_read_is_retried_as_the_sources() {
     let inner = MemorySource::new();
     inner.insert(fixtures::instance(1, 2, 3), fixtures::ct_slice(1, 2, 3));
     let sink = MemorySink::new();
-    let source = Chunked { inner, chunk: 150, breaks: AtomicUsize::new(3) };
+    let source = Chunked { inner, chunk: 150, failures: AtomicUsize::new(3) };
     let ended = export(IdentityCheck::Enforce, source, sink.clone()).await;
     assert_eq!((ended.results.exported, ended.results.skipped), (1, 0));
     let path = BlobPath::instance(ended.operation_id, &fixtures::instance(1, 2, 3));
     assert_eq!(sink.get(path.as_str()), Some(fixtures::ct_slice(1, 2, 3)));
 }
 
-/// Gives the head of an instance, and the rest once its upload has begun.
-struct Waiting(Arc<Notify>);
+/// Returns the head of an instance, and the rest once its upload has started.
+struct PausedSource(Arc<Notify>);
 
 #[async_trait]
-impl InstanceSource for Waiting {
+impl InstanceSource for PausedSource {
     async fn list(&self, _: ListRequest<'_>) -> Result<Page> {
         Ok(Page::last(vec![Instance::new(fixtures::instance(1, 2, 3))]))
     }
@@ -256,10 +256,11 @@ impl InstanceSource for Waiting {
     }
 }
 
-struct Telling(MemorySink, Arc<Notify>);
+/// Signals the start of an upload.
+struct NotifyingSink(MemorySink, Arc<Notify>);
 
 #[async_trait]
-impl BlobSink for Telling {
+impl BlobSink for NotifyingSink {
     async fn prepare(&self, log: &BlobPath) -> Result<()> {
         self.0.prepare(log).await
     }
@@ -287,12 +288,14 @@ impl BlobSink for Telling {
 }
 
 #[tokio::test]
-async fn the_upload_begins_before_the_rest_is_there() {
+async fn the_upload_starts_before_the_whole_instance_has_been_read() {
     let begun = Arc::new(Notify::new());
     let sink = MemorySink::new();
-    let exporting = export(IdentityCheck::Enforce, Waiting(Arc::clone(&begun)), Telling(sink.clone(), begun));
-    let ended =
-        tokio::time::timeout(Duration::from_secs(30), exporting).await.expect("it waits for the rest");
+    let exporting =
+        export(IdentityCheck::Enforce, PausedSource(Arc::clone(&begun)), NotifyingSink(sink.clone(), begun));
+    let ended = tokio::time::timeout(Duration::from_secs(30), exporting)
+        .await
+        .expect("the upload waits for the whole instance");
     assert_eq!(ended.results.exported, 1);
     let path = BlobPath::instance(ended.operation_id, &fixtures::instance(1, 2, 3));
     assert_eq!(sink.get(path.as_str()), Some(fixtures::multi_frame(1, 2, 3, 200)));

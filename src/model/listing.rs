@@ -222,7 +222,7 @@ pub struct Page {
     pub instances: Vec<Instance>,
     /// The entries that could not be listed.
     pub failures: Vec<ListFailure>,
-    /// Remarks about this page.
+    /// Warnings about this page.
     pub warnings: Vec<ListWarning>,
     /// The cursor of the next page; `None` on the last page.
     pub next: Option<Cursor>,
@@ -246,7 +246,7 @@ impl Page {
         self
     }
 
-    /// Sets the remarks about this page.
+    /// Sets the warnings about this page.
     #[must_use]
     pub fn with_warnings(mut self, warnings: Vec<ListWarning>) -> Self {
         self.warnings = warnings;

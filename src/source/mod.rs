@@ -88,8 +88,8 @@ pub use crate::model::{ExportSource, OperationSpec};
 /// - [`open`](Self::open) returns an instance as a DICOM Part 10 file (PS3.10 7). The engine does not parse it unless a
 ///   check is turned on.
 /// - [`copy_url`](Self::copy_url) returns a URL of the same bytes that `open` returns. The engine calls it first if the
-///   destination can [copy from a URL](crate::BlobSink::copy_from), and opens the instance if there is no URL or the
-///   copy is refused. The URL is passed to the destination only.
+///   destination can [copy from a URL](crate::BlobSink::copy_from), and opens the instance if it returns `None` or
+///   the copy is refused. The URL is passed to the destination only.
 ///
 /// # Errors
 /// - [`Throttled`](crate::ErrorKind::Throttled) and [`Unavailable`](crate::ErrorKind::Unavailable) are retried within
@@ -120,8 +120,8 @@ pub trait InstanceSource: Send + Sync + 'static {
 
     /// Returns a URL from which a destination can copy an instance that this source listed. Default: `None`.
     ///
-    /// Return `None` if there is no such URL or the length is not known. Avoid a request per instance: a URL can usually
-    /// be signed locally.
+    /// Return `None` without such a URL or without a known length. Avoid a request per instance: a URL can usually be
+    /// signed locally.
     async fn copy_url(&self, instance: &Instance) -> Result<Option<CopySource>> {
         let _ = instance;
         Ok(None)

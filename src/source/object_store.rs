@@ -1,4 +1,4 @@
-//! [`ObjectStoreSource`]: instances in a store of the crate `object_store`.
+//! [`ObjectStoreSource`]: exports from any store of the crate `object_store`.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -20,31 +20,48 @@ use crate::model::{DicomIdentifier, InstanceIdentifier, Uid};
 use crate::source::InstanceSource;
 use crate::sync::lock;
 
-/// What a key ends in.
+/// The end of the keys of instances.
 const SUFFIX: &str = ".dcm";
 
-/// How many keys a page passes over at most before it says how far it has come.
-const MOST_PASSED_OVER: u64 = 20_000;
+/// The number of other keys after which a page ends, so that the cursor moves.
+const MAX_OTHER_KEYS: u64 = 20_000;
 
-/// How many listings are kept between their pages.
-const LISTINGS: usize = 8;
+/// How many listings are kept between two pages.
+const MAX_LISTINGS: usize = 8;
 
 const URL_VALIDITY: Duration = Duration::from_secs(3600);
 
-/// Instances in any [`ObjectStore`], as the objects `<study>/<series>/<sop instance>.dcm`, optionally below a prefix:
-/// the layout that exports leave under `<operation id>/results`, say.
+/// Instances in any [`ObjectStore`], as the objects `<study>/<series>/<sop instance>.dcm`, optionally below a prefix.
+/// This is the layout that exports write under `<operation id>/results`.
+///
+/// ```
+/// use std::sync::Arc;
+/// use dicom_export::object_store::{ObjectStoreExt, memory::InMemory};
+/// use dicom_export::source::{ListRequest, Scope};
+/// use dicom_export::{InstanceSource, ObjectStoreSource};
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+///
+/// let store = Arc::new(InMemory::new());
+/// store.put(&"dicom/1.2.3/1.2.3.1/1.2.3.1.1.dcm".into(), "bytes of a file".into()).await?;
+/// let source = ObjectStoreSource::new(store).with_prefix("dicom")?;
+/// let page = source.list(ListRequest::new(Scope::Everything, None, 100)).await?;
+/// assert_eq!(page.instances[0].identifier().to_string(), "1.2.3/1.2.3.1/1.2.3.1.1");
+/// # Ok::<_, Box<dyn std::error::Error>>(()) })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Listing
-/// In the order of keys. A cursor is the last key; between two pages the listing is kept, so that each of the store's
-/// own pages is asked for once. Of everything else below the prefix the number is a warning, `unidentifiedObject`.
-/// Identifiers are listed by prefix, so they cost what lies under them, and a single instance one request.
+/// Objects are listed in the order of their keys. A cursor is the last key. The source keeps a listing between two pages,
+/// so that each page of the store is requested once. The warning `unidentifiedObject` counts the other objects below the
+/// prefix. An identifier is listed by its prefix; a single instance takes one request.
 ///
-/// The store has to list in the order of keys, compared as bytes, as Azure (without hierarchical namespaces), S3 and
-/// Google do; with another one, a folder say, listing fails as [`Unsupported`](ErrorKind::Unsupported).
+/// The store must list in the order of keys, compared as bytes, as Azure (without hierarchical namespaces), S3 and Google
+/// Cloud Storage do. With other stores, such as a local folder, listing fails with
+/// [`Unsupported`](ErrorKind::Unsupported).
 ///
 /// # Copies at the destination
-/// With a [signer](Self::with_signer) every instance has a URL, made without a request, for a destination that
-/// fetches it itself. The version that was listed is copied, or none.
+/// With a [signer](Self::with_signer) the source signs a URL for each instance, without a request, from which the
+/// destination copies it. Only the version that was listed is copied.
 ///
 /// ```no_run
 /// # #[cfg(feature = "azure")] fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -59,8 +76,8 @@ const URL_VALIDITY: Duration = Duration::from_secs(3600);
 /// ```
 ///
 /// # Permissions
-/// To list and to read; to sign, what the store asks for (on Azure an account key, or a token that may get a user
-/// delegation key; a SAS cannot sign).
+/// List and read. Signing requires on Azure an account key, or a token with permission to get a user delegation key; a
+/// SAS cannot sign.
 #[derive(Clone)]
 pub struct ObjectStoreSource {
     store: Arc<dyn ObjectStore>,
@@ -71,38 +88,41 @@ pub struct ObjectStoreSource {
 }
 
 impl ObjectStoreSource {
-    /// Everything in a store.
+    /// Creates a source for all instances of a store.
     pub fn new(store: Arc<dyn ObjectStore>) -> Self {
         let (prefix, listings) = (Path::default(), Arc::default());
         Self { store, prefix, signer: None, url_validity: URL_VALIDITY, listings }
     }
 
-    /// Only what lies below this prefix, `a/b` say.
+    /// Restricts the source to the keys below a prefix such as `a/b`.
     ///
     /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid) when it holds an empty part, `.` or `..`, or a character that cannot stand in a
-    /// key.
+    /// [`Invalid`](ErrorKind::Invalid) if the prefix contains an empty segment, `.`, `..`, or a character that is not
+    /// allowed in a key.
     pub fn with_prefix(mut self, prefix: &str) -> Result<Self> {
-        // The store's error would quote it.
-        let unusable = |_| Error::new(ErrorKind::Invalid, "the prefix is not one");
+        // The store's error quotes the prefix.
+        let unusable = |_| Error::new(ErrorKind::Invalid, "the prefix is not valid");
         self.prefix = Path::parse(prefix).map_err(unusable)?;
         self.listings = Arc::default();
         Ok(self)
     }
 
-    /// Lets destinations fetch instances themselves, by URLs that this signs: the same store again, as a rule.
+    /// Lets destinations copy instances from URLs that `signer` signs; usually it is the same store.
     ///
-    /// It spares this process the bytes, down and up again, and most of the work on a large instance. A copy takes
-    /// Azure two requests, though, where an instance up to 8 MiB is streamed in one: an archive of small instances
-    /// beside a good network is exported more quickly without.
+    /// The bytes then do not pass through this process, which saves most of the work for large instances. On Azure a copy
+    /// takes two requests, while an instance of up to 8 MiB is streamed in one: small instances on a fast network are
+    /// exported faster without a signer.
+    #[must_use]
     pub fn with_signer(mut self, signer: Arc<dyn Signer>) -> Self {
         self.signer = Some(signer);
         self
     }
 
-    /// How long a signed URL is good for. Default: an hour. A copy that takes longer is given up, and the instance
-    /// streamed. Past two hours `object_store` asks Azure for a new user delegation key with every URL, where the
-    /// credential is a token.
+    /// Sets how long a signed URL is valid. Default: one hour. If a copy takes longer, the instance is streamed instead.
+    ///
+    /// With a validity above two hours and a token as the credential, `object_store` requests a new user delegation key
+    /// from Azure for every URL.
+    #[must_use]
     pub fn url_validity(mut self, validity: Duration) -> Self {
         self.url_validity = validity;
         self
@@ -137,8 +157,8 @@ impl ObjectStoreSource {
         })
     }
 
-    /// The one object of an instance.
-    async fn single(&self, instance: &InstanceIdentifier, after: Option<&Path>) -> Result<Page> {
+    /// Lists the object of a single instance.
+    async fn list_single(&self, instance: &InstanceIdentifier, after: Option<&Path>) -> Result<Page> {
         let key = self.key(instance);
         if after.is_some_and(|after| *after >= key) {
             return Ok(Page::default());
@@ -150,23 +170,23 @@ impl ObjectStoreSource {
         }
     }
 
-    async fn many(&self, folder: Path, after: Option<Path>, limit: usize) -> Result<Page> {
+    async fn list_folder(&self, folder: Path, after: Option<Path>, limit: usize) -> Result<Page> {
         let mut listing = self.listing(folder, after);
-        let (mut instances, mut passed_over) = (Vec::new(), 0);
+        let (mut instances, mut other_keys) = (Vec::new(), 0);
         let ended = loop {
-            if instances.len() == limit || passed_over == MOST_PASSED_OVER {
+            if instances.len() == limit || other_keys == MAX_OTHER_KEYS {
                 break false;
             }
             let Some(meta) = listing.next().await? else { break true };
             match self.instance(&meta) {
                 Some(instance) => instances.push(instance),
-                None => passed_over += 1,
+                None => other_keys += 1,
             }
         };
         let mut page = Page::last(instances);
-        if passed_over > 0 {
-            let message = "objects are not named as instances are";
-            page = page.with_warnings(vec![ListWarning::new("unidentifiedObject", message, passed_over)]);
+        if other_keys > 0 {
+            let message = "objects do not have the name of an instance";
+            page = page.with_warnings(vec![ListWarning::new("unidentifiedObject", message, other_keys)]);
         }
         if !ended {
             page.next = listing.last.as_ref().map(|key| Cursor::new(key.as_ref()));
@@ -175,7 +195,7 @@ impl ObjectStoreSource {
         Ok(page)
     }
 
-    /// The listing of a folder that goes on after this key: one that was kept, or a new one.
+    /// Returns the kept listing that continues after this key, or a new one.
     fn listing(&self, folder: Path, after: Option<Path>) -> Listing {
         let mut listings = lock(&self.listings);
         let kept = listings.iter().position(|kept| kept.folder == folder && kept.last == after);
@@ -193,7 +213,7 @@ impl ObjectStoreSource {
 
     fn keep(&self, listing: Listing) {
         let mut listings = lock(&self.listings);
-        if listings.len() == LISTINGS {
+        if listings.len() == MAX_LISTINGS {
             listings.remove(0);
         }
         listings.push(listing);
@@ -201,7 +221,7 @@ impl ObjectStoreSource {
 }
 
 impl fmt::Debug for ObjectStoreSource {
-    /// Without the store and the signer, some of which print their keys, and the prefix, which can hold names.
+    /// Omits the store and the signer, some of which print their keys, and the prefix, which can contain names.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ObjectStoreSource")
             .field("signs", &self.signer.is_some())
@@ -216,14 +236,14 @@ impl InstanceSource for ObjectStoreSource {
         let after = request.after.map(|cursor| Path::parse(cursor.as_str())).transpose();
         let after = after.map_err(|_| Error::new(ErrorKind::Internal, "a stored Cursor cannot be read"))?;
         let Scope::Identifier(scope) = request.scope else {
-            return self.many(self.prefix.clone(), after, request.limit).await;
+            return self.list_folder(self.prefix.clone(), after, request.limit).await;
         };
         let (study, series) = (scope.study_instance_uid(), scope.series_instance_uid());
-        match instance_of(scope) {
-            Some(instance) => self.single(&instance, after.as_ref()).await,
+        match single_instance(scope) {
+            Some(instance) => self.list_single(&instance, after.as_ref()).await,
             None => {
                 let folder = self.below([Some(study), series].into_iter().flatten().map(Uid::as_str));
-                self.many(folder, after, request.limit).await
+                self.list_folder(folder, after, request.limit).await
             }
         }
     }
@@ -235,8 +255,8 @@ impl InstanceSource for ObjectStoreSource {
         Ok(Content::from_stream(Some(length), found.into_stream().map_err(source_error)))
     }
 
-    /// Nothing without a signer, for an instance that was listed without an ETag (another one could lie there by now,
-    /// and be longer), and for an empty one.
+    /// Returns `None` without a signer, for an empty instance, and for one that was listed without an ETag, since a longer
+    /// version may have replaced it.
     async fn copy_url(&self, instance: &Instance) -> Result<Option<CopySource>> {
         let etag = Some(instance.locator().as_str()).filter(|etag| !etag.is_empty());
         let length = instance.size().filter(|length| *length > 0);
@@ -247,12 +267,12 @@ impl InstanceSource for ObjectStoreSource {
     }
 }
 
-/// The listing of a folder, somewhere in its middle.
+/// A listing of a folder between two pages.
 struct Listing {
     folder: Path,
-    /// After what it was asked for.
+    /// The key after which the listing was requested to start.
     after: Option<Path>,
-    /// The last key that came.
+    /// The last key received.
     last: Option<Path>,
     objects: BoxStream<'static, Result<ObjectMeta, StoreError>>,
 }
@@ -266,7 +286,7 @@ impl Listing {
                 return Err(Error::new(ErrorKind::Unsupported, message));
             }
             self.last = Some(meta.location.clone());
-            // Some stores begin where they like: Azure's emulator does not know the offset.
+            // Some stores ignore the offset: Azure's emulator does.
             if self.after.as_ref().is_none_or(|after| meta.location > *after) {
                 return Ok(Some(meta));
             }
@@ -274,54 +294,60 @@ impl Listing {
     }
 }
 
-fn instance_of(scope: &DicomIdentifier) -> Option<InstanceIdentifier> {
+fn single_instance(scope: &DicomIdentifier) -> Option<InstanceIdentifier> {
     let (series, sop) = (scope.series_instance_uid()?, scope.sop_instance_uid()?);
     Some(InstanceIdentifier::new(scope.study_instance_uid().clone(), series.clone(), sop.clone()))
 }
 
 fn list_error(cause: StoreError) -> Error {
     match cause {
-        StoreError::NotFound { .. } => Error::new(ErrorKind::NotFound, "the source's container is not there")
-            .with_source(Fault::of(&cause)),
+        StoreError::NotFound { .. } => {
+            Error::new(ErrorKind::NotFound, "the source's container does not exist")
+                .with_source(SanitizedError::of(&cause))
+        }
         cause => source_error(cause),
     }
 }
 
-/// What the store's error says, without its text.
+/// Converts an error of the store, without its text.
 fn source_error(cause: StoreError) -> Error {
     let (kind, message) = match &cause {
-        StoreError::NotFound { .. } => (ErrorKind::NotFound, "the instance is gone"),
+        StoreError::NotFound { .. } => (ErrorKind::NotFound, "the instance does not exist any more"),
         StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => {
             (ErrorKind::Unauthorized, "the source refuses the credential")
         }
         StoreError::AlreadyExists { .. }
         | StoreError::Precondition { .. }
-        | StoreError::NotModified { .. } => (ErrorKind::Conflict, "the instance has changed meanwhile"),
-        StoreError::NotSupported { .. } | StoreError::NotImplemented { .. } => {
-            (ErrorKind::Unsupported, "the source cannot do that")
+        | StoreError::NotModified { .. } => {
+            (ErrorKind::Conflict, "the instance has changed since it was listed")
         }
-        StoreError::InvalidPath { .. } => (ErrorKind::Invalid, "the source holds a key that cannot be read"),
-        StoreError::UnknownConfigurationKey { .. } => (ErrorKind::Invalid, "the source's settings are wrong"),
-        StoreError::JoinError { .. } => (ErrorKind::Internal, "a thread of the source's store stopped"),
-        // The store's own retrying is over, if it was on.
-        _ => (ErrorKind::Unavailable, "the source failed or does not answer"),
+        StoreError::NotSupported { .. } | StoreError::NotImplemented { .. } => {
+            (ErrorKind::Unsupported, "the source does not support the request")
+        }
+        StoreError::InvalidPath { .. } => (ErrorKind::Invalid, "the source returned an invalid key"),
+        StoreError::UnknownConfigurationKey { .. } => {
+            (ErrorKind::Invalid, "the source's settings are invalid")
+        }
+        StoreError::JoinError { .. } => (ErrorKind::Internal, "a thread of the source's store panicked"),
+        // If the store retries, it has given up by now.
+        _ => (ErrorKind::Unavailable, "the source failed or does not respond"),
     };
-    Error::new(kind, message).with_source(Fault::of(&cause))
+    Error::new(kind, message).with_source(SanitizedError::of(&cause))
 }
 
-/// What may be told of a store's error. Its own text holds the key and the folder, and so names, down to its last
-/// cause; the system's errors hold none.
+/// The parts of a store's error that can be shown: its variant and the system's error. The texts of the store's error and
+/// its causes contain keys and folders, and so patients' names.
 #[derive(Debug, thiserror::Error)]
-#[error("the store's error is {what}")]
-struct Fault {
-    what: &'static str,
+#[error("the store's error is {variant}")]
+struct SanitizedError {
+    variant: &'static str,
     #[source]
     system: Option<io::Error>,
 }
 
-impl Fault {
+impl SanitizedError {
     fn of(cause: &StoreError) -> Self {
-        let what = match cause {
+        let variant = match cause {
             StoreError::NotFound { .. } => "NotFound",
             StoreError::InvalidPath { .. } => "InvalidPath",
             StoreError::JoinError { .. } => "JoinError",
@@ -341,6 +367,6 @@ impl Fault {
             Some(number) => io::Error::from_raw_os_error(number),
             None => error.kind().into(),
         });
-        Self { what, system }
+        Self { variant, system }
     }
 }

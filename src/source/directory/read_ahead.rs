@@ -23,7 +23,8 @@ pub(super) const DEFAULT_CAPACITY: u64 = 16 << 20;
 /// The memory of an entry besides its bytes.
 const ENTRY_OVERHEAD: u64 = 256;
 
-/// When the cache is full, files that nobody has opened for this long are removed: their listing may have been dropped.
+/// When the cache is full, files that have not been opened for this long are removed: their listing may have been
+/// dropped.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
 /// The minimum time between two searches for entries older than [`MAX_AGE`].
