@@ -1,11 +1,11 @@
-//! Who learns the credentials, and who does not.
+//! To whom credentials are sent, and where they appear.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use dicom_export::source::{DicomWebCredentials, Instance};
 use dicom_export::testing::fixtures;
-use dicom_export::{DicomWebSource, Error, ErrorKind};
+use dicom_export::{DicomWebSource, Error, ErrorKind, Secret};
 use futures::future::join_all;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -21,7 +21,7 @@ fn instance() -> Instance {
 }
 
 #[tokio::test]
-async fn they_are_sent_and_shown_to_nobody() {
+async fn credentials_are_sent_and_not_printed() {
     let archive = archive();
     let server = server(&archive, Quirks::default(), |request| {
         let authorized = request.headers.get("authorization").is_some_and(|value| {
@@ -35,7 +35,7 @@ async fn they_are_sent_and_shown_to_nobody() {
     for credentials in [
         DicomWebCredentials::basic("jane", "pass-word"),
         DicomWebCredentials::bearer("t0ken"),
-        DicomWebCredentials::renewing(|| async { Ok("t0ken".into()) }),
+        DicomWebCredentials::renewing(|| async { Ok(Secret::new("t0ken")) }),
     ] {
         let builder = DicomWebSource::builder(server.root())
             .header("x-api-key", "k3y")
@@ -59,7 +59,7 @@ async fn they_are_sent_and_shown_to_nobody() {
 }
 
 #[tokio::test]
-async fn guarantee_7_a_redirect_to_another_host_goes_without_credentials() {
+async fn guarantee_7_a_redirect_to_another_host_carries_no_credentials() {
     let archive = archive();
     let other = server(&archive, Quirks::default(), |_| None).await;
     // Another host by name, and the same host on another port.
@@ -82,7 +82,7 @@ async fn guarantee_7_a_redirect_to_another_host_goes_without_credentials() {
         assert!(!seen.contains("authorization") && !seen.contains("x-api-key"), "{seen}");
     }
 
-    // The same server knows them again.
+    // A redirect to the same server carries them.
     let moved = server(&archive, Quirks::default(), |request| {
         let path = request.path.strip_prefix("old/")?;
         Some(Reply::new(301).header("location", format!("/dicom-web/{path}")))
@@ -98,7 +98,7 @@ async fn guarantee_7_a_redirect_to_another_host_goes_without_credentials() {
 }
 
 #[tokio::test]
-async fn a_token_is_renewed_when_it_is_refused() {
+async fn a_rejected_token_is_renewed() {
     let archive = archive();
     let good = Arc::new(AtomicUsize::new(1));
     let accepted = Arc::clone(&good);
@@ -111,7 +111,7 @@ async fn a_token_is_renewed_when_it_is_refused() {
     let count = Arc::clone(&given);
     let renewing = DicomWebCredentials::renewing(move || {
         let number = count.fetch_add(1, SeqCst) + 1;
-        async move { Ok(format!("t0ken-{number}").into()) }
+        async move { Ok(Secret::new(format!("t0ken-{number}"))) }
     });
     let source = DicomWebSource::builder(server.root()).credentials(renewing).build().unwrap();
     let instance = instance();
@@ -126,14 +126,14 @@ async fn a_token_is_renewed_when_it_is_refused() {
     }
     assert_eq!(given.load(SeqCst), 2);
 
-    // A new one that is refused as well is the end of it.
+    // A renewed token that is rejected too is an error.
     good.store(0, SeqCst);
     assert_eq!(read(&source, &instance).await.unwrap_err().kind(), ErrorKind::Unauthorized);
     assert_eq!(given.load(SeqCst), 3);
 }
 
 #[tokio::test]
-async fn trouble_with_a_token_skips_no_instance() {
+async fn a_failed_token_renewal_skips_no_instance() {
     let archive = archive();
     let server = server(&archive, Quirks::default(), |_| None).await;
     for (kind, seen) in [
@@ -149,7 +149,7 @@ async fn trouble_with_a_token_skips_no_instance() {
 }
 
 #[tokio::test]
-async fn a_root_certificate_of_ones_own() {
+async fn a_custom_root_certificate_is_trusted() {
     let archive = archive();
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
@@ -162,12 +162,12 @@ async fn a_root_certificate_of_ones_own() {
     .await;
     let trusting = DicomWebSource::builder(server.root()).root_certificate(made.cert.pem()).build().unwrap();
     assert!(read(&trusting, &instance()).await.unwrap() == archive[instance().identifier()]);
-    let wary = DicomWebSource::builder(server.root()).build().unwrap();
-    assert_eq!(read(&wary, &instance()).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    let untrusting = DicomWebSource::builder(server.root()).build().unwrap();
+    assert_eq!(read(&untrusting, &instance()).await.unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
 #[test]
-fn settings_that_cannot_be_used_are_refused() {
+fn invalid_settings_are_rejected() {
     let builder = || DicomWebSource::builder("https://pacs.example/dicom-web");
     assert!(builder().build().is_ok());
     for unusable in [

@@ -1,4 +1,4 @@
-//! Servers that list in odd ways, and in wrong ones.
+//! Listing from unusual and faulty servers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -27,7 +27,7 @@ async fn everything(source: &DicomWebSource, limit: usize) -> Result<Page> {
 }
 
 #[tokio::test]
-async fn odd_servers_make_a_good_source() {
+async fn unusual_servers_pass_the_conformance_suite() {
     let archive = archive();
     let plain = Quirks::default();
     for quirks in [
@@ -47,14 +47,14 @@ async fn odd_servers_make_a_good_source() {
 }
 
 #[tokio::test]
-async fn a_cursor_is_good_in_another_process() {
+async fn a_cursor_is_valid_in_another_process() {
     let archive = archive();
     let server = server(&archive, Quirks { counts: Some(0), ..Quirks::default() }, |_| None).await;
     source_conformance(|| source(&server), &archive).await;
 }
 
 #[tokio::test]
-async fn an_estimate_is_what_the_server_states() {
+async fn an_estimate_is_the_stated_count() {
     let archive = archive();
     let server = server(&archive, Quirks { counts: Some(0), ..Quirks::default() }, |_| None).await;
     let source = source(&server);
@@ -71,9 +71,9 @@ async fn an_estimate_is_what_the_server_states() {
     assert_eq!(server.requests().iter().filter(|request| request.path == "studies").count(), before);
 }
 
-/// A page of one study after another would be four requests for each small study, one after another.
+/// Without the stated counts, each small study would take four sequential requests.
 #[tokio::test]
-async fn what_the_server_states_saves_requests() {
+async fn stated_counts_save_requests() {
     let archive = archive();
     let server = server(&archive, Quirks { counts: Some(0), ..Quirks::default() }, |_| None).await;
     let all = everything(&source(&server), 100).await.unwrap();
@@ -84,11 +84,11 @@ async fn what_the_server_states_saves_requests() {
 }
 
 #[tokio::test]
-async fn a_part_that_is_withheld_is_an_error_or_a_warning() {
+async fn an_incomplete_list_is_an_error_or_a_warning() {
     let archive = archive();
     let plain = Quirks::default();
     for (quirks, limit) in [
-        // The same full page for ever.
+        // The same full page is repeated.
         (Quirks { ignores_offset: true, ..plain }, 2),
         (Quirks { ignores_offset: true, cap: Some(2), ..plain }, 2),
     ] {
@@ -98,7 +98,7 @@ async fn a_part_that_is_withheld_is_an_error_or_a_warning() {
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     }
 
-    // What it withholds behind a warning (PS3.18 10.6.3.1).
+    // A list that is capped with a warning (PS3.18 10.6.3.1).
     let capped = server(&archive, plain, |request| {
         let rows = [json!({ "0020000D": { "vr": "UI", "Value": ["1.2"] } })];
         let rows = if request.query["offset"] == "0" { &rows[..] } else { &[] };
@@ -108,7 +108,7 @@ async fn a_part_that_is_withheld_is_an_error_or_a_warning() {
     let error = everything(&source(&capped.await), 100).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
 
-    // It may be all there is: 5 rows at most were asked for, and 2 or 3 come whatever the offset.
+    // This may be the whole list: 2 or 3 rows for a limit of 5, whatever the offset.
     let server1 = server(&archive, Quirks { ignores_offset: true, ..plain }, |_| None).await;
     let all = everything(&source(&server1), 100).await.unwrap();
     assert_eq!(all.instances.len(), 24);
@@ -141,7 +141,7 @@ async fn rows_without_usable_uids_are_failures() {
                 uid("00080018", ""),
                 json!({ "00080018": { "vr": "UI" } }),
                 uid("00080018", "1..x"),
-                // Another study's: the server pays no heed to the path.
+                // A row of another study: the server ignores the path.
                 json!({ "0020000D": { "Value": ["9"] }, "00080018": { "Value": ["1.2.4"] } }),
             ],
             _ => return None,
@@ -161,9 +161,9 @@ async fn rows_without_usable_uids_are_failures() {
     }
 }
 
-/// The list goes on where it stood, whatever the answer was that broke it.
+/// A listing continues where it was interrupted, whatever interrupted it.
 #[tokio::test]
-async fn a_list_that_breaks_off_goes_on() {
+async fn an_interrupted_list_continues() {
     let archive = archive();
     let broken = [
         Reply::new(503).header("retry-after", "0"),
@@ -190,7 +190,7 @@ async fn a_list_that_breaks_off_goes_on() {
                 }
                 Err(error) => {
                     errors += 1;
-                    assert!(errors < 200, "it does not move on: {error}");
+                    assert!(errors < 200, "the listing makes no progress: {error}");
                     assert!(error.kind().is_transient(), "{error}");
                     let throttled = reply.status == 503;
                     assert_eq!(error.retry_after().is_some_and(|wait| wait.is_zero()), throttled);
@@ -203,7 +203,7 @@ async fn a_list_that_breaks_off_goes_on() {
 }
 
 #[tokio::test]
-async fn what_is_no_list_is_an_error() {
+async fn a_response_that_is_not_a_list_is_an_error() {
     let archive = archive();
     let replies = [
         (Reply::html(), ErrorKind::Unsupported),
@@ -231,9 +231,9 @@ async fn what_is_no_list_is_an_error() {
     }
 }
 
-/// A server without lists below a study has no empty archive.
+/// A server that lists studies but not their series is not an empty archive.
 #[tokio::test]
-async fn a_study_that_is_listed_and_not_found_is_an_error() {
+async fn a_listed_study_without_a_series_list_is_an_error() {
     let archive = archive();
     let server = server(&archive, Quirks::default(), |request| {
         request.path.ends_with("/series").then(|| Reply::new(404))
@@ -246,7 +246,7 @@ async fn a_study_that_is_listed_and_not_found_is_an_error() {
     assert_eq!(page, Page::default());
 }
 
-/// What comes and goes while an export runs shifts nothing.
+/// Instances that are added or deleted during an export do not shift the pages.
 #[tokio::test]
 async fn an_archive_may_change_between_pages() {
     let full = archive();

@@ -1,4 +1,4 @@
-//! `DicomWebSource` against servers that are right, odd, and wrong.
+//! `DicomWebSource` against conforming, unusual and faulty servers.
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 mod credentials;
@@ -28,15 +28,17 @@ fn archive() -> Arc<Archive> {
     Arc::new(archive)
 }
 
-/// A server with this archive, but for what the other function answers.
+/// A server with this archive, except where `override_with` returns a response.
 async fn server(
     archive: &Arc<Archive>,
     quirks: Quirks,
-    otherwise: impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static,
+    override_with: impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static,
 ) -> Server {
     let archive = Arc::clone(archive);
-    Server::start(move |request| otherwise(request).unwrap_or_else(|| dicomweb(&archive, quirks, request)))
-        .await
+    Server::start(move |request| {
+        override_with(request).unwrap_or_else(|| dicomweb(&archive, quirks, request))
+    })
+    .await
 }
 
 fn source(server: &Server) -> DicomWebSource {

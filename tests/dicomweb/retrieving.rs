@@ -1,4 +1,4 @@
-//! Servers that give instances in odd ways, and in wrong ones.
+//! Retrieving instances from unusual and faulty servers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -25,7 +25,7 @@ fn with(body: &[&[u8]], media_type: &str) -> Reply {
 }
 
 #[tokio::test]
-async fn the_bytes_come_whole_however_they_are_framed() {
+async fn an_instance_is_complete_however_it_is_framed() {
     let archive = archive();
     let dicom = archive[&one()].clone();
     let part = b"--edge\r\nContent-Type: application/dicom\r\n\r\n";
@@ -58,7 +58,7 @@ async fn the_bytes_come_whole_however_they_are_framed() {
     }
 }
 
-/// Wrong answers for one instance, and what they are.
+/// Faulty responses for one instance, and the expected error kinds.
 fn wrong(dicom: &[u8]) -> Vec<(&'static str, Reply, ErrorKind)> {
     let part = b"--edge\r\nContent-Type: application/dicom\r\n\r\n";
     let (end, half) = (b"\r\n--edge--", &dicom[..dicom.len() / 2]);
@@ -97,7 +97,7 @@ fn wrong(dicom: &[u8]) -> Vec<(&'static str, Reply, ErrorKind)> {
         ("no end, in chunks", with(&[part, half], MULTIPART).framing(Framing::Chunked(99)), Unavailable),
         ("no end, by closing", with(&[part, half], MULTIPART).framing(Framing::Close), Unavailable),
         ("nothing", with(&[], MULTIPART), Unavailable),
-        ("no end to be seen", with(&[half], "application/dicom").framing(Framing::Close), Unreadable),
+        ("an unknown length", with(&[half], "application/dicom").framing(Framing::Close), Unreadable),
         (
             "a short body",
             with(&[dicom], "application/dicom").framing(Framing::CutAt(dicom.len() / 2)),
@@ -108,7 +108,7 @@ fn wrong(dicom: &[u8]) -> Vec<(&'static str, Reply, ErrorKind)> {
         ("a page", Reply::html(), Unreadable),
         ("nothing there", Reply::new(204), NotFound),
         ("gone", Reply::new(404), NotFound),
-        ("gone for good", Reply::new(410), NotFound),
+        ("gone (410)", Reply::new(410), NotFound),
         ("not acceptable", Reply::new(406), Unreadable),
         ("unsupported media type", Reply::new(415), Unreadable),
         ("bad request", Reply::new(400), Invalid),
@@ -121,7 +121,7 @@ fn wrong(dicom: &[u8]) -> Vec<(&'static str, Reply, ErrorKind)> {
 }
 
 #[tokio::test]
-async fn a_wrong_answer_is_a_clear_error() {
+async fn a_faulty_response_is_an_error() {
     let archive = archive();
     for (name, reply, kind) in wrong(&archive[&one()]) {
         let path = format!("/instances/{}", one().sop_instance_uid());
@@ -146,22 +146,22 @@ async fn export(source: DicomWebSource, retry: RetryPolicy) -> (MemorySink, Oper
     (Arc::try_unwrap(sink).ok().unwrap_or_default(), ended)
 }
 
-/// The instances among the results, each held to its bytes.
-fn landed(sink: &MemorySink, operation: &Operation, archive: &Archive) -> Vec<InstanceIdentifier> {
+/// The exported instances, after their bytes were compared.
+fn exported(sink: &MemorySink, operation: &Operation, archive: &Archive) -> Vec<InstanceIdentifier> {
     let results = format!("{}/results/", operation.operation_id);
     let names = sink.names();
     let names = names.iter().filter_map(|name| name.strip_prefix(&results)?.strip_suffix(".dcm"));
-    let landed: Vec<InstanceIdentifier> = names.map(|name| name.parse().unwrap()).collect();
-    for identifier in &landed {
+    let exported: Vec<InstanceIdentifier> = names.map(|name| name.parse().unwrap()).collect();
+    for identifier in &exported {
         let bytes = sink.get(&format!("{results}{identifier}.dcm")).unwrap();
-        assert!(bytes == archive[identifier], "{identifier} is another");
+        assert!(bytes == archive[identifier], "{identifier} has other bytes");
     }
-    landed
+    exported
 }
 
-/// Each instance is answered wrongly once, in a way that passes: all of them land whole.
+/// Each instance fails once with a transient error, and all of them are exported.
 #[tokio::test]
-async fn what_may_pass_is_repeated() {
+async fn transient_failures_are_retried() {
     let archive = archive();
     let faults: Vec<Reply> = wrong(&archive[&one()])
         .into_iter()
@@ -183,12 +183,12 @@ async fn what_may_pass_is_repeated() {
     let (sink, ended) = export(source(&server), RetryPolicy::with_budget(Duration::from_secs(20))).await;
     assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 24), "{ended:?}");
     assert_eq!(ended.results.skipped, 0);
-    assert_eq!(landed(&sink, &ended, &archive).len(), 24);
+    assert_eq!(exported(&sink, &ended, &archive).len(), 24);
 }
 
-/// An instance's own trouble skips it, and it alone.
+/// A failure of one instance skips this instance only.
 #[tokio::test]
-async fn what_will_not_pass_is_skipped() {
+async fn permanent_failures_are_skipped() {
     let archive = archive();
     let own = [ErrorKind::Unreadable, ErrorKind::NotFound, ErrorKind::Invalid];
     for (name, reply, _) in wrong(&archive[&one()]).into_iter().filter(|(_, _, kind)| own.contains(kind)) {
@@ -200,16 +200,16 @@ async fn what_will_not_pass_is_skipped() {
         let (sink, ended) = export(source(&server), RetryPolicy::none()).await;
         assert_eq!(ended.status, OperationStatus::Completed, "{name}: {ended:?}");
         assert_eq!((ended.results.exported, ended.results.skipped), (23, 1), "{name}");
-        let landed = landed(&sink, &ended, &archive);
-        assert!(landed.len() == 23 && !landed.contains(&one()), "{name}");
+        let exported = exported(&sink, &ended, &archive);
+        assert!(exported.len() == 23 && !exported.contains(&one()), "{name}");
         let log = sink.get(&format!("{}/errors.log", ended.operation_id)).unwrap();
         assert!(std::str::from_utf8(&log).unwrap().contains(&one().to_string()), "{name}");
     }
 }
 
-/// A gateway that answers 404 or a page for every request, since the server behind it is down, skips no archive.
+/// A gateway that returns 404 or an HTML page for every request, because its server is down, skips nothing.
 #[tokio::test]
-async fn a_server_that_is_gone_is_no_missing_instance() {
+async fn an_unavailable_server_is_not_a_missing_instance() {
     let archive = archive();
     for (reply, kind) in [
         (Reply::new(404), ErrorKind::Unavailable),
@@ -229,11 +229,11 @@ async fn a_server_that_is_gone_is_no_missing_instance() {
 }
 
 #[tokio::test]
-async fn a_server_that_falls_silent_is_left() {
+async fn a_server_that_does_not_respond_times_out() {
     let archive = archive();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let root = format!("http://{}/dicom-web", listener.local_addr().unwrap());
-    // Takes connections and says nothing.
+    // Accepts connections and sends nothing.
     let silent = tokio::spawn(async move {
         let mut open = Vec::new();
         while let Ok((stream, _)) = listener.accept().await {
@@ -247,9 +247,9 @@ async fn a_server_that_falls_silent_is_left() {
     silent.abort();
 }
 
-/// No more contents are open at once than the source may read.
+/// The number of contents that are open at once is limited.
 #[tokio::test]
-async fn reading_is_limited() {
+async fn concurrent_retrievals_are_limited() {
     use dicom_export::InstanceSource;
     use futures::{FutureExt, StreamExt};
 
@@ -261,7 +261,7 @@ async fn reading_is_limited() {
     let mut second = source.open(&instance).await.unwrap().into_stream();
     let mut third = Box::pin(source.open(&instance));
     assert!((&mut third).now_or_never().is_none());
-    // Queries have limits of their own.
+    // Queries have a separate limit.
     assert!(source.estimate(&ExportSource::Everything).await.is_ok());
     assert!((&mut third).now_or_never().is_none());
     while second.next().await.transpose().unwrap().is_some() {}

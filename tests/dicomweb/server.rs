@@ -1,4 +1,4 @@
-//! A DICOMweb server that does what it is told, right or wrong: HTTP/1.1 by hand, so that it can stop anywhere.
+//! A scripted DICOMweb server. It writes HTTP/1.1 itself, so that it can stop anywhere.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 
 pub(crate) type Archive = BTreeMap<InstanceIdentifier, Bytes>;
 
-/// A request as it came.
+/// A received request.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Request {
     /// Below the service root: `studies/…`.
@@ -23,16 +23,16 @@ pub(crate) struct Request {
     pub(crate) headers: BTreeMap<String, String>,
 }
 
-/// How the bytes of a body are laid out.
+/// The framing of a body.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Framing {
     Length,
     Chunked(usize),
-    /// Neither: the connection's end is the body's.
+    /// Neither: the body ends with the connection.
     Close,
-    /// With a length, and the connection breaks after so many bytes.
+    /// With a length; the connection is closed after this number of bytes.
     CutAt(usize),
-    /// In chunks, and the connection breaks after so many bytes.
+    /// In chunks; the connection is closed after this number of bytes.
     ChunkedCutAt(usize),
 }
 
@@ -108,10 +108,10 @@ impl Server {
         let (seen, scheme) = (Arc::clone(&requests), if tls.is_some() { "https" } else { "http" });
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                // Small writes are not to wait for each other.
+                // Small writes are sent without delay.
                 stream.set_nodelay(true).unwrap();
                 let (handler, seen, tls) = (Arc::clone(&handler), Arc::clone(&seen), tls.clone());
-                // A connection's errors are its client's to see.
+                // The client sees the errors of its connection.
                 tokio::spawn(async move {
                     match tls {
                         None => _ = serve(stream, handler, seen).await,
@@ -175,7 +175,7 @@ async fn serve(
             }
         }
         seen.lock().unwrap().push(request.clone());
-        if !answer(&mut stream, handler(&request)).await? {
+        if !write_reply(&mut stream, handler(&request)).await? {
             return Ok(());
         }
     }
@@ -185,8 +185,8 @@ fn owned((name, value): (&str, &str)) -> (String, String) {
     (name.to_owned(), value.to_owned())
 }
 
-/// Writes a reply; `false`: the connection is to be closed.
-async fn answer(stream: &mut (impl AsyncWrite + Unpin), reply: Reply) -> std::io::Result<bool> {
+/// Writes a reply. Returns whether the connection stays open.
+async fn write_reply(stream: &mut (impl AsyncWrite + Unpin), reply: Reply) -> std::io::Result<bool> {
     let mut head = format!("HTTP/1.1 {} Whatever\r\n", reply.status);
     for (name, value) in &reply.headers {
         head += &format!("{name}: {value}\r\n");
@@ -198,16 +198,16 @@ async fn answer(stream: &mut (impl AsyncWrite + Unpin), reply: Reply) -> std::io
     };
     head += "\r\n";
     stream.write_all(head.as_bytes()).await?;
-    let mut goes_on = true;
+    let mut keep_open = true;
     match reply.framing {
         Framing::Length => stream.write_all(&reply.body).await?,
         Framing::Close => {
             stream.write_all(&reply.body).await?;
-            goes_on = false;
+            keep_open = false;
         }
         Framing::CutAt(at) => {
             stream.write_all(&reply.body[..at]).await?;
-            goes_on = false;
+            keep_open = false;
         }
         Framing::Chunked(size) => {
             for chunk in reply.body.chunks(size) {
@@ -217,14 +217,14 @@ async fn answer(stream: &mut (impl AsyncWrite + Unpin), reply: Reply) -> std::io
         }
         Framing::ChunkedCutAt(at) => {
             write_chunk(stream, &reply.body[..at]).await?;
-            goes_on = false;
+            keep_open = false;
         }
     }
     stream.flush().await?;
-    if !goes_on {
+    if !keep_open {
         stream.shutdown().await?;
     }
-    Ok(goes_on)
+    Ok(keep_open)
 }
 
 async fn write_chunk(stream: &mut (impl AsyncWrite + Unpin), chunk: &[u8]) -> std::io::Result<()> {
@@ -233,26 +233,26 @@ async fn write_chunk(stream: &mut (impl AsyncWrite + Unpin), chunk: &[u8]) -> st
     stream.write_all(b"\r\n").await
 }
 
-/// How a server deals with queries.
+/// How a server deviates in its responses to queries.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Quirks {
-    /// It gives no more rows than these at a time, whatever `limit` says.
+    /// The maximum number of rows of a page, whatever the `limit`.
     pub(crate) cap: Option<usize>,
     pub(crate) ignores_limit: bool,
     pub(crate) ignores_offset: bool,
-    /// It pays no heed to the UID asked for in a query.
+    /// It ignores a UID in the query.
     pub(crate) ignores_match: bool,
-    /// Each row comes twice in a row.
+    /// Each row is repeated.
     pub(crate) doubles: bool,
-    /// It states how many instances lie under a study or series, plus this many.
+    /// It states the number of instances of studies and series, increased by this number.
     pub(crate) counts: Option<u32>,
-    /// It answers 404 below a study or series that it does not have, and 204 where nothing matches.
+    /// It returns 404 below an unknown study or series, and 204 for an empty list.
     pub(crate) strict: bool,
     /// Bodies in chunks of this size.
     pub(crate) chunks: Option<usize>,
 }
 
-/// What a server with this archive answers to anything.
+/// The response of a server with this archive.
 pub(crate) fn dicomweb(archive: &Archive, quirks: Quirks, request: &Request) -> Reply {
     let reply = match *request.path.split('/').collect::<Vec<_>>() {
         ["studies", study, "series", series, "instances", sop] => {
@@ -291,7 +291,7 @@ fn rows(archive: &Archive, quirks: Quirks, request: &Request, [study, series]: [
     if let Some(wanted) = request.query.get(wanted).filter(|_| !quirks.ignores_match) {
         found.retain(|uid, _| uid == wanted);
     }
-    // An order that is stable and not that of UIDs.
+    // A stable order other than that of the UIDs.
     let mut found: Vec<_> = found.into_values().rev().collect();
     if quirks.doubles {
         found = found.into_iter().flat_map(|row| [row.clone(), row]).collect();

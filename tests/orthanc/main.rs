@@ -1,4 +1,4 @@
-//! `DicomWebSource` against Orthanc, filled with pydicom's real files and with made ones.
+//! `DicomWebSource` against Orthanc with pydicom's files and generated ones.
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 #[path = "../support/azurite.rs"]
@@ -25,11 +25,11 @@ use walkdir::WalkDir;
 use crate::azurite::{Azurite, Container};
 use crate::server::{Orthanc, PASSWORD, USER};
 
-/// Of pydicom's 188 DICOM files, the instances that Orthanc takes and can tell apart. Two files have the same UIDs and
-/// patients that differ by a space: Orthanc keeps both, lists both, and gives neither.
-const REAL: usize = 130;
+/// The number of instances in pydicom's 188 DICOM files that Orthanc accepts and can return. Two files have the same UIDs
+/// and patients that differ by a space: Orthanc stores and lists both, and returns neither.
+const PYDICOM_INSTANCES: usize = 130;
 
-const MADE: usize = 4 * 2 * 40 + 1;
+const GENERATED_INSTANCES: usize = 4 * 2 * 40 + 1;
 
 type Archive = BTreeMap<InstanceIdentifier, Bytes>;
 
@@ -38,16 +38,16 @@ async fn fill(orthanc: &Orthanc, files: Vec<Bytes>) -> usize {
     stored.filter(|stored| std::future::ready(*stored)).count().await
 }
 
-fn real_files() -> Vec<Bytes> {
+fn pydicom_files() -> Vec<Bytes> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/.tools/archive");
-    assert!(folder.exists(), "pydicom's files are not there: run tests/run.sh");
+    assert!(folder.exists(), "pydicom's files are missing: run tests/run.sh");
     let files =
         WalkDir::new(folder).into_iter().map(Result::unwrap).filter(|entry| entry.file_type().is_file());
     files.map(|entry| std::fs::read(entry.path()).unwrap().into()).collect()
 }
 
-/// Four studies of two series of forty slices, and an instance that is streamed in many chunks.
-fn made_files() -> Vec<Bytes> {
+/// Four studies of two series of forty slices, and an instance that takes many chunks.
+fn generated_files() -> Vec<Bytes> {
     let series = (1..=4).flat_map(|study| [(study, 1), (study, 2)]);
     let slices =
         series.flat_map(|(study, series)| (1..=40).map(move |n| fixtures::ct_slice(study, series, n)));
@@ -71,11 +71,11 @@ async fn export(source: DicomWebSource, wanted: ExportSource, container: &Contai
     engine.wait(started.operation_id).await.unwrap()
 }
 
-/// Holds what landed to what Orthanc stores, byte for byte.
-async fn assert_landed(container: &Container<'_>, operation: &Operation, expected: &Archive) {
+/// Compares the exported blobs with what Orthanc stores, byte for byte.
+async fn assert_exported(container: &Container<'_>, operation: &Operation, expected: &Archive) {
     for (identifier, bytes) in expected {
         let blob = container.get(&format!("{}/results/{identifier}.dcm", operation.operation_id)).await;
-        assert!(blob.is_some_and(|blob| blob.bytes == *bytes), "{identifier} is another, or not there");
+        assert!(blob.is_some_and(|blob| blob.bytes == *bytes), "{identifier} is missing or has other bytes");
     }
     assert_eq!(operation.results.exported, expected.len() as u64);
 }
@@ -88,25 +88,25 @@ async fn log(container: &Container<'_>, operation: &Operation) -> Vec<ErrorLogEn
 
 #[tokio::test]
 #[ignore = "needs Orthanc and Azurite: tests/run.sh"]
-async fn an_archive_lands_as_it_is_stored() {
+async fn an_archive_is_exported_as_stored() {
     let orthanc = Orthanc::start().await;
-    fill(&orthanc, real_files()).await;
-    assert_eq!(fill(&orthanc, made_files()).await, MADE);
+    fill(&orthanc, pydicom_files()).await;
+    assert_eq!(fill(&orthanc, generated_files()).await, GENERATED_INSTANCES);
     let (stored, ambiguous) = orthanc.everything().await;
-    assert_eq!((stored.len(), ambiguous.len()), (REAL + MADE, 1));
+    assert_eq!((stored.len(), ambiguous.len()), (PYDICOM_INSTANCES + GENERATED_INSTANCES, 1));
 
     let container = Azurite::shared().container().await;
     let ended = export(source(&orthanc), ExportSource::Everything, &container).await;
     assert_eq!(ended.status, OperationStatus::Completed, "{ended:?}");
     assert_eq!((ended.results.skipped, ended.percent_complete), (1, Some(100)));
-    // The container's SAS does not last long.
+    // The container's SAS expires soon.
     assert!(ended.warnings.iter().all(|warning| warning.code == "credentialExpires"), "{:?}", ended.warnings);
-    assert_landed(&container, &ended, &stored).await;
+    assert_exported(&container, &ended, &stored).await;
     let logged = log(&container, &ended).await;
     assert_eq!(logged.len(), 1);
     assert_eq!(logged[0].identifier(), ambiguous[0].to_string());
 
-    // By identifiers, with one of each kind that is unknown.
+    // By identifiers, including an unknown one of each kind.
     let covered = |of: &InstanceIdentifier, by: &[DicomIdentifier]| by.iter().any(|scope| scope.covers(of));
     let known = [
         fixtures::study_identifier(1),
@@ -117,7 +117,7 @@ async fn an_archive_lands_as_it_is_stored() {
         fixtures::study_identifier(9),
         fixtures::series_identifier(2, 9),
         fixtures::instance(3, 1, 99).into(),
-        // There are such a study and such a series, and they do not belong together.
+        // The study and the series exist, but the series is in another study.
         DicomIdentifier::series(fixtures::study_uid(3), fixtures::series_uid(4, 1)),
     ];
     let wanted = ExportSource::identifiers(known.iter().chain(&unknown).cloned()).unwrap();
@@ -125,7 +125,7 @@ async fn an_archive_lands_as_it_is_stored() {
     assert_eq!(ended.status, OperationStatus::Completed, "{ended:?}");
     let expected: Archive = stored.into_iter().filter(|(of, _)| covered(of, &known)).collect();
     assert_eq!(expected.len(), 80 + 40 + 1);
-    assert_landed(&container, &ended, &expected).await;
+    assert_exported(&container, &ended, &expected).await;
     let mut logged: Vec<_> =
         log(&container, &ended).await.into_iter().map(|line| line.identifier().to_owned()).collect();
     let mut unknown = unknown.map(|identifier| identifier.to_string());
@@ -136,16 +136,16 @@ async fn an_archive_lands_as_it_is_stored() {
 
 #[tokio::test]
 #[ignore = "needs Orthanc: tests/run.sh"]
-async fn orthanc_makes_a_good_source() {
+async fn orthanc_passes_the_conformance_suite() {
     let orthanc = Orthanc::start().await;
-    fill(&orthanc, real_files()).await;
+    fill(&orthanc, pydicom_files()).await;
     let (stored, ambiguous) = orthanc.everything().await;
-    assert_eq!(stored.len(), REAL);
+    assert_eq!(stored.len(), PYDICOM_INSTANCES);
     orthanc.delete(&ambiguous[0]).await;
     let one = Arc::new(source(&orthanc));
     source_conformance(|| Arc::clone(&one), &stored).await;
 
-    // What is deleted after it was listed is gone, and nothing else is wrong.
+    // An instance that is deleted after it was listed is not found.
     let gone = stored.keys().next().unwrap();
     orthanc.delete(gone).await;
     let error = one.open(&Instance::new(gone.clone())).await.unwrap_err();
@@ -154,7 +154,7 @@ async fn orthanc_makes_a_good_source() {
 
 #[tokio::test]
 #[ignore = "needs Orthanc and Azurite: tests/run.sh"]
-async fn a_wrong_password_exports_nothing() {
+async fn a_wrong_password_fails_the_operation() {
     let orthanc = Orthanc::start().await;
     fill(&orthanc, vec![fixtures::ct_slice(1, 1, 1)]).await;
     let container = Azurite::shared().container().await;

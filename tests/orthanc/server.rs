@@ -1,4 +1,4 @@
-//! Orthanc, a DICOM server, with its DICOMweb plugin, on a port and a folder of its own. `tests/run.sh` installs it.
+//! Orthanc, a DICOM server, with its DICOMweb plugin, on a free port and in a temporary folder. `tests/run.sh` installs it.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -14,16 +14,15 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub(crate) const USER: &str = "exporter";
-pub(crate) const PASSWORD: &str = "a pass-wörd: of one's own";
+pub(crate) const PASSWORD: &str = "a pass-wörd: with a colon";
 
 const PROGRAM: &str = "/usr/sbin/Orthanc";
 const PLUGIN: &str = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so";
 
-/// Runs the command of its arguments until its own standard input ends: that is when whoever started it is gone, in
-/// whatever way.
+/// Runs the command in its arguments until its standard input ends, which is when the process that started it ends.
 const LEASH: &str = r#""$@" </dev/null & trap 'kill $!; wait' EXIT; trap exit HUP INT TERM; cat >/dev/null"#;
 
-/// A running server; it ends with this value, and with the test process at the latest.
+/// A running server. It ends when this value is dropped or the test process ends.
 pub(crate) struct Orthanc {
     process: Child,
     port: u16,
@@ -32,7 +31,7 @@ pub(crate) struct Orthanc {
 }
 
 impl Orthanc {
-    /// An empty server that knows one user.
+    /// Starts an empty server with one user.
     pub(crate) async fn start() -> Self {
         assert!(
             Path::new(PROGRAM).exists() && Path::new(PLUGIN).exists(),
@@ -63,13 +62,13 @@ impl Orthanc {
             .stderr(log)
             .spawn()
             .unwrap();
-        // Orthanc closes connections after a second, perhaps at the moment that one is used again.
+        // Orthanc closes idle connections after a second, perhaps when one is about to be reused.
         let http = Client::builder().pool_max_idle_per_host(0).build().unwrap();
         let orthanc = Self { process, port, http, _folder: folder };
         let deadline = Instant::now() + Duration::from_secs(60);
         while orthanc.get("system").send().await.is_err() {
             let log = || std::fs::read_to_string(orthanc._folder.path().join("log")).unwrap_or_default();
-            assert!(Instant::now() < deadline, "Orthanc does not answer: {}", log());
+            assert!(Instant::now() < deadline, "Orthanc does not respond: {}", log());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         orthanc
@@ -89,23 +88,23 @@ impl Orthanc {
     }
 
     async fn json(&self, path: &str) -> Value {
-        let answer = self.get(path).send().await.unwrap().error_for_status().unwrap();
-        answer.json().await.unwrap()
+        let response = self.get(path).send().await.unwrap().error_for_status().unwrap();
+        response.json().await.unwrap()
     }
 
-    /// Stores a file; `false`: it is none that Orthanc takes.
+    /// Stores a file. Returns whether Orthanc accepted it.
     pub(crate) async fn store(&self, file: Bytes) -> bool {
         let request = self.http.post(self.url("instances")).basic_auth(USER, Some(PASSWORD)).body(file);
         match request.send().await.unwrap().status() {
             StatusCode::OK => true,
             // A DICOMDIR, a file without UIDs, an empty one.
             StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => false,
-            other => panic!("Orthanc answers {other}"),
+            other => panic!("Orthanc returned {other}"),
         }
     }
 
-    /// Everything that it holds, by its own interface: the bytes as they are stored. Apart from them stand the
-    /// instances that it holds several of, of several patients, and so gives to nobody by DICOMweb.
+    /// All stored instances by Orthanc's REST API, with their bytes. Second, the instances that are stored for several
+    /// patients, which DICOMweb cannot return.
     pub(crate) async fn everything(&self) -> (BTreeMap<InstanceIdentifier, Bytes>, Vec<InstanceIdentifier>) {
         let ids: Vec<String> = serde_json::from_value(self.json("instances").await).unwrap();
         let read = |id: String| async move {
@@ -126,7 +125,7 @@ impl Orthanc {
         (stored, ambiguous)
     }
 
-    /// Deletes whatever has this SOP Instance UID.
+    /// Deletes every instance with this SOP Instance UID.
     pub(crate) async fn delete(&self, instance: &InstanceIdentifier) {
         let uid = instance.sop_instance_uid().as_str().to_owned();
         let found = self.http.post(self.url("tools/lookup")).basic_auth(USER, Some(PASSWORD)).body(uid);
@@ -141,7 +140,7 @@ impl Orthanc {
 
 impl Drop for Orthanc {
     fn drop(&mut self) {
-        // Ends the leash.
+        // Ends the shell, which ends Orthanc.
         drop(self.process.stdin.take());
         _ = self.process.wait();
     }

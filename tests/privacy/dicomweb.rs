@@ -6,7 +6,7 @@ use std::time::Duration;
 use dicom_export::source::DicomWebCredentials;
 use dicom_export::{
     DicomWebSource, Error, ErrorKind, ExportEngine, ExportSource, InstanceSource, MemorySink, NewOperation,
-    Operation, OperationStatus, RetryPolicy,
+    Operation, OperationStatus, RetryPolicy, Secret,
 };
 use serde_json::{Value, json};
 
@@ -58,7 +58,7 @@ fn every_kind() -> [DicomWebCredentials; 3] {
     [
         DicomWebCredentials::basic(USER, PASSWORD),
         DicomWebCredentials::bearer(TOKEN),
-        DicomWebCredentials::renewing(|| async { Ok(TOKEN.into()) }),
+        DicomWebCredentials::renewing(|| async { Ok(Secret::new(TOKEN)) }),
     ]
 }
 

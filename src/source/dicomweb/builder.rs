@@ -1,111 +1,128 @@
-//! [`DicomWebSourceBuilder`]: how to reach a server, and how hard to work it.
+//! [`DicomWebSourceBuilder`]: configures a [`DicomWebSource`].
 
 use std::fmt;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Certificate, Url, redirect};
-use secrecy::{ExposeSecret, SecretString};
 
-use super::DicomWebSource;
-use super::client::{Client, Parts};
+use super::client::{Client, ClientConfig};
 use super::credentials::DicomWebCredentials;
+use super::source::DicomWebSource;
 use crate::error::{Error, ErrorKind, Result};
+use crate::secret::Secret;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Idle connections are closed before servers do it, Orthanc after a second: one that the server closes at the moment
-/// it is used again costs a repeated request.
-const IDLE: Duration = Duration::from_millis(900);
+/// Idle connections are closed before the server closes them (Orthanc: after a second), because a request on a
+/// connection that the server is closing fails and is repeated.
+const IDLE_TIMEOUT: Duration = Duration::from_millis(900);
 
-/// Settings of a [`DicomWebSource`]; made by [`DicomWebSource::builder`].
+/// Configures a [`DicomWebSource`]; created by [`DicomWebSource::builder`].
+///
+/// ```
+/// use std::time::Duration;
+/// use dicom_export::source::{DicomWebCredentials, DicomWebSource};
+///
+/// # fn main() -> dicom_export::Result<()> {
+/// let source = DicomWebSource::builder("https://pacs.example/dicom-web")
+///     .credentials(DicomWebCredentials::bearer("a token"))
+///     .concurrency(4)
+///     .page_size(1000)
+///     .timeout(Duration::from_secs(120))
+///     .build()?;
+/// # _ = source;
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
+#[must_use = "a builder does nothing until `build` is called"]
 pub struct DicomWebSourceBuilder {
-    root: String,
+    service_root: String,
     credentials: DicomWebCredentials,
-    headers: Vec<(String, SecretString)>,
-    roots: Vec<Vec<u8>>,
-    listing: usize,
-    reading: usize,
+    headers: Vec<(String, Secret)>,
+    root_certificates: Vec<Vec<u8>>,
+    max_queries: usize,
+    max_retrievals: usize,
     page_size: usize,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl DicomWebSourceBuilder {
-    pub(super) fn new(root: String) -> Self {
+    pub(super) fn new(service_root: String) -> Self {
         Self {
-            root,
+            service_root,
             credentials: DicomWebCredentials::anonymous(),
             headers: Vec::new(),
-            roots: Vec::new(),
-            listing: 8,
-            reading: 16,
+            root_certificates: Vec::new(),
+            max_queries: 8,
+            max_retrievals: 16,
             page_size: 200,
-            patience: Duration::from_secs(60),
+            timeout: Duration::from_secs(60),
         }
     }
 
-    /// Who asks. Default: nobody in particular.
+    /// Sets the credentials. Default: [anonymous](DicomWebCredentials::anonymous).
     pub fn credentials(mut self, credentials: DicomWebCredentials) -> Self {
         self.credentials = credentials;
         self
     }
 
-    /// An extra header for every request to the server, an API key say. Its value is treated as a secret.
-    pub fn header(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
-        self.headers.push((name.into(), value.into()));
+    /// Adds a header to every request to the server, for example an API key. The value is treated as a secret.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), Secret::new(value)));
         self
     }
 
-    /// A root certificate to trust besides the system's, as PEM; a bundle may hold several.
+    /// Adds root certificates in PEM format to those of the system. One call may add several.
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.roots.push(pem.into());
+        self.root_certificates.push(pem.into());
         self
     }
 
-    /// How many instances are read at once, at least 1. Default: 16. A content that is open holds its place until it
-    /// has been read or dropped, so that the engine's concurrency has no effect beyond this.
-    pub fn concurrency(mut self, reading: usize) -> Self {
-        self.reading = reading;
+    /// Sets the maximum number of concurrent retrievals, at least 1. Default: 16. Content that is open counts until it is
+    /// read to its end or dropped, so a higher concurrency of the engine has no effect.
+    pub fn concurrency(mut self, retrievals: usize) -> Self {
+        self.max_retrievals = retrievals;
         self
     }
 
-    /// How many queries run at once, besides the instances that are read, at least 1. Default: 8.
-    pub fn listing_concurrency(mut self, listing: usize) -> Self {
-        self.listing = listing;
+    /// Sets the maximum number of concurrent queries, at least 1. Default: 8. Retrievals are counted separately.
+    pub fn listing_concurrency(mut self, queries: usize) -> Self {
+        self.max_queries = queries;
         self
     }
 
-    /// The `limit` of a query, at least 1. Default: 200, which is the most that Azure's service takes. A server that
-    /// takes more lists faster by it.
-    pub fn page_size(mut self, limit: usize) -> Self {
-        self.page_size = limit.max(1);
+    /// Sets the `limit` of queries in rows, at least 1. Default: 200, the maximum of Azure's DICOM service. A higher value
+    /// lists faster if the server supports it.
+    pub fn page_size(mut self, rows: usize) -> Self {
+        self.page_size = rows.max(1);
         self
     }
 
-    /// How long the server may take to begin an answer, and how long it may pause in it. Default: 60 seconds.
-    pub fn timeout(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    /// Sets the time within which the server must start a response, and the longest pause within a response.
+    /// Default: 60 seconds.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
-    /// The source. It makes no request.
+    /// Builds the source. Sends no request.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when the service root is no http or https URL, or has a user, a query or a fragment;
-    /// when a header, a certificate or the credentials cannot be used.
+    /// [`ErrorKind::Invalid`] if the service root is not an http or https URL, or has a user, a query or a fragment; or if
+    /// a header, a certificate or the credentials are invalid.
     pub fn build(self) -> Result<DicomWebSource> {
-        let root = service_root(&self.root)?;
+        let root = parse_service_root(&self.service_root)?;
         self.credentials.check()?;
-        let headers = headers(&self.headers)?;
-        let secret = !self.credentials.is_anonymous() || !headers.is_empty();
-        if root.scheme() == "http" && secret && !is_local(&root) {
+        let headers = parse_headers(&self.headers)?;
+        let has_secrets = !self.credentials.is_anonymous() || !headers.is_empty();
+        if root.scheme() == "http" && has_secrets && !is_local(&root) {
             tracing::warn!(
                 "credentials for a DICOMweb server cross the network unencrypted: its URL is http"
             );
         }
         let mut http = reqwest::Client::builder()
-            // Redirects are followed by the source itself: reqwest would take extra headers along to another host.
+            // The source follows redirects itself: reqwest would send the extra headers to other hosts.
             .redirect(redirect::Policy::none())
             .referer(false)
             .no_gzip()
@@ -113,51 +130,51 @@ impl DicomWebSourceBuilder {
             .no_zstd()
             .no_deflate()
             .connect_timeout(CONNECT_TIMEOUT)
-            .pool_idle_timeout(IDLE)
+            .pool_idle_timeout(IDLE_TIMEOUT)
             .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")));
-        for pem in &self.roots {
-            let certificates = Certificate::from_pem_bundle(pem).map_err(|_| bad_certificate())?;
+        for pem in &self.root_certificates {
+            let certificates = Certificate::from_pem_bundle(pem).map_err(|_| invalid_certificate())?;
             if certificates.is_empty() {
-                return Err(bad_certificate());
+                return Err(invalid_certificate());
             }
             http = http.tls_certs_merge(certificates);
         }
-        let unusable = |cause: reqwest::Error| {
-            Error::new(ErrorKind::Invalid, "the DICOMweb client cannot be set up")
+        let invalid = |cause: reqwest::Error| {
+            Error::new(ErrorKind::Invalid, "the HTTP client for the DICOMweb server cannot be created")
                 .with_source(cause.without_url())
         };
-        let client = Client::new(Parts {
-            http: http.build().map_err(unusable)?,
+        let client = Client::new(ClientConfig {
+            http: http.build().map_err(invalid)?,
             root,
             credentials: self.credentials,
             headers,
-            listing: self.listing,
-            reading: self.reading,
-            patience: self.patience,
+            max_queries: self.max_queries,
+            max_retrievals: self.max_retrievals,
+            timeout: self.timeout,
         });
         Ok(DicomWebSource::new(client, self.page_size))
     }
 }
 
-fn service_root(text: &str) -> Result<Url> {
+fn parse_service_root(text: &str) -> Result<Url> {
     let invalid = |message| Error::new(ErrorKind::Invalid, message);
     let url = Url::parse(text.trim()).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-    let url = url.ok_or_else(|| invalid("the DICOMweb service root is no http or https URL"))?;
+    let url = url.ok_or_else(|| invalid("the DICOMweb service root is not an http or https URL"))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(invalid("the DICOMweb service root carries a user; credentials are given apart from it"));
+        return Err(invalid("the DICOMweb service root contains a user; pass credentials separately"));
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(invalid("the DICOMweb service root has a query or a fragment"));
+        return Err(invalid("the DICOMweb service root contains a query or a fragment"));
     }
     Ok(url)
 }
 
-fn headers(given: &[(String, SecretString)]) -> Result<HeaderMap> {
+fn parse_headers(given: &[(String, Secret)]) -> Result<HeaderMap> {
     let mut headers = HeaderMap::new();
     for (name, value) in given {
-        let unusable = || Error::new(ErrorKind::Invalid, "an extra header for the server cannot be used");
-        let name = HeaderName::try_from(name.as_str()).map_err(|_| unusable())?;
-        let mut value = HeaderValue::try_from(value.expose_secret()).map_err(|_| unusable())?;
+        let invalid = || Error::new(ErrorKind::Invalid, "an extra header for the DICOMweb server is invalid");
+        let name = HeaderName::try_from(name.as_str()).map_err(|_| invalid())?;
+        let mut value = HeaderValue::try_from(value.expose()).map_err(|_| invalid())?;
         value.set_sensitive(true);
         headers.append(name, value);
     }
@@ -168,14 +185,14 @@ fn is_local(url: &Url) -> bool {
     matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
 }
 
-fn bad_certificate() -> Error {
-    Error::new(ErrorKind::Invalid, "a root certificate for the server is not PEM")
+fn invalid_certificate() -> Error {
+    Error::new(ErrorKind::Invalid, "a root certificate for the DICOMweb server is not PEM")
 }
 
 impl fmt::Debug for DicomWebSourceBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let headers: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
-        // The root is left out: it may carry a user until it is checked.
+        // The service root is omitted: until it is checked, it may contain a user.
         f.debug_struct("DicomWebSourceBuilder")
             .field("credentials", &self.credentials)
             .field("headers", &headers)

@@ -1,4 +1,4 @@
-//! [`Client`]: requests towards one DICOMweb server.
+//! [`Client`]: sends requests to one DICOMweb server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,123 +6,122 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{StatusCode, Url};
 
-use super::answer::{Answer, refusal};
 use super::credentials::DicomWebCredentials;
-use super::lane::Lane;
+use super::request_limiter::RequestLimiter;
+use super::response::{Response, status_error};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How many redirects one request follows.
-const MOST_REDIRECTS: usize = 5;
+/// The maximum number of redirects that one request follows.
+const MAX_REDIRECTS: usize = 5;
 
-/// What a request is for; each kind has a limit of its own.
+/// The kind of a request. Each kind has its own concurrency limit.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Kind {
-    Listing,
-    Reading,
+pub(super) enum RequestKind {
+    /// QIDO-RS.
+    Query,
+    /// WADO-RS.
+    Retrieve,
 }
 
-/// Sends `GET` requests below one service root. It repeats nothing but a request whose token was refused.
+/// Sends `GET` requests below one service root. It retries only a request whose token was rejected.
 #[derive(Clone)]
 pub(super) struct Client(Arc<Inner>);
 
 struct Inner {
     http: reqwest::Client,
-    /// The service root, without a slash at its end.
+    /// The service root; its path may end with a slash.
     root: Url,
     credentials: DicomWebCredentials,
     /// Extra headers, as secret as the credentials.
     headers: HeaderMap,
-    listing: Lane,
-    reading: Lane,
-    patience: Duration,
+    queries: RequestLimiter,
+    retrievals: RequestLimiter,
+    timeout: Duration,
 }
 
-/// What a [`Client`] is made of.
-pub(super) struct Parts {
+/// The parts of a [`Client`].
+pub(super) struct ClientConfig {
     pub(super) http: reqwest::Client,
     pub(super) root: Url,
     pub(super) credentials: DicomWebCredentials,
     pub(super) headers: HeaderMap,
-    pub(super) listing: usize,
-    pub(super) reading: usize,
-    pub(super) patience: Duration,
+    pub(super) max_queries: usize,
+    pub(super) max_retrievals: usize,
+    pub(super) timeout: Duration,
 }
 
 impl Client {
-    pub(super) fn new(parts: Parts) -> Self {
-        let Parts { http, root, credentials, headers, listing, reading, patience } = parts;
-        let (listing, reading) = (Lane::new(listing), Lane::new(reading));
-        Self(Arc::new(Inner { http, root, credentials, headers, listing, reading, patience }))
+    pub(super) fn new(config: ClientConfig) -> Self {
+        let ClientConfig { http, root, credentials, headers, max_queries, max_retrievals, timeout } = config;
+        let (queries, retrievals) = (RequestLimiter::new(max_queries), RequestLimiter::new(max_retrievals));
+        Self(Arc::new(Inner { http, root, credentials, headers, queries, retrievals, timeout }))
     }
 
     pub(super) fn root(&self) -> &Url {
         &self.0.root
     }
 
-    /// Waits for a turn and asks for what lies at this path below the service root.
+    /// Waits for a permit and gets the resource at this path below the service root.
     ///
     /// # Errors
-    /// What the status means, unless it is 2xx; [`ErrorKind::Unavailable`] when there is no answer; those of the
+    /// [`status_error`] unless the status is 2xx; [`ErrorKind::Unavailable`] without a response; those of the
     /// credentials.
     pub(super) async fn get(
         &self,
-        kind: Kind,
+        kind: RequestKind,
         path: &str,
         query: Option<&str>,
         accept: &'static str,
-    ) -> Result<Answer> {
-        let lane = match kind {
-            Kind::Listing => &self.0.listing,
-            Kind::Reading => &self.0.reading,
+    ) -> Result<Response> {
+        let limiter = match kind {
+            RequestKind::Query => &self.0.queries,
+            RequestKind::Retrieve => &self.0.retrievals,
         };
         let mut url = self.0.root.clone();
         url.set_path(&format!("{}/{path}", url.path().trim_end_matches('/')));
         url.set_query(query);
-        let place = lane.enter().await;
-        let response = self.follow(url, accept).await?;
+        let permit = limiter.acquire().await;
+        let response = self.send(url, accept).await?;
         if response.status().is_success() {
-            return Ok(Answer::new(response, place, self.0.patience));
+            return Ok(Response::new(response, permit, self.0.timeout));
         }
-        let error = refusal(response.status(), response.headers());
+        let error = status_error(response.status(), response.headers());
         if let Some(wait) = error.retry_after() {
-            lane.pause(wait);
+            limiter.pause(wait);
         }
         Err(error)
     }
 
-    /// Sends a request to where it is redirected. Only requests to the source's own server carry anything that is
-    /// secret.
-    async fn follow(&self, mut url: Url, accept: &'static str) -> Result<reqwest::Response> {
-        let (mut redirects, mut renewed) = (0, false);
+    /// Sends a request and follows redirects. Only requests to the source's own server carry secrets.
+    async fn send(&self, mut url: Url, accept: &'static str) -> Result<reqwest::Response> {
+        let (mut redirects, mut token_renewed) = (0, false);
         loop {
             let headers = HeaderMap::from_iter([
                 (ACCEPT, HeaderValue::from_static(accept)),
-                // A compressed body would be no stored bytes, and reqwest must not ask for one by itself.
+                // A compressed body would not be the stored bytes. Without this header reqwest could ask for one.
                 (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
             ]);
             let mut request = self.0.http.get(url.clone()).headers(headers);
             let mut token = None;
             if url.origin() == self.0.root.origin() {
                 request = request.headers(self.0.headers.clone());
-                (request, token) = self.0.credentials.put_on(request).await?;
+                (request, token) = self.0.credentials.apply(request).await?;
             }
-            let response = match tokio::time::timeout(self.0.patience, request.send()).await {
-                Ok(response) => response.map_err(unreachable)?,
-                Err(_) => {
-                    return Err(Error::new(ErrorKind::Unavailable, "the server did not answer in time"));
-                }
+            let Ok(response) = tokio::time::timeout(self.0.timeout, request.send()).await else {
+                return Err(Error::new(ErrorKind::Unavailable, "the server did not respond in time"));
             };
+            let response = response.map_err(connection_error)?;
             match (response.status(), token) {
                 (StatusCode::UNAUTHORIZED, Some(token)) => {
-                    self.0.credentials.refused(token).await;
-                    if renewed {
+                    self.0.credentials.invalidate(token).await;
+                    if token_renewed {
                         return Ok(response);
                     }
-                    renewed = true;
+                    token_renewed = true;
                 }
                 (status, _) if is_redirect(status) && response.headers().contains_key(LOCATION) => {
                     redirects += 1;
-                    url = target(&url, response.headers(), redirects)?;
+                    url = redirect_target(&url, response.headers(), redirects)?;
                 }
                 _ => return Ok(response),
             }
@@ -134,32 +133,31 @@ fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-/// Where a redirect leads.
-fn target(from: &Url, headers: &HeaderMap, redirects: usize) -> Result<Url> {
-    let refused = |message| Error::new(ErrorKind::Unsupported, message);
-    if redirects > MOST_REDIRECTS {
-        return Err(refused("the server redirects without end"));
+fn redirect_target(from: &Url, headers: &HeaderMap, redirects: usize) -> Result<Url> {
+    let unsupported = |message| Error::new(ErrorKind::Unsupported, message);
+    if redirects > MAX_REDIRECTS {
+        return Err(unsupported("the server redirects too many times"));
     }
     let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
     let mut to = location
         .and_then(|location| from.join(location).ok())
         .filter(|to| matches!(to.scheme(), "http" | "https"))
-        .ok_or_else(|| refused("the server answered with a redirect that leads nowhere"))?;
+        .ok_or_else(|| unsupported("the server returned a redirect without a usable target"))?;
     if from.scheme() == "https" && to.scheme() == "http" {
-        return Err(refused("the server redirects from https to http, which is not followed"));
+        return Err(unsupported("the server redirects from https to http, which is not followed"));
     }
-    // A user in a URL would become a credential.
+    // The HTTP client would send a user in the URL as a credential.
     if !to.username().is_empty() || to.password().is_some() {
         _ = (to.set_username(""), to.set_password(None));
     }
     Ok(to)
 }
 
-/// The error when there is no answer.
-fn unreachable(cause: reqwest::Error) -> Error {
+/// The error for a request without a response.
+fn connection_error(cause: reqwest::Error) -> Error {
     let cause = cause.without_url();
     if cause.is_builder() {
-        return Error::new(ErrorKind::Internal, "a request to the server cannot be made").with_source(cause);
+        return Error::new(ErrorKind::Internal, "the request to the server is invalid").with_source(cause);
     }
     Error::new(ErrorKind::Unavailable, "the server cannot be reached").with_source(cause)
 }

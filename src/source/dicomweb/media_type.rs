@@ -1,7 +1,7 @@
-//! [`MediaType`]: what a `Content-Type` says.
+//! [`MediaType`]: the value of a `Content-Type` header.
 
-/// A media type with its parameters (RFC 9110 8.3.1), read leniently: servers leave out the quotes around
-/// `type=application/dicom`, which is no token.
+/// A media type with its parameters (RFC 9110 8.3.1), read leniently. Many servers omit the quotes around
+/// `type=application/dicom`, which the crate `mime` rejects because a slash is not allowed in a token.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct MediaType {
     /// In lower case.
@@ -12,10 +12,10 @@ pub(super) struct MediaType {
 
 impl MediaType {
     pub(super) fn parse(text: &str) -> Self {
-        let mut pieces = split(text).into_iter();
-        let essence = pieces.next().unwrap_or_default().to_ascii_lowercase();
-        let parameters = pieces.filter_map(|piece| {
-            let (name, value) = piece.split_once('=')?;
+        let mut parts = split(text).into_iter();
+        let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let parameters = parts.filter_map(|part| {
+            let (name, value) = part.split_once('=')?;
             Some((name.trim().to_ascii_lowercase(), unquoted(value.trim())))
         });
         Self { essence, parameters: parameters.collect() }
@@ -34,9 +34,9 @@ impl MediaType {
     }
 }
 
-/// The pieces between semicolons that are not quoted.
+/// Splits at semicolons outside quotes.
 fn split(text: &str) -> Vec<&str> {
-    let (mut pieces, mut from) = (Vec::new(), 0);
+    let (mut parts, mut from) = (Vec::new(), 0);
     let (mut quoted, mut escaped) = (false, false);
     for (at, byte) in text.bytes().enumerate() {
         match byte {
@@ -44,14 +44,14 @@ fn split(text: &str) -> Vec<&str> {
             b'\\' if quoted => escaped = true,
             b'"' => quoted = !quoted,
             b';' if !quoted => {
-                pieces.push(text[from..at].trim());
+                parts.push(text[from..at].trim());
                 from = at + 1;
             }
             _ => {}
         }
     }
-    pieces.push(text[from..].trim());
-    pieces
+    parts.push(text[from..].trim());
+    parts
 }
 
 fn unquoted(value: &str) -> String {

@@ -1,8 +1,8 @@
-//! The one part of a `multipart/related` body (RFC 2387, RFC 2046 5.1), streamed.
+//! [`SinglePart`]: streams the only part of a `multipart/related` body (RFC 2387, RFC 2046 5.1).
 //!
-//! The job is small and the parsers at hand do not fit it: those made for forms buffer a body of any size until they
-//! find the boundary, read ahead of whoever uses the part, and lose bytes without an error where a part has no
-//! headers; the others hold a whole part. This one holds a chunk, and never ends a part without its delimiter.
+//! Published parsers do not fit. `multer` buffers a body of any size until it finds the boundary, reads ahead of the
+//! consumer, and drops bytes without an error if a part has no headers; `multipart-stream` holds a whole part. This
+//! parser holds one chunk and never ends a part without its delimiter.
 
 use std::time::Duration;
 
@@ -12,79 +12,80 @@ use memchr::memmem::Finder;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// How much may stand before the first delimiter: a preamble is a sentence for old mail readers.
-const LONGEST_PREAMBLE: usize = 64 << 10;
+/// The maximum length of the text before the first delimiter.
+const MAX_PREAMBLE: usize = 64 << 10;
 
-/// How much behind the last delimiter is read, and for how long, so that the connection can be used again.
-const LONGEST_EPILOGUE: usize = 64 << 10;
+/// The maximum length of the text after the last delimiter that is read, and for how long, so that the connection can be
+/// reused.
+const MAX_EPILOGUE: usize = 64 << 10;
 const EPILOGUE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the headers of a part may be.
-const LONGEST_HEAD: usize = 16 << 10;
+/// The maximum length of a part's headers.
+const MAX_HEADERS_LEN: usize = 16 << 10;
 
-const MOST_HEADERS: usize = 32;
+const MAX_HEADERS: usize = 32;
 
-/// RFC 2046 5.1.1 allows 70 characters, and servers in the field take a few more.
-const LONGEST_BOUNDARY: usize = 256;
+/// The maximum length of a boundary. RFC 2046 5.1.1 allows 70 characters; some servers exceed it.
+const MAX_BOUNDARY_LEN: usize = 256;
 
-/// What the headers of a part say.
+/// The headers of a part.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct PartHead {
+pub(super) struct PartHeaders {
     pub(super) content_type: Option<String>,
     pub(super) length: Option<u64>,
-    /// In lower case; none means that the bytes stand as they are.
+    /// In lower case; `None` if the bytes are not encoded.
     pub(super) transfer_encoding: Option<String>,
 }
 
-/// A multipart body, read as far as the bytes of its first part.
-pub(super) struct Part {
+/// A multipart body, read up to the content of its first part.
+pub(super) struct SinglePart {
     body: BoxStream<'static, Result<Bytes>>,
     /// Finds `CRLF "--" boundary`.
     delimiter: Finder<'static>,
-    /// Read, and not yet handed out.
-    held: Bytes,
-    stage: Stage,
+    /// Bytes that were read and not yet returned.
+    buffer: Bytes,
+    state: State,
 }
 
-enum Stage {
-    Data,
+enum State {
+    Content,
     AfterDelimiter,
     Ended,
 }
 
-/// What follows a delimiter.
-enum After {
-    /// A part.
-    Line,
+/// The two kinds of delimiters.
+enum Delimiter {
+    /// A part follows.
+    Part,
     /// `--`: the end of the body.
     Close,
 }
 
-impl Part {
-    /// Reads up to the first part's bytes.
+impl SinglePart {
+    /// Reads up to the first part's content.
     ///
     /// # Errors
-    /// The body's own; [`ErrorKind::Unavailable`] when it ends too early; [`ErrorKind::Unreadable`] when it is no
-    /// multipart body with this boundary.
-    pub(super) async fn first(
+    /// The body's own; [`ErrorKind::Unavailable`] if it is truncated; [`ErrorKind::Unreadable`] if it is not a multipart
+    /// body with this boundary.
+    pub(super) async fn open(
         body: BoxStream<'static, Result<Bytes>>,
         boundary: &str,
-    ) -> Result<(PartHead, Self)> {
-        if boundary.is_empty() || boundary.len() > LONGEST_BOUNDARY {
-            return Err(unreadable("the server's multipart answer has no usable boundary"));
+    ) -> Result<(PartHeaders, Self)> {
+        if boundary.is_empty() || boundary.len() > MAX_BOUNDARY_LEN {
+            return Err(unreadable("the server's multipart response has no valid boundary"));
         }
         let delimiter = Finder::new(format!("\r\n--{boundary}").as_bytes()).into_owned();
-        let mut input = Input { body, buffer: BytesMut::from("\r\n") };
+        let mut input = BodyReader { body, buffer: BytesMut::from("\r\n") };
         input.skip_to(&delimiter).await?;
-        if matches!(input.line().await?, After::Close) {
-            return Err(unreadable("the server's multipart answer has no part"));
+        if matches!(input.delimiter_end().await?, Delimiter::Close) {
+            return Err(unreadable("the server's multipart response has no part"));
         }
-        let head = input.head().await?;
-        let Input { body, buffer } = input;
-        Ok((head, Self { body, delimiter, held: buffer.freeze(), stage: Stage::Data }))
+        let headers = input.headers().await?;
+        let BodyReader { body, buffer } = input;
+        Ok((headers, Self { body, delimiter, buffer: buffer.freeze(), state: State::Content }))
     }
 
-    /// The part's bytes. The stream ends without an error only after the delimiter that closes the body.
+    /// The part's content. The stream ends without an error only after the closing delimiter.
     pub(super) fn into_stream(self) -> BoxStream<'static, Result<Bytes>> {
         stream::try_unfold(self, |mut part| async move { Ok(part.next().await?.map(|chunk| (chunk, part))) })
             .boxed()
@@ -92,57 +93,57 @@ impl Part {
 
     async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
-            match self.stage {
-                Stage::Data => {
-                    if let Some(chunk) = self.data().await? {
+            match self.state {
+                State::Content => {
+                    if let Some(chunk) = self.content().await? {
                         return Ok(Some(chunk));
                     }
-                    self.stage = Stage::AfterDelimiter;
+                    self.state = State::AfterDelimiter;
                 }
-                Stage::AfterDelimiter => {
+                State::AfterDelimiter => {
                     let body = std::mem::replace(&mut self.body, stream::empty().boxed());
-                    let mut input = Input { body, buffer: BytesMut::from(&self.held[..]) };
-                    match input.line().await? {
-                        After::Close => {
+                    let mut input = BodyReader { body, buffer: BytesMut::from(&self.buffer[..]) };
+                    match input.delimiter_end().await? {
+                        Delimiter::Close => {
                             input.drain().await;
-                            self.stage = Stage::Ended;
+                            self.state = State::Ended;
                         }
-                        After::Line => {
-                            return Err(unreadable("the server sent several parts for one instance"));
+                        Delimiter::Part => {
+                            return Err(unreadable("the server returned several parts for one instance"));
                         }
                     }
                 }
-                Stage::Ended => return Ok(None),
+                State::Ended => return Ok(None),
             }
         }
     }
 
-    /// The next bytes of the part; `None`: the delimiter has been passed.
-    async fn data(&mut self) -> Result<Option<Bytes>> {
+    /// The next bytes of the part; `None` after the delimiter.
+    async fn content(&mut self) -> Result<Option<Bytes>> {
         loop {
-            if let Some(at) = self.delimiter.find(&self.held) {
+            if let Some(at) = self.delimiter.find(&self.buffer) {
                 if at > 0 {
-                    // The delimiter is found again by the next call, at once.
-                    return Ok(Some(self.held.split_to(at)));
+                    // The next call finds the delimiter again at the start of the buffer.
+                    return Ok(Some(self.buffer.split_to(at)));
                 }
-                self.held.advance(self.delimiter.needle().len());
+                self.buffer.advance(self.delimiter.needle().len());
                 return Ok(None);
             }
-            let sure = self.held.len() - may_begin(&self.held, self.delimiter.needle());
-            if sure > 0 {
-                return Ok(Some(self.held.split_to(sure)));
+            let safe = self.buffer.len() - partial_match_len(&self.buffer, self.delimiter.needle());
+            if safe > 0 {
+                return Ok(Some(self.buffer.split_to(safe)));
             }
             let chunk = self.body.next().await.ok_or_else(truncated)??;
-            self.held = match self.held.is_empty() {
+            self.buffer = match self.buffer.is_empty() {
                 true => chunk,
-                false => [&self.held[..], &chunk[..]].concat().into(),
+                false => [&self.buffer[..], &chunk[..]].concat().into(),
             };
         }
     }
 }
 
-/// How many bytes at the end may be the beginning of the delimiter. It has a CR at its start and nowhere else.
-fn may_begin(bytes: &[u8], delimiter: &[u8]) -> usize {
+/// The number of bytes at the end that may be the start of the delimiter, which has a CR at its start only.
+fn partial_match_len(bytes: &[u8], delimiter: &[u8]) -> usize {
     let tail = &bytes[bytes.len().saturating_sub(delimiter.len() - 1)..];
     match memchr::memrchr(b'\r', tail) {
         Some(at) if delimiter.starts_with(&tail[at..]) => tail.len() - at,
@@ -150,13 +151,13 @@ fn may_begin(bytes: &[u8], delimiter: &[u8]) -> usize {
     }
 }
 
-/// The body before and between parts.
-struct Input {
+/// Reads the body outside the parts' content.
+struct BodyReader {
     body: BoxStream<'static, Result<Bytes>>,
     buffer: BytesMut,
 }
 
-impl Input {
+impl BodyReader {
     /// Reads on; `false`: the body has ended.
     async fn more(&mut self) -> Result<bool> {
         match self.body.next().await {
@@ -168,13 +169,13 @@ impl Input {
         }
     }
 
-    /// Reads what little is left, so that the connection can be used again. Nothing of it matters.
+    /// Reads and ignores the epilogue, so that the connection can be reused.
     async fn drain(mut self) {
         let rest = async {
             let mut read = 0;
             while let Some(Ok(chunk)) = self.body.next().await {
                 read += chunk.len();
-                if read > LONGEST_EPILOGUE {
+                if read > MAX_EPILOGUE {
                     return;
                 }
             }
@@ -182,40 +183,39 @@ impl Input {
         _ = tokio::time::timeout(EPILOGUE_TIMEOUT, rest).await;
     }
 
-    /// Goes behind the first delimiter. The buffer begins with a line end of its own, since a body may begin with
-    /// the delimiter.
+    /// Skips the first delimiter. The buffer starts with an added line end, because a body may start with the delimiter.
     async fn skip_to(&mut self, delimiter: &Finder<'_>) -> Result<()> {
         loop {
             if let Some(at) = delimiter.find(&self.buffer) {
                 self.buffer.advance(at + delimiter.needle().len());
                 return Ok(());
             }
-            let foreign = || unreadable("the server's multipart answer has another boundary than it says");
-            if self.buffer.len() > LONGEST_PREAMBLE {
-                return Err(foreign());
+            let not_found = || unreadable("the server's multipart response does not contain its boundary");
+            if self.buffer.len() > MAX_PREAMBLE {
+                return Err(not_found());
             }
             if !self.more().await? {
-                // What could still have become the delimiter was cut off.
-                let cut = may_begin(&self.buffer, delimiter.needle()) == self.buffer.len();
-                return Err(if cut { truncated() } else { foreign() });
+                // The body ended inside what may have become the delimiter.
+                let cut = partial_match_len(&self.buffer, delimiter.needle()) == self.buffer.len();
+                return Err(if cut { truncated() } else { not_found() });
             }
         }
     }
 
-    /// Reads what is left of the line that a delimiter begins.
-    async fn line(&mut self) -> Result<After> {
+    /// Reads the rest of the delimiter's line.
+    async fn delimiter_end(&mut self) -> Result<Delimiter> {
         loop {
             let blanks = self.buffer.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
             match &self.buffer[blanks..] {
-                // The dashes stand right behind the boundary (RFC 2046 5.1.1).
-                [b'-', b'-', ..] if blanks == 0 => return Ok(After::Close),
+                // The dashes follow the boundary immediately (RFC 2046 5.1.1).
+                [b'-', b'-', ..] if blanks == 0 => return Ok(Delimiter::Close),
                 [b'\r', b'\n', ..] => {
                     self.buffer.advance(blanks + 2);
-                    return Ok(After::Line);
+                    return Ok(Delimiter::Part);
                 }
-                [] | [b'\r'] if blanks < LONGEST_HEAD => {}
+                [] | [b'\r'] if blanks < MAX_HEADERS_LEN => {}
                 [b'-'] if blanks == 0 => {}
-                _ => return Err(unreadable("the server's multipart answer is malformed")),
+                _ => return Err(unreadable("the server's multipart response is malformed")),
             }
             if !self.more().await? {
                 return Err(truncated());
@@ -223,20 +223,19 @@ impl Input {
         }
     }
 
-    /// Reads a part's headers and the empty line behind them.
-    async fn head(&mut self) -> Result<PartHead> {
+    /// Reads a part's headers and the empty line after them.
+    async fn headers(&mut self) -> Result<PartHeaders> {
         loop {
-            let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+            let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
             match httparse::parse_headers(&self.buffer, &mut headers) {
                 Ok(httparse::Status::Complete((length, headers))) => {
-                    let head = read_head(headers)?;
+                    let headers = part_headers(headers)?;
                     self.buffer.advance(length);
-                    return Ok(head);
+                    return Ok(headers);
                 }
-                Ok(httparse::Status::Partial) if self.buffer.len() <= LONGEST_HEAD => {}
-                // httparse's error says nothing of the bytes, and is of no use to anybody.
+                Ok(httparse::Status::Partial) if self.buffer.len() <= MAX_HEADERS_LEN => {}
                 Ok(httparse::Status::Partial) | Err(_) => {
-                    return Err(unreadable("the part that the server sent has no usable headers"));
+                    return Err(unreadable("a part of the server's response has invalid headers"));
                 }
             }
             if !self.more().await? {
@@ -246,15 +245,16 @@ impl Input {
     }
 }
 
-fn read_head(headers: &[httparse::Header<'_>]) -> Result<PartHead> {
+fn part_headers(headers: &[httparse::Header<'_>]) -> Result<PartHeaders> {
     let value = |name: &str| {
         let header = headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
         Some(String::from_utf8_lossy(header.value).trim().to_owned())
     };
     let length = value("content-length").map(|length| length.parse()).transpose();
-    Ok(PartHead {
+    Ok(PartHeaders {
         content_type: value("content-type"),
-        length: length.map_err(|_| unreadable("the part that the server sent states no usable length"))?,
+        length: length
+            .map_err(|_| unreadable("a part of the server's response has an invalid Content-Length"))?,
         transfer_encoding: value("content-transfer-encoding").map(|text| text.to_ascii_lowercase()),
     })
 }
@@ -263,9 +263,9 @@ fn unreadable(message: &'static str) -> Error {
     Error::new(ErrorKind::Unreadable, message)
 }
 
-/// What broke off may come whole the next time.
+/// The next attempt may return the whole body.
 fn truncated() -> Error {
-    Error::new(ErrorKind::Unavailable, "the server's answer ends too early")
+    Error::new(ErrorKind::Unavailable, "the server's response is truncated")
 }
 
 #[cfg(test)]
@@ -279,10 +279,10 @@ mod tests {
     }
 
     /// The first part of a body that arrives in chunks of this size.
-    fn read(body: &[u8], size: usize) -> Result<(PartHead, Vec<u8>)> {
+    fn read(body: &[u8], size: usize) -> Result<(PartHeaders, Vec<u8>)> {
         let chunks: Vec<_> = body.chunks(size).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
         block_on(async {
-            let (head, part) = Part::first(stream::iter(chunks).boxed(), "b-1").await?;
+            let (head, part) = SinglePart::open(stream::iter(chunks).boxed(), "b-1").await?;
             let chunks: Vec<Bytes> = part.into_stream().try_collect().await?;
             Ok((head, chunks.concat()))
         })
@@ -332,14 +332,14 @@ mod tests {
             }
         }
         let endless = stream::repeat_with(|| Ok(Bytes::from_static(&[0; 4096]))).boxed();
-        let error = block_on(Part::first(endless, "b-1")).err().unwrap();
+        let error = block_on(SinglePart::open(endless, "b-1")).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Unreadable);
     }
 
     #[test]
     fn a_part_without_headers_loses_nothing() {
         let (head, bytes) = read(b"--b-1\r\n\r\nhead: no\r\n\r\nbody\r\n--b-1--", 5).unwrap();
-        assert_eq!((head, &bytes[..]), (PartHead::default(), &b"head: no\r\n\r\nbody"[..]));
+        assert_eq!((head, &bytes[..]), (PartHeaders::default(), &b"head: no\r\n\r\nbody"[..]));
         let (_, bytes) = read(b"--b-1\r\nA: b\n\nx\r\n\r\ny\r\n--b-1--", 5).unwrap();
         assert_eq!(bytes, b"x\r\n\r\ny");
     }

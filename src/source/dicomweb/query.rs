@@ -1,50 +1,50 @@
-//! One QIDO-RS query (PS3.18 10.6) with its answer: [`rows`].
+//! [`query`]: one page of a QIDO-RS list (PS3.18 10.6).
 
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::client::{Client, Kind};
+use super::client::{Client, RequestKind};
 use crate::error::{Error, ErrorKind, Result};
 
 const DICOM_JSON: &str = "application/dicom+json";
 
-/// A page of a few hundred rows has a megabyte or so. This much comes from a server that heeds no `limit` and has
-/// tens of thousands of rows.
-const LONGEST_ANSWER: usize = 64 << 20;
+/// The maximum length of a response in bytes. A page of a few hundred rows has about a megabyte; a server that ignores
+/// `limit` and has tens of thousands of rows reaches this.
+const MAX_RESPONSE_LEN: usize = 64 << 20;
 
-/// The longest text that is kept of what stands in place of a UID.
-const LONGEST_KEY: usize = 128;
+/// The maximum number of characters that are kept of the text in place of a UID.
+const MAX_KEY_LEN: usize = 128;
 
-/// What a query is for: the resources of PS3.18 Table 10.6.1-2 that every server has.
+/// The resource that a query lists (PS3.18 Table 10.6.1-2); only those that every server has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Target {
+pub(super) enum Resource {
     Studies,
     SeriesOf { study: Box<str> },
     InstancesOf { study: Box<str>, series: Box<str> },
 }
 
-/// One row of an answer, as far as a listing needs it.
+/// The attributes of a row that a listing needs.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Row {
-    /// What stands in place of the UID, which need not be one; `None`: nothing does.
+    /// The text in place of the UID, which may be invalid; `None` if there is none.
     pub(super) key: Option<Box<str>>,
-    /// How many instances lie under it, if the server says so.
-    pub(super) instances: Option<u32>,
+    /// The number of instances in it, if the server states it.
+    pub(super) instance_count: Option<u32>,
 }
 
-/// A page of an answer.
+/// One page of a list.
 #[derive(Debug, Default)]
-pub(super) struct Rows {
-    /// Those that belong to the target.
+pub(super) struct QueryPage {
+    /// The rows that belong to the resource.
     pub(super) rows: Vec<Row>,
-    /// How many rows came, with those that do not belong.
+    /// The number of rows received, including those that do not belong to the resource.
     pub(super) received: usize,
-    /// The server says that it has more (PS3.18 10.6.3.1).
-    pub(super) more: bool,
+    /// The server states that it has more (PS3.18 10.6.3.1).
+    pub(super) has_more: bool,
 }
 
-impl Target {
+impl Resource {
     fn path(&self) -> String {
         match self {
             Self::Studies => "studies".to_owned(),
@@ -53,7 +53,7 @@ impl Target {
         }
     }
 
-    /// The attribute that names a row.
+    /// The attribute that identifies a row.
     fn keyword(&self) -> &'static str {
         match self {
             Self::Studies => "StudyInstanceUID",
@@ -62,90 +62,90 @@ impl Target {
         }
     }
 
-    /// The row's own attributes; `None`: it belongs elsewhere.
+    /// The row, or `None` if it belongs to another resource.
     fn row(&self, attributes: &Attributes) -> Option<Row> {
         let belongs = |attribute: &Option<Attribute>, to: &str| {
-            // Servers leave the UIDs out that stand in the path.
+            // Some servers omit the UIDs that the path contains.
             attribute.as_ref().and_then(Attribute::text).is_none_or(|uid| uid == to)
         };
-        let (key, instances) = match self {
+        let (key, instance_count) = match self {
             Self::Studies => (&attributes.study, &attributes.study_instances),
             Self::SeriesOf { study } => belongs(&attributes.study, study)
                 .then_some((&attributes.series, &attributes.series_instances))?,
             Self::InstancesOf { study, series } => {
-                let ours = belongs(&attributes.study, study) && belongs(&attributes.series, series);
-                ours.then_some((&attributes.sop, &None))?
+                let belongs = belongs(&attributes.study, study) && belongs(&attributes.series, series);
+                belongs.then_some((&attributes.sop, &None))?
             }
         };
         let key = key.as_ref().and_then(Attribute::text).map(|text| {
-            let end = text.char_indices().nth(LONGEST_KEY).map_or(text.len(), |(end, _)| end);
+            let end = text.char_indices().nth(MAX_KEY_LEN).map_or(text.len(), |(end, _)| end);
             text[..end].into()
         });
-        Some(Row { key, instances: instances.as_ref().and_then(Attribute::number) })
+        Some(Row { key, instance_count: instance_count.as_ref().and_then(Attribute::number) })
     }
 }
 
-/// Asks for up to `limit` rows after the first `offset`; `only`: the one with this UID.
+/// Requests up to `limit` rows after the first `offset`; with `uid`, only the row with this UID.
 ///
 /// # Errors
-/// Those of the request; [`ErrorKind::Unsupported`] when the answer is no DICOM JSON.
-pub(super) async fn rows(
+/// Those of the request; [`ErrorKind::Unsupported`] if the response is not DICOM JSON.
+pub(super) async fn query(
     client: &Client,
-    target: &Target,
-    only: Option<&str>,
+    resource: &Resource,
+    uid: Option<&str>,
     offset: usize,
     limit: usize,
-) -> Result<Rows> {
-    let mut query = format!("limit={limit}&offset={offset}");
-    if let Some(uid) = only {
-        query = format!("{}={uid}&{query}", target.keyword());
+) -> Result<QueryPage> {
+    let mut parameters = format!("limit={limit}&offset={offset}");
+    if let Some(uid) = uid {
+        parameters = format!("{}={uid}&{parameters}", resource.keyword());
     }
-    let answer = client.get(Kind::Listing, &target.path(), Some(&query), DICOM_JSON).await?;
+    let response = client.get(RequestKind::Query, &resource.path(), Some(&parameters), DICOM_JSON).await?;
     // No content: nothing matched (PS3.18 10.6.3).
-    if answer.status().as_u16() == 204 {
-        return Ok(Rows::default());
+    if response.status().as_u16() == 204 {
+        return Ok(QueryPage::default());
     }
-    let more = answer.header("warning").is_some_and(says_more);
-    let media_type = answer.media_type();
-    answer.check_encoding()?;
-    let mut body = answer.into_body();
+    let has_more = response.header("warning").is_some_and(states_more);
+    let media_type = response.media_type();
+    response.check_encoding()?;
+    let mut body = response.into_body();
     let mut json = Vec::new();
     while let Some(chunk) = body.next().await {
         json.extend_from_slice(&chunk?);
-        if json.len() > LONGEST_ANSWER {
-            return Err(unusable("the server's list is too long: it heeds no limit"));
+        if json.len() > MAX_RESPONSE_LEN {
+            return Err(unsupported("the server ignores the limit of a query, and its response is too long"));
         }
     }
     drop(body);
-    // Some answer an empty list with nothing at all.
+    // Some servers return an empty body for an empty list.
     if json.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Rows::default());
+        return Ok(QueryPage::default());
     }
     if !media_type.is_json() {
-        return Err(unusable("the server answered a query with something that is no DICOM JSON"));
+        return Err(unsupported("the server's response to a query is not DICOM JSON"));
     }
     let found: Vec<Attributes> = serde_json::from_slice(&json).map_err(|cause| match cause.is_eof() {
-        true => Error::new(ErrorKind::Unavailable, "the server's answer ends too early"),
+        true => Error::new(ErrorKind::Unavailable, "the server's response is truncated"),
         // serde_json's message could quote patient data.
-        false => unusable("the server answered a query with something that is no DICOM JSON"),
+        false => unsupported("the server's response to a query is not DICOM JSON"),
     })?;
     let received = found.len();
-    let rows = found.iter().filter_map(|attributes| target.row(attributes)).collect();
-    Ok(Rows { rows, received, more })
+    let rows = found.iter().filter_map(|attributes| resource.row(attributes)).collect();
+    Ok(QueryPage { rows, received, has_more })
 }
 
-/// `299 <service>: There are <n> additional results that can be requested` and the like (PS3.18 10.6.3.1); other
-/// warnings, of attributes that were not matched, have the same number.
-fn says_more(warning: &str) -> bool {
+/// Recognizes `299 <service>: There are <n> additional results that can be requested` and its variants (PS3.18 10.6.3.1).
+/// Warnings about attributes that were not matched have the same number.
+fn states_more(warning: &str) -> bool {
     let warning = warning.to_ascii_lowercase();
     ["additional results", "maximum", "exceeded"].iter().any(|words| warning.contains(words))
 }
 
-fn unusable(message: &'static str) -> Error {
+fn unsupported(message: &'static str) -> Error {
     Error::new(ErrorKind::Unsupported, message)
 }
 
-/// The attributes of interest in one data set of DICOM JSON (PS3.18 F.2); patients' ones are passed over unread.
+/// The attributes of one DICOM JSON data set (PS3.18 F.2) that a listing needs. Patient attributes are not read.
 #[derive(Deserialize)]
 struct Attributes {
     #[serde(rename = "0020000D", alias = "0020000d", default)]
@@ -169,13 +169,13 @@ struct Attribute {
 }
 
 impl Attribute {
-    /// Its text without padding (PS3.5 9.1); `None` when it has none.
+    /// The text without padding (PS3.5 9.1); `None` if there is none.
     fn text(&self) -> Option<&str> {
         let text = self.value.as_ref()?.first()?.as_str()?.trim_matches([' ', '\0']);
         (!text.is_empty()).then_some(text)
     }
 
-    /// An integer string is a number or a text (PS3.18 F.2.3).
+    /// An integer string is a JSON number or string (PS3.18 F.2.3).
     fn number(&self) -> Option<u32> {
         match self.value.as_ref()?.first()? {
             Value::Number(number) => number.as_u64()?.try_into().ok(),
