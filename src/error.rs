@@ -87,6 +87,11 @@ impl Error {
         error
     }
 
+    /// A stored operation's destination needs a credential that is not available.
+    pub(crate) fn credentials_needed() -> Self {
+        Self::new(ErrorKind::CredentialsNeeded, "the destination's credentials are needed again")
+    }
+
     /// Adds what lies beneath. It is never part of the public message.
     pub fn with_source(mut self, cause: impl Into<Cause>) -> Self {
         self.0.cause = Some(cause.into());

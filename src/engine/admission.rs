@@ -116,7 +116,7 @@ impl Inner {
         let secret = self.secret(spec.id, &spec.destination).await?;
         match self.destinations.get(&spec.destination.r#type) {
             Some(provider) => provider.open(spec, secret.as_ref()).await,
-            None if spec.destination.r#type == OPEN_SINK => Err(credentials_needed()),
+            None if spec.destination.r#type == OPEN_SINK => Err(Error::credentials_needed()),
             None => {
                 Err(Error::new(ErrorKind::Unsupported, "the operation's destination type is not served here"))
             }
@@ -130,7 +130,7 @@ impl Inner {
         destination: &StoredDestination,
     ) -> Result<Option<Secret>> {
         match destination.has_secret {
-            true => self.secrets.get(id).await?.ok_or_else(credentials_needed).map(Some),
+            true => self.secrets.get(id).await?.ok_or_else(Error::credentials_needed).map(Some),
             false => Ok(None),
         }
     }
@@ -212,8 +212,4 @@ impl Inner {
 fn unusable(error: Error) -> Error {
     let message = format!("the destination cannot be used: {}", error.message());
     Error::invalid("/destination", message).with_source(error)
-}
-
-fn credentials_needed() -> Error {
-    Error::new(ErrorKind::CredentialsNeeded, "the destination's credentials are needed again")
 }

@@ -1,107 +1,108 @@
-//! The log as an append blob.
+//! [`AppendLog`]: a log as an append blob.
 //!
-//! One task a blob writes, whatever the number of callers and sinks in this process: it joins the lines that wait
-//! into lumps, and says with each where in the blob it belongs (`x-ms-blob-condition-appendpos`). So a lump whose
-//! answer was lost can be sent again: a blob that is no longer of that length has it already.
+//! One task per blob writes, regardless of how many callers and sinks this process has. It joins waiting lines into
+//! blocks, and sends each with the position at which it must be appended (`x-ms-blob-condition-appendpos`). A block whose
+//! response was lost can therefore be sent again: if the blob no longer has that length, it contains the block already.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, LazyLock, Mutex, Weak};
 
 use bytes::Bytes;
 use object_store::PutPayload;
 use reqwest::header::{HeaderName, HeaderValue, IF_NONE_MATCH};
 use tokio::sync::oneshot;
 
-use super::answer::Answer;
-use super::client::{BLOB_CONTENT_TYPE, BLOB_TYPE, BlobClient, Put};
+use super::client::{BLOB_CONTENT_TYPE, BLOB_TYPE, BlobClient, PutRequest};
+use super::response::Response;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::BlobPath;
 use crate::sink::LogKey;
 use crate::sync::lock;
 
-/// The most that Azure takes in one append (before version 2022-11-02 of its API).
-const LUMP: usize = 4 << 20;
+/// The most bytes that Azure accepts in one append (before version 2022-11-02 of its API).
+const MAX_APPEND_BYTES: usize = 4 << 20;
 
-/// How many appends are remembered whose callers were told of trouble and may come back.
-const REMEMBERED: usize = 256;
+/// How many appends are remembered that were reported as failed and turned out to be in the blob.
+const MAX_CONFIRMED: usize = 256;
 
-const POSITION: HeaderName = HeaderName::from_static("x-ms-blob-condition-appendpos");
+const APPEND_POSITION: HeaderName = HeaderName::from_static("x-ms-blob-condition-appendpos");
+const APPEND_OFFSET: &str = "x-ms-blob-append-offset";
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
-/// The logs that this process writes, by URL.
-static LOGS: LazyLock<Mutex<HashMap<String, Weak<Log>>>> = LazyLock::new(Mutex::default);
+/// The logs of this process, by URL.
+static LOGS: LazyLock<Mutex<HashMap<String, Weak<AppendLog>>>> = LazyLock::new(Mutex::default);
 
-/// Leaves an empty append blob where there is none; whether there was none.
+/// Creates an empty append blob if there is none, and returns whether it did.
 pub(super) async fn create(client: &BlobClient, path: &BlobPath) -> Result<bool> {
-    // Without the condition a log that is there would be emptied.
-    let put = Put::new(path, PutPayload::new())
+    // Without the condition an existing log is truncated.
+    let request = PutRequest::new(path, PutPayload::new())
         .header(BLOB_TYPE, HeaderValue::from_static("AppendBlob"))
         .header(BLOB_CONTENT_TYPE, NDJSON)
         .header(IF_NONE_MATCH, HeaderValue::from_static("*"));
-    let answer = client.send(put).await?;
-    if answer.code() == "BlobAlreadyExists" {
+    let response = client.send(request).await?;
+    if response.code() == "BlobAlreadyExists" {
         return Ok(false);
     }
-    answer.into_done().map(|_| true)
+    response.error_for_status().map(|_| true)
 }
 
-/// A log, and what this process knows of it.
-pub(super) struct Log {
+/// A log, and what this process knows about it.
+pub(super) struct AppendLog {
     path: BlobPath,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<Waiting>,
+    pending: VecDeque<PendingAppend>,
     /// Whether a task is writing.
     writing: bool,
     tail: Tail,
-    /// What was sent and has no clear answer yet.
-    sent: Option<Lump>,
-    /// What is in the blob although its callers were told of trouble: when they come back it is done.
-    settled: VecDeque<(LogKey, Bytes)>,
+    /// The block that was sent and neither confirmed nor refused yet.
+    sent: Option<Block>,
+    /// Lines that are in the blob although their callers received an error. Repeated appends of them succeed.
+    confirmed: VecDeque<(LogKey, Bytes)>,
 }
 
-/// Where the next lump belongs.
+/// The position of the next block.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Tail {
-    /// Written by an earlier process: the next answer tells.
+    /// The blob was written by an earlier process. The next response contains the position.
     #[default]
     Unknown,
-    /// As an answer told it that a server which tells nothing true would have given, too: zero.
-    Told(u64),
+    /// From an offset of zero, which servers also return that do not report offsets.
+    Unconfirmed(u64),
     Known(u64),
-    /// The server does not tell.
-    Untold,
+    /// The server does not report offsets.
+    Unsupported,
 }
 
-/// Lines, and who waits for them.
-struct Waiting {
+/// Lines that wait to be sent, and their caller.
+struct PendingAppend {
     key: LogKey,
     lines: Bytes,
     client: Arc<BlobClient>,
     done: oneshot::Sender<Result<()>>,
 }
 
-/// What one append holds: whole lines.
-type Lump = Vec<(LogKey, Bytes)>;
+/// Whole lines that are appended with one request.
+type Block = Vec<(LogKey, Bytes)>;
 
-/// What the writer does next.
+/// The writer's next request.
 struct Job {
-    lump: Lump,
+    block: Block,
     callers: Vec<oneshot::Sender<Result<()>>>,
     client: Arc<BlobClient>,
-    /// It was sent before, without a clear answer.
-    again: bool,
-    /// How many were waiting behind it.
-    behind: usize,
+    /// Whether the block was sent before and not confirmed.
+    is_retry: bool,
+    /// How many appends were waiting behind it.
+    waiting: usize,
 }
 
-impl Log {
-    /// The log of this URL.
-    pub(super) fn of(url: String, path: &BlobPath) -> Arc<Self> {
+impl AppendLog {
+    /// Returns the log of this URL.
+    pub(super) fn shared(url: String, path: &BlobPath) -> Arc<Self> {
         let mut logs = lock(&LOGS);
         if let Some(log) = logs.get(&url).and_then(Weak::upgrade) {
             return log;
@@ -112,76 +113,73 @@ impl Log {
         log
     }
 
-    /// It is new, and empty.
+    /// Records that the blob was created just now.
     pub(super) fn created(&self) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         (state.tail, state.sent) = (Tail::Known(0), None);
-        state.settled.clear();
+        state.confirmed.clear();
     }
 
-    /// Appends whole lines; they are durable once it returns. Written with the client of whoever comes last.
+    /// Appends whole lines, which are durable when it returns. They are sent with the client of the latest caller.
     ///
-    /// Dropping the future takes back lines that still wait; those on their way may arrive.
+    /// # Cancellation
+    /// Dropping the future removes lines that are still waiting. Lines that are being sent may be appended.
     pub(super) async fn append(
         self: &Arc<Self>,
         client: &Arc<BlobClient>,
         key: LogKey,
         lines: Bytes,
     ) -> Result<()> {
-        for lines in pieces(lines)? {
+        for lines in split(lines)? {
             let (done, outcome) = oneshot::channel();
             let start = {
-                let mut state = self.lock();
-                state.waiting.push_back(Waiting { key, lines, client: Arc::clone(client), done });
+                let mut state = lock(&self.state);
+                state.pending.push_back(PendingAppend { key, lines, client: Arc::clone(client), done });
                 !std::mem::replace(&mut state.writing, true)
             };
             if start {
-                // Ends when nothing waits.
+                // The task ends when nothing is pending.
                 tokio::spawn(Writer { log: Arc::clone(self), ended: false }.run());
             }
-            let stopped = |_| Error::new(ErrorKind::Unavailable, "the log's writer stopped");
+            let stopped = |_| Error::new(ErrorKind::Unavailable, "the task that writes the log stopped");
             outcome.await.map_err(stopped)??;
         }
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
-
-    /// Sends a lump until it is clear whether it is in the blob.
+    /// Sends a block until it is known whether the blob contains it.
     ///
     /// # Errors
-    /// That it is not, or, where transient, that it is not clear.
+    /// A permanent error: the blob does not contain the block. A transient error: this is not known.
     async fn send(&self, job: &Job) -> Result<()> {
-        let payload: PutPayload = job.lump.iter().map(|(_, lines)| lines.clone()).collect();
+        let payload: PutPayload = job.block.iter().map(|(_, lines)| lines.clone()).collect();
         let length = payload.content_length() as u64;
         loop {
-            let tail = self.lock().tail;
-            let mut put = Put::new(&self.path, payload.clone()).query("comp=appendblock");
+            let tail = lock(&self.state).tail;
+            let mut request = PutRequest::new(&self.path, payload.clone()).query("comp=appendblock");
             let position = match tail {
-                Tail::Told(at) | Tail::Known(at) => Some(at),
-                Tail::Unknown | Tail::Untold => None,
+                Tail::Unconfirmed(at) | Tail::Known(at) => Some(at),
+                Tail::Unknown | Tail::Unsupported => None,
             };
             if let Some(at) = position {
-                put = put.header(POSITION, at);
+                request = request.header(APPEND_POSITION, at);
             }
-            let answer = job.client.send(put).await?;
-            let refused = position.is_some() && answer.code() == "AppendPositionConditionNotMet";
+            let response = job.client.send(request).await?;
+            let refused = position.is_some() && response.code() == "AppendPositionConditionNotMet";
             let (tail, done) = match tail {
-                // This process is the only one that writes, so it was this very lump.
-                Tail::Known(at) if refused && job.again => (Tail::Known(at + length), true),
+                // Only this process writes, so the blob contains this block.
+                Tail::Known(at) if refused && job.is_retry => (Tail::Known(at + length), true),
                 // Another process writes, or wrote.
                 Tail::Known(_) if refused => (Tail::Unknown, false),
-                Tail::Told(_) if refused => (Tail::Untold, false),
-                Tail::Known(at) | Tail::Told(at) => (Tail::Known(at + length), true),
-                Tail::Unknown => (told(&answer, length), true),
-                Tail::Untold => (Tail::Untold, true),
+                Tail::Unconfirmed(_) if refused => (Tail::Unsupported, false),
+                Tail::Known(at) | Tail::Unconfirmed(at) => (Tail::Known(at + length), true),
+                Tail::Unknown => (tail_after(&response, length), true),
+                Tail::Unsupported => (Tail::Unsupported, true),
             };
             if !refused {
-                check(answer, &self.path)?;
+                check(response, &self.path)?;
             }
-            self.lock().tail = tail;
+            lock(&self.state).tail = tail;
             if done {
                 return Ok(());
             }
@@ -189,43 +187,43 @@ impl Log {
     }
 }
 
-/// The end of the blob after an append at wherever it ended.
-fn told(answer: &Answer, length: u64) -> Tail {
-    match answer.header("x-ms-blob-append-offset").and_then(|offset| offset.parse::<u64>().ok()) {
-        None => Tail::Untold,
-        Some(0) => Tail::Told(length),
+/// The end of the blob after an unconditional append.
+fn tail_after(response: &Response, length: u64) -> Tail {
+    match response.header(APPEND_OFFSET).and_then(|offset| offset.parse::<u64>().ok()) {
+        None => Tail::Unsupported,
+        Some(0) => Tail::Unconfirmed(length),
         Some(offset) => Tail::Known(offset + length),
     }
 }
 
-fn check(answer: Answer, log: &BlobPath) -> Result<()> {
-    if answer.code() == "BlockCountExceedsLimit" {
+fn check(response: Response, log: &BlobPath) -> Result<()> {
+    if response.code() == "BlockCountExceedsLimit" {
         let name = log.as_str().rsplit('/').next().unwrap_or_default();
-        let message = format!("{name} is full: Azure takes 50,000 appends to one blob");
+        let message = format!("{name} is full: Azure allows 50,000 appends to a blob");
         return Err(Error::new(ErrorKind::Unsupported, message));
     }
-    answer.into_done().map(drop)
+    response.error_for_status().map(drop)
 }
 
-/// Whole lines in pieces that fit a lump: nearly always one.
-fn pieces(mut lines: Bytes) -> Result<Vec<Bytes>> {
-    let mut pieces = Vec::new();
-    while lines.len() > LUMP {
-        let Some(end) = lines[..LUMP].iter().rposition(|b| *b == b'\n') else {
+/// Splits lines so that each part fits into one append. There is rarely more than one.
+fn split(mut lines: Bytes) -> Result<Vec<Bytes>> {
+    let mut parts = Vec::new();
+    while lines.len() > MAX_APPEND_BYTES {
+        let Some(end) = lines[..MAX_APPEND_BYTES].iter().rposition(|b| *b == b'\n') else {
             return Err(Error::new(ErrorKind::Unsupported, "a line of the log is longer than 4 MiB"));
         };
-        pieces.push(lines.split_to(end + 1));
+        parts.push(lines.split_to(end + 1));
     }
-    // Azure refuses an append of nothing.
+    // Azure refuses an empty append.
     if !lines.is_empty() {
-        pieces.push(lines);
+        parts.push(lines);
     }
-    Ok(pieces)
+    Ok(parts)
 }
 
-/// The one task that writes a log.
+/// The task that writes a log.
 struct Writer {
-    log: Arc<Log>,
+    log: Arc<AppendLog>,
     ended: bool,
 }
 
@@ -233,93 +231,89 @@ impl Writer {
     async fn run(mut self) {
         while let Some(job) = self.next() {
             let outcome = self.log.send(&job).await;
-            self.finish(job, outcome);
+            self.complete(job, outcome);
         }
     }
 
-    /// What to send next; `None`, and the writer has ended, when nothing waits.
+    /// Returns the next request. If nothing is pending, the writer has ended and `None` is returned.
     fn next(&mut self) -> Option<Job> {
-        let mut state = self.log.lock();
-        let State { waiting, sent, settled, .. } = &mut *state;
-        waiting.retain(|waiting| !waiting.done.is_closed());
+        let mut state = lock(&self.log.state);
+        let State { pending, sent, confirmed, .. } = &mut *state;
+        pending.retain(|append| !append.done.is_closed());
         if sent.is_none() {
-            waiting.retain_mut(|waiting| !is_settled(settled, waiting));
+            pending.retain_mut(|append| !complete_confirmed(confirmed, append));
         }
-        let Some(client) = waiting.back().map(|latest| Arc::clone(&latest.client)) else {
+        let Some(client) = pending.back().map(|latest| Arc::clone(&latest.client)) else {
             state.writing = false;
             self.ended = true;
             return None;
         };
-        if let Some(lump) = sent.clone() {
-            return Some(Job { lump, callers: Vec::new(), client, again: true, behind: waiting.len() });
+        if let Some(block) = sent.clone() {
+            return Some(Job { block, callers: Vec::new(), client, is_retry: true, waiting: pending.len() });
         }
-        let (mut lump, mut callers, mut length) = (Lump::new(), Vec::new(), 0);
-        while waiting.front().is_some_and(|next| length + next.lines.len() <= LUMP) {
-            let Some(next) = waiting.pop_front() else { break };
+        let (mut block, mut callers, mut length) = (Block::new(), Vec::new(), 0);
+        while pending.front().is_some_and(|next| length + next.lines.len() <= MAX_APPEND_BYTES) {
+            let Some(next) = pending.pop_front() else { break };
             length += next.lines.len();
-            lump.push((next.key, next.lines));
+            block.push((next.key, next.lines));
             callers.push(next.done);
         }
-        *sent = Some(lump.clone());
-        Some(Job { lump, callers, client, again: false, behind: waiting.len() })
+        *sent = Some(block.clone());
+        Some(Job { block, callers, client, is_retry: false, waiting: pending.len() })
     }
 
-    fn finish(&self, job: Job, outcome: Result<()>) {
-        let mut state = self.log.lock();
+    fn complete(&self, job: Job, outcome: Result<()>) {
+        let mut state = lock(&self.log.state);
         let mut callers = job.callers;
         match &outcome {
             Ok(()) => {
                 state.sent = None;
-                if job.again {
-                    state.settled.extend(job.lump);
-                    let surplus = state.settled.len().saturating_sub(REMEMBERED);
-                    state.settled.drain(..surplus);
+                if job.is_retry {
+                    state.confirmed.extend(job.block);
+                    let surplus = state.confirmed.len().saturating_sub(MAX_CONFIRMED);
+                    state.confirmed.drain(..surplus);
                 }
             }
-            Err(error) => {
-                // A lump that may be there stays the next thing to send. Whoever waited behind it comes back after a
-                // pause of the engine's; sending theirs at once would be the pause left out.
-                let unclear = job.again || error.kind().is_transient();
-                if unclear {
-                    let behind = job.behind.min(state.waiting.len());
-                    callers.extend(state.waiting.drain(..behind).map(|waiting| waiting.done));
-                } else {
-                    state.sent = None;
-                }
+            // A block that the blob may contain is sent again before any other. The callers that wait behind it fail
+            // too: the engine retries them after a pause, and sending theirs now would skip that pause.
+            Err(error) if job.is_retry || error.kind().is_transient() => {
+                let waiting = job.waiting.min(state.pending.len());
+                callers.extend(state.pending.drain(..waiting).map(|append| append.done));
             }
+            Err(_) => state.sent = None,
         }
         drop(state);
         for caller in callers {
-            // Gone callers need no answer.
-            let _ = caller.send(outcome.as_ref().copied().map_err(again));
+            // The caller may have been dropped.
+            let _ = caller.send(outcome.as_ref().copied().map_err(copy_of));
         }
     }
 }
 
 impl Drop for Writer {
-    /// Its runtime has ended: its callers, whose answer is dropped, repeat in another.
+    /// The runtime has ended. The callers' senders are dropped, and they retry on another runtime.
     fn drop(&mut self) {
         if !self.ended {
-            let mut state = self.log.lock();
+            let mut state = lock(&self.log.state);
             state.writing = false;
-            state.waiting.clear();
+            state.pending.clear();
         }
     }
 }
 
-/// Answers a caller whose lines turned out to be in the blob.
-fn is_settled(settled: &mut VecDeque<(LogKey, Bytes)>, waiting: &mut Waiting) -> bool {
-    let same = |(key, lines): &(LogKey, Bytes)| *key == waiting.key && *lines == waiting.lines;
-    let Some(index) = settled.iter().position(same) else { return false };
-    settled.remove(index);
-    let (spent, _) = oneshot::channel();
-    // A caller that has gone meanwhile needs no answer.
-    let _ = std::mem::replace(&mut waiting.done, spent).send(Ok(()));
+/// Completes an append whose lines are in the blob already, and returns whether they are.
+fn complete_confirmed(confirmed: &mut VecDeque<(LogKey, Bytes)>, append: &mut PendingAppend) -> bool {
+    let same = |(key, lines): &(LogKey, Bytes)| *key == append.key && *lines == append.lines;
+    let Some(index) = confirmed.iter().position(same) else { return false };
+    confirmed.remove(index);
+    let (placeholder, _) = oneshot::channel();
+    // The caller may have been dropped.
+    let _ = std::mem::replace(&mut append.done, placeholder).send(Ok(()));
     true
 }
 
 /// The same error for each of several callers.
-fn again(error: &Error) -> Error {
+fn copy_of(error: &Error) -> Error {
     let copy = Error::new(error.kind(), error.message().to_owned());
     match error.retry_after() {
         Some(wait) => copy.with_retry_after(wait),
@@ -327,11 +321,11 @@ fn again(error: &Error) -> Error {
     }
 }
 
-impl fmt::Debug for Log {
+impl fmt::Debug for AppendLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Log")
+        f.debug_struct("AppendLog")
             .field("path", &self.path)
-            .field("tail", &self.lock().tail)
+            .field("tail", &lock(&self.state).tail)
             .finish_non_exhaustive()
     }
 }

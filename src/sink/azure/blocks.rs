@@ -1,6 +1,6 @@
-//! A blob from a content: one request for a small one, blocks for a large one.
+//! Writes a blob from a content: a small one with one request, a large one in blocks.
 //!
-//! Azure: a blob has at most 50,000 blocks, and becomes visible with Put Block List, whole.
+//! A blob has at most 50,000 blocks, and Put Block List makes it visible as a whole.
 
 use std::pin::pin;
 
@@ -9,9 +9,9 @@ use futures::stream::FuturesUnordered;
 use object_store::PutPayload;
 use reqwest::header::HeaderValue;
 
-use super::answer::Answer;
-use super::client::{BLOB_CONTENT_TYPE, BLOB_TYPE, BlobClient, Put};
-use super::integrity::Checksum;
+use super::checksum::Checksum;
+use super::client::{BLOB_CONTENT_TYPE, BLOB_TYPE, BlobClient, PutRequest};
+use super::response::Response;
 use crate::content::{Chunk, ChunkReader, Content};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::UploadContext;
@@ -20,57 +20,60 @@ use crate::sink::PutResult;
 
 pub(super) const MIB: u64 = 1 << 20;
 
-/// The size of a block, and the largest blob that is sent in one request.
-pub(super) const BLOCK: u64 = 8 * MIB;
+/// The size of a block, and of the largest blob that is sent with one request.
+const BLOCK_SIZE: u64 = 8 * MIB;
 
-/// How many blocks of a large blob are on their way at once, if the window allows.
-pub(super) const PARALLEL: u64 = 4;
+/// How many blocks of a blob are sent at once, if the buffer limit allows it.
+pub(super) const MAX_PARALLEL_BLOCKS: u64 = 4;
 
-/// What is held of a content whose length is not known: two blocks.
-pub(super) const UNKNOWN_WINDOW: u64 = 8 * MIB;
+/// The buffer size for a content of unknown length: two blocks.
+const UNKNOWN_LENGTH_BUFFER_SIZE: u64 = 8 * MIB;
 
-/// Blocks get no smaller than this to fit a window.
-const SMALLEST_BLOCK: u64 = 256 << 10;
+/// Blocks are not made smaller than this to fit the buffer limit.
+const MIN_BLOCK_SIZE: u64 = 256 << 10;
 
 /// Azure's limit.
-pub(super) const MOST_BLOCKS: u64 = 50_000;
+pub(super) const MAX_BLOCKS: u64 = 50_000;
 
-/// From this block on, one of a content of unknown length fills the window.
-const GROW_AT: u64 = 8_000;
+/// The number of the first block of a content of unknown length that uses the whole buffer limit.
+const FIRST_FULL_BLOCK: u64 = 8_000;
 
-/// The error code for a list that names a block which is not there.
-const LOST_BLOCKS: &str = "InvalidBlockList";
+/// The error code for a list that names a missing block.
+const INVALID_BLOCK_LIST: &str = "InvalidBlockList";
 
 const DICOM: HeaderValue = HeaderValue::from_static("application/dicom");
 
-/// How much one put of this length holds.
-pub(super) fn window(length: Option<u64>) -> u64 {
+/// How many bytes a put of this length buffers.
+pub(super) fn buffer_size(length: Option<u64>) -> u64 {
     match length {
-        Some(length) if length <= BLOCK => length,
-        Some(length) => length.min(PARALLEL * Cut::Known { length }.block(0, u64::MAX)),
-        None => UNKNOWN_WINDOW,
+        Some(length) if length <= BLOCK_SIZE => length,
+        Some(length) => {
+            length.min(MAX_PARALLEL_BLOCKS * BlockLayout::Known { length }.block_size(0, u64::MAX))
+        }
+        None => UNKNOWN_LENGTH_BUFFER_SIZE,
     }
 }
 
-/// How a content is cut into blocks.
+/// How a content is divided into blocks.
 #[derive(Debug, Clone, Copy)]
-enum Cut {
+enum BlockLayout {
     Known { length: u64 },
     Unknown,
 }
 
-impl Cut {
-    /// The size of the block of this number, within a window.
-    fn block(self, number: u64, window: u64) -> u64 {
-        let fitting = (window / 2).max(SMALLEST_BLOCK);
+impl BlockLayout {
+    /// The size of a block by its number, for a buffer limit.
+    fn block_size(self, number: u64, buffer_limit: u64) -> u64 {
+        let fitting = (buffer_limit / 2).max(MIN_BLOCK_SIZE);
         match self {
-            // Few enough of them goes before the window.
+            // The limit on the number of blocks has priority over the buffer limit.
             Self::Known { length } => {
-                let least = length.div_ceil(MOST_BLOCKS);
-                BLOCK.min(fitting).max(if least > BLOCK { least.next_multiple_of(MIB) } else { least })
+                let least = length.div_ceil(MAX_BLOCKS);
+                let least = if least > BLOCK_SIZE { least.next_multiple_of(MIB) } else { least };
+                BLOCK_SIZE.min(fitting).max(least)
             }
-            Self::Unknown if number < GROW_AT => fitting.min(UNKNOWN_WINDOW / 2),
-            Self::Unknown => window.clamp(SMALLEST_BLOCK, UNKNOWN_WINDOW),
+            Self::Unknown if number < FIRST_FULL_BLOCK => fitting.min(UNKNOWN_LENGTH_BUFFER_SIZE / 2),
+            Self::Unknown => buffer_limit.clamp(MIN_BLOCK_SIZE, UNKNOWN_LENGTH_BUFFER_SIZE),
         }
     }
 }
@@ -82,154 +85,168 @@ pub(super) async fn put(
     content: Content,
     upload: &UploadContext,
 ) -> Result<PutResult> {
-    let target = Target { client, path, upload };
-    if let Some(bytes) = content.as_bytes().filter(|bytes| bytes.len() as u64 <= BLOCK) {
-        return target.put_blob(bytes.clone().into(), bytes.len() as u64).await;
+    let writer = BlobWriter { client, path, upload };
+    if let Some(bytes) = content.as_bytes().filter(|bytes| bytes.len() as u64 <= BLOCK_SIZE) {
+        return writer.put_blob(bytes.clone().into(), bytes.len() as u64).await;
     }
-    let (length, window) = (content.length(), upload.buffer_limit());
-    let cut = length.map_or(Cut::Unknown, |length| Cut::Known { length });
+    let (length, buffer_limit) = (content.length(), upload.buffer_limit());
+    let layout = length.map_or(BlockLayout::Unknown, |length| BlockLayout::Known { length });
     let first = match length {
-        // One byte more than there should be, to see the end.
-        Some(length) if length <= BLOCK.min(window) => length + 1,
-        _ => cut.block(0, window),
+        // One more byte than expected, to detect the end.
+        Some(length) if length <= BLOCK_SIZE.min(buffer_limit) => length + 1,
+        _ => layout.block_size(0, buffer_limit),
     };
     let mut chunks = ChunkReader::new(content);
     let first = chunks.next(first).await?;
     if first.is_last {
         check_length(length, first.len)?;
-        target.put_blob(first.parts.into_iter().collect(), first.len).await
+        writer.put_blob(first.parts.into_iter().collect(), first.len).await
     } else {
-        target.put_blocks(cut, first, chunks).await
+        writer.put_blocks(layout, first, chunks).await
     }
 }
 
-/// Where a blob goes, and on which terms.
+/// Writes one blob.
 #[derive(Clone, Copy)]
-pub(super) struct Target<'a> {
+pub(super) struct BlobWriter<'a> {
     pub(super) client: &'a BlobClient,
     pub(super) path: &'a BlobPath,
     pub(super) upload: &'a UploadContext,
 }
 
-impl Target<'_> {
+impl BlobWriter<'_> {
     /// Put Blob.
     pub(super) async fn put_blob(self, payload: PutPayload, size: u64) -> Result<PutResult> {
-        let answer = self.request(&payload, || {
-            Put::new(self.path, payload.clone())
+        let response = self.request(&payload, || {
+            PutRequest::new(self.path, payload.clone())
                 .header(BLOB_TYPE, HeaderValue::from_static("BlockBlob"))
                 .header(BLOB_CONTENT_TYPE, DICOM)
         });
-        Ok(stored(size, &answer.await?))
+        Ok(put_result(size, &response.await?))
     }
 
-    /// Put Block for each chunk, the next one read while earlier ones are on their way, then Put Block List.
-    async fn put_blocks(self, cut: Cut, first: Chunk, mut chunks: ChunkReader) -> Result<PutResult> {
-        let length = match cut {
-            Cut::Known { length } => Some(length),
-            Cut::Unknown => None,
+    /// Put Block for each chunk, reading the next one while others are sent, then Put Block List.
+    async fn put_blocks(
+        self,
+        layout: BlockLayout,
+        first: Chunk,
+        mut chunks: ChunkReader,
+    ) -> Result<PutResult> {
+        let length = match layout {
+            BlockLayout::Known { length } => Some(length),
+            BlockLayout::Unknown => None,
         };
-        let window = self.upload.buffer_limit();
-        // Ids of one length within a blob, and of this attempt only: another one's blocks must not get in.
+        let buffer_limit = self.upload.buffer_limit();
+        // Block ids are unique to this attempt, so that the blocks of another one are not committed.
         let attempt = fastrand::u64(..);
-        let mut on_their_way = FuturesUnordered::new();
+        let mut requests = FuturesUnordered::new();
         let (mut number, mut size, mut chunk) = (0, 0, first);
         while chunk.len > 0 {
             size += chunk.len;
             if length.is_some_and(|length| size > length) {
                 return Err(wrong_length());
             }
-            if number == MOST_BLOCKS {
+            if number == MAX_BLOCKS {
                 return Err(Error::new(ErrorKind::Unsupported, "an instance of unknown length is too large"));
             }
-            on_their_way.push(self.put_block(block_id(attempt, number), chunk.parts.into_iter().collect()));
+            requests.push(self.put_block(block_id(attempt, number), chunk.parts.into_iter().collect()));
             number += 1;
-            let next = cut.block(number, window);
-            // The chunk being read counts as one.
-            while on_their_way.len() as u64 + 1 > (window / next).max(1) {
-                if let Some(done) = on_their_way.next().await {
-                    done?;
+            let next = layout.block_size(number, buffer_limit);
+            // The chunk that is read next counts too.
+            while requests.len() as u64 + 1 > (buffer_limit / next).max(1) {
+                if let Some(sent) = requests.next().await {
+                    sent?;
                 }
             }
             let mut reading = pin!(chunks.next(next));
             chunk = loop {
                 tokio::select! {
                     read = &mut reading => break read?,
-                    Some(done) = on_their_way.next() => done?,
+                    Some(sent) = requests.next() => sent?,
                 }
             };
         }
-        while let Some(done) = on_their_way.next().await {
-            done?;
+        while let Some(sent) = requests.next().await {
+            sent?;
         }
         check_length(length, size)?;
-        self.commit(attempt, number, size).await
+        self.put_block_list(attempt, number, size).await
     }
 
     async fn put_block(self, id: String, payload: PutPayload) -> Result<()> {
         let query = format!("comp=block&blockid={id}");
-        self.request(&payload, || Put::new(self.path, payload.clone()).query(query.as_str())).await?;
+        self.request(&payload, || PutRequest::new(self.path, payload.clone()).query(query.as_str())).await?;
         Ok(())
     }
 
-    /// Put Block List. `Latest` also finds a block that is committed already, so it can be repeated when its answer
-    /// was lost.
-    pub(super) async fn commit(self, attempt: u64, blocks: u64, size: u64) -> Result<PutResult> {
+    /// Put Block List. `Latest` also matches a committed block, so the request can be repeated if its response was lost.
+    pub(super) async fn put_block_list(self, attempt: u64, blocks: u64, size: u64) -> Result<PutResult> {
         let mut list = String::from(r#"<?xml version="1.0" encoding="utf-8"?><BlockList>"#);
         for number in 0..blocks {
             list.extend(["<Latest>", &block_id(attempt, number), "</Latest>"]);
         }
         list.push_str("</BlockList>");
         let payload = PutPayload::from(list);
-        let put =
-            || Put::new(self.path, payload.clone()).query("comp=blocklist").header(BLOB_CONTENT_TYPE, DICOM);
-        // Repeating does not bring lost blocks back: that ends the request, and the engine puts the blob again.
-        let sum = self.checksum(&payload);
+        let checksum = self.checksum(&payload);
+        // A retry does not restore lost blocks, so the error ends the retries, and the engine puts the blob again.
         let outcome = self.upload.send_with_retry(async || {
-            let answer = self.send(put(), sum.as_ref()).await?;
-            if answer.code() == LOST_BLOCKS { Ok(Err(answer.error())) } else { answer.into_done().map(Ok) }
+            let request = PutRequest::new(self.path, payload.clone())
+                .query("comp=blocklist")
+                .header(BLOB_CONTENT_TYPE, DICOM);
+            let response = self.send(request, checksum.as_ref()).await?;
+            if response.code() == INVALID_BLOCK_LIST {
+                Ok(Err(response.error()))
+            } else {
+                response.error_for_status().map(Ok)
+            }
         });
-        Ok(stored(size, &outcome.await??))
+        Ok(put_result(size, &outcome.await??))
     }
 
-    /// Sends this body until it is stored as it is.
-    async fn request<'p>(self, body: &PutPayload, put: impl Fn() -> Put<'p> + Send + Sync) -> Result<Answer> {
-        let sum = self.checksum(body);
-        self.upload.send_with_retry(async || self.send(put(), sum.as_ref()).await?.into_done()).await
+    /// Sends a request until its body is stored unchanged.
+    async fn request<'p>(
+        self,
+        body: &PutPayload,
+        request: impl Fn() -> PutRequest<'p> + Send + Sync,
+    ) -> Result<Response> {
+        let checksum = self.checksum(body);
+        let send = async || self.send(request(), checksum.as_ref()).await?.error_for_status();
+        self.upload.send_with_retry(send).await
     }
 
-    async fn send(self, put: Put<'_>, sum: Option<&Checksum<'_>>) -> Result<Answer> {
-        let Some(sum) = sum else { return self.client.send(put).await };
-        let answer = self.client.send(sum.send_with(put)).await?;
-        if answer.is_done() {
-            sum.compare(&answer)?;
+    async fn send(self, request: PutRequest<'_>, checksum: Option<&Checksum<'_>>) -> Result<Response> {
+        let Some(checksum) = checksum else { return self.client.send(request).await };
+        let response = self.client.send(checksum.add_to(request)).await?;
+        if response.is_success() {
+            checksum.verify(&response)?;
         }
-        Ok(answer)
+        Ok(response)
     }
 
-    /// `None`: nothing is compared, or there is nothing to compare.
+    /// `None` if checksums are off or the body is empty.
     fn checksum(self, body: &PutPayload) -> Option<Checksum<'_>> {
-        (self.upload.checksums() && body.content_length() > 0).then(|| Checksum::of(body))
+        (self.upload.checksums() && body.content_length() > 0).then(|| Checksum::new(body))
     }
 }
 
-/// 24 characters that are base64 as they are.
+/// A block id: 24 characters that are valid base64. All ids of a blob must have the same length.
 pub(super) fn block_id(attempt: u64, number: u64) -> String {
     format!("{attempt:016x}{number:08x}")
 }
 
-fn stored(size: u64, answer: &Answer) -> PutResult {
-    let stored = PutResult::new(size);
-    match answer.etag() {
-        Some(etag) => stored.with_etag(etag),
-        None => stored,
+fn put_result(size: u64, response: &Response) -> PutResult {
+    let result = PutResult::new(size);
+    match response.etag() {
+        Some(etag) => result.with_etag(etag),
+        None => result,
     }
 }
 
-/// Nothing is committed under a length that the content does not have.
+/// Checked before a blob becomes visible.
 fn check_length(expected: Option<u64>, found: u64) -> Result<()> {
     if expected.is_none_or(|expected| expected == found) { Ok(()) } else { Err(wrong_length()) }
 }
 
 fn wrong_length() -> Error {
-    Error::new(ErrorKind::Unreadable, "the instance is not as long as it was said to be")
+    Error::new(ErrorKind::Unreadable, "the instance does not have its stated length")
 }

@@ -1,7 +1,7 @@
-//! [`BlobClient`]: signed requests towards one container.
+//! [`BlobClient`]: signed requests to one container.
 //!
-//! object_store has the credentials and the signatures. The requests are sent from here, since its errors keep back
-//! the status, the error code and `Retry-After`, and its multipart upload cannot repeat one block.
+//! object_store provides credentials and signatures. Requests are sent from here because object_store's errors hide the
+//! status, the error code and `Retry-After`, and because its multipart upload cannot retry a single block.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,49 +13,49 @@ use object_store::client::{HttpClient, HttpRequest, HttpResponseBody};
 use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 
-use super::answer::{Answer, unreachable};
 use super::connections::Connections;
 use super::container::AzureContainer;
-use super::identity::Signer;
+use super::response::{Response, unreachable};
+use super::signer::Signer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::BlobPath;
 
-/// How long a request may take besides its body.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a request may take, without the time to transfer its body.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The slowest link a body is waited for, in bytes a second.
-const SLOWEST: u64 = 64 << 10;
+/// The lowest transfer rate that is waited for, in bytes per second.
+const MIN_TRANSFER_RATE: u64 = 64 << 10;
 
-/// How much of an answer's body is read so that its connection can be used again.
-const BODY_LIMIT: usize = 64 << 10;
+/// How much of a response's body is read so that the connection can be reused.
+const MAX_DRAINED_BYTES: usize = 64 << 10;
 
 pub(super) const BLOB_TYPE: HeaderName = HeaderName::from_static("x-ms-blob-type");
 pub(super) const BLOB_CONTENT_TYPE: HeaderName = HeaderName::from_static("x-ms-blob-content-type");
 
-/// Sends requests for blobs of one container. Follows no redirect and repeats nothing.
+/// Sends requests for the blobs of one container. It follows no redirects and does not retry.
 pub(super) struct BlobClient {
     http: HttpClient,
     signer: Signer,
     container: AzureContainer,
 }
 
-/// A `PUT`; Azure writes with no other method.
+/// A `PUT` request. Every write to Azure is one.
 #[derive(Debug)]
-pub(super) struct Put<'a> {
+pub(super) struct PutRequest<'a> {
     path: &'a BlobPath,
     query: String,
     headers: HeaderMap,
     body: PutPayload,
-    /// How many bytes Azure fetches from elsewhere before it answers.
-    fetched: u64,
+    /// How many bytes Azure fetches from elsewhere before it responds.
+    copied: u64,
 }
 
-impl<'a> Put<'a> {
+impl<'a> PutRequest<'a> {
     pub(super) fn new(path: &'a BlobPath, body: PutPayload) -> Self {
-        Self { path, query: String::new(), headers: HeaderMap::new(), body, fetched: 0 }
+        Self { path, query: String::new(), headers: HeaderMap::new(), body, copied: 0 }
     }
 
-    /// With this query, which needs no escaping.
+    /// Sets the query, which must not need escaping.
     pub(super) fn query(mut self, query: impl Into<String>) -> Self {
         self.query = query.into();
         self
@@ -66,16 +66,16 @@ impl<'a> Put<'a> {
         self
     }
 
-    /// Azure fetches so many bytes from elsewhere before it answers, which is waited for as for a body.
-    pub(super) fn fetching(mut self, bytes: u64) -> Self {
-        self.fetched = bytes;
+    /// Sets how many bytes Azure copies from elsewhere before it responds. They extend the timeout as a body does.
+    pub(super) fn copying(mut self, bytes: u64) -> Self {
+        self.copied = bytes;
         self
     }
 }
 
 impl BlobClient {
     /// # Errors
-    /// [`ErrorKind::Invalid`] when the policy or the credential cannot be used as they are.
+    /// [`ErrorKind::Invalid`] if the policy or the credential cannot be used.
     pub(super) fn new(container: AzureContainer, connections: &Arc<Connections>) -> Result<Self> {
         let signer = Signer::new(&container, connections)?;
         Ok(Self { http: HttpClient::new(connections.blobs()?), signer, container })
@@ -91,13 +91,13 @@ impl BlobClient {
         format!("{}/{path}", self.container.url())
     }
 
-    /// Sends it once and gives whatever was answered.
+    /// Sends a request once and returns the response, whatever its status.
     ///
     /// # Errors
-    /// When there is no answer: the credential cannot be had, or [`ErrorKind::Unavailable`].
-    pub(super) async fn send(&self, put: Put<'_>) -> Result<Answer> {
+    /// If there is no response: the error of [`Signer::sign`], or [`ErrorKind::Unavailable`].
+    pub(super) async fn send(&self, put: PutRequest<'_>) -> Result<Response> {
         let length = put.body.content_length() as u64;
-        let moved = length + put.fetched;
+        let timeout = REQUEST_TIMEOUT + Duration::from_secs((length + put.copied) / MIN_TRANSFER_RATE);
         let mut url = self.url(put.path);
         if !put.query.is_empty() {
             url.push('?');
@@ -106,29 +106,25 @@ impl BlobClient {
         let mut request = HttpRequest::new(put.body.into());
         *request.method_mut() = Method::PUT;
         *request.uri_mut() =
-            url.parse().map_err(|_| Error::new(ErrorKind::Invalid, "the container's URI is not one"))?;
+            url.parse().map_err(|_| Error::new(ErrorKind::Invalid, "the container's URI is invalid"))?;
         *request.headers_mut() = put.headers;
-        // Signed, and needed: a body of several chunks has no length of its own.
+        // It is part of the signature, and reqwest does not know the length of a body of several chunks.
         request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
         self.signer.sign(&mut request, &self.container.account).await?;
 
         let exchange = async {
-            let answer = self.http.execute(request).await?;
-            let (parts, body) = answer.into_parts();
+            let (parts, body) = self.http.execute(request).await?.into_parts();
             drain(body).await;
-            Ok(Answer::new(parts.status, parts.headers))
+            Ok(Response::new(parts.status, parts.headers))
         };
-        let patience = PATIENCE + Duration::from_secs(moved / SLOWEST);
-        let answer = match tokio::time::timeout(patience, exchange).await {
+        let response = match tokio::time::timeout(timeout, exchange).await {
             Ok(outcome) => outcome.map_err(unreachable)?,
-            Err(_) => {
-                return Err(Error::new(ErrorKind::Unavailable, "the destination did not answer in time"));
-            }
+            Err(_) => return Err(Error::new(ErrorKind::Unavailable, "the destination timed out")),
         };
-        if answer.is_unauthorized() {
+        if response.is_unauthorized() {
             self.signer.refused();
         }
-        Ok(answer)
+        Ok(response)
     }
 }
 
@@ -138,13 +134,13 @@ impl fmt::Debug for BlobClient {
     }
 }
 
-/// Reads what is left of a body, so that the connection can be used again. Everything that matters is in the head.
+/// Reads the rest of a body, so that the connection can be reused. Everything that matters is in the head.
 async fn drain(body: HttpResponseBody) {
     let mut chunks = body.bytes_stream();
-    let mut read = 0;
+    let mut drained = 0;
     while let Some(Ok(chunk)) = chunks.next().await {
-        read += chunk.len();
-        if read > BODY_LIMIT {
+        drained += chunk.len();
+        if drained > MAX_DRAINED_BYTES {
             return;
         }
     }

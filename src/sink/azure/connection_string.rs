@@ -2,28 +2,18 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::container::AzureCredential;
-use super::sas::read_sas;
-use super::uri::is_account_name;
+use super::container::{AzureCredential, EMULATOR_ACCOUNT, EMULATOR_KEY, is_account_name};
+use super::sas::parse_sas;
 use crate::error::{Error, Result};
 
-/// The emulator's account ("Use the Azurite emulator for local Azure Storage development").
-pub(crate) const EMULATOR_ACCOUNT: &str = "devstoreaccount1";
-
-/// The emulator's account key: published, the same for everybody, and so no secret.
-pub(crate) const EMULATOR_KEY: &str =
-    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
-
-/// The port of the emulator's blob service, unless a string names another.
+/// The default host and port of the emulator's blob service.
+const EMULATOR_HOST: &str = "127.0.0.1";
 const EMULATOR_PORT: u16 = 10000;
-
-/// Where the emulator listens, unless a string says otherwise.
-const EMULATOR_ORIGIN: &str = "127.0.0.1";
 
 /// The suffix of the public cloud.
 const DEFAULT_SUFFIX: &str = "core.windows.net";
 
-/// Keys of other services and of read-only replicas: they stand in strings that the portal shows, and mean nothing here.
+/// Keys of other services and of read-only replicas. The portal's connection strings have them; they are ignored.
 const OTHER_SERVICES: [&str; 10] = [
     "QueueEndpoint",
     "TableEndpoint",
@@ -37,17 +27,17 @@ const OTHER_SERVICES: [&str; 10] = [
     "DfsSecondaryEndpoint",
 ];
 
-/// What a connection string says of the blob service. No `Debug`: people put secrets into the wrong values.
-pub(crate) struct ConnectionString {
-    /// The account it names, if it names one.
-    pub(crate) account: Option<String>,
-    /// The blob endpoint, as text that nobody has checked yet.
-    pub(crate) endpoint: String,
-    /// What it brings to sign with.
-    pub(crate) credential: AzureCredential,
+/// The parts of a connection string that concern the blob service. No `Debug`: any value may be a misplaced secret.
+pub(super) struct ConnectionString {
+    /// The account, if it is named.
+    pub(super) account: Option<String>,
+    /// The blob endpoint, not yet checked.
+    pub(super) endpoint: String,
+    /// What requests are signed with.
+    pub(super) credential: AzureCredential,
 }
 
-/// The pairs, as they stand.
+/// The values by key.
 #[derive(Default)]
 struct Pairs<'a> {
     protocol: Option<&'a str>,
@@ -61,12 +51,12 @@ struct Pairs<'a> {
 }
 
 impl ConnectionString {
-    /// Reads `Key=Value` pairs parted by `;`, keys in any order and case, each parted from its value by the first
-    /// `=`. An empty value counts as absent. `at` is the property it stands in, for errors; none repeats a value, nor
-    /// a key that is not known: it may be the second half of a value that held a `;`.
-    pub(crate) fn read(text: &SecretString, at: &str) -> Result<Self> {
+    /// Parses `Key=Value` pairs separated by `;`, with keys in any order and case. The first `=` ends the key, and an
+    /// empty value counts as absent. `at` is the pointer of the property, for errors. No error repeats a value or an
+    /// unknown key, which may be the second half of a secret that contains a `;`.
+    pub(super) fn parse(text: &SecretString, at: &str) -> Result<Self> {
         let fault = |fault: &str| Error::invalid(at, format!("'{at}' {fault}"));
-        let pairs = Pairs::read(text.expose_secret(), at)?;
+        let pairs = Pairs::parse(text.expose_secret(), at)?;
         let development = match pairs.development {
             None => false,
             Some(flag) if flag.eq_ignore_ascii_case("true") => true,
@@ -79,7 +69,7 @@ impl ConnectionString {
                 return Err(fault("has UseDevelopmentStorage and another account's name"));
             }
             Some(name) if is_account_name(name) => false,
-            Some(_) => return Err(fault("has an AccountName that is not one")),
+            Some(_) => return Err(fault("has an invalid AccountName")),
         };
         let protocol = match pairs.protocol {
             None => None,
@@ -95,11 +85,11 @@ impl ConnectionString {
             (Some(EMULATOR_KEY), None) | (None, None) if emulator => AzureCredential::Emulator,
             (Some(_), None) => {
                 return Err(fault(
-                    "has an AccountKey: account keys are not accepted, a SAS or a managed identity is",
+                    "has an AccountKey: account keys are not accepted, use a SAS or a managed identity",
                 ));
             }
             (None, Some(sas)) => AzureCredential::Sas(
-                read_sas(sas, at).map_err(|_| fault("has a SharedAccessSignature that is not one"))?,
+                parse_sas(sas, at).map_err(|_| fault("has an invalid SharedAccessSignature"))?,
             ),
             (None, None) => AzureCredential::Anonymous,
         };
@@ -109,14 +99,14 @@ impl ConnectionString {
             }
             (Some(endpoint), None) => endpoint.to_owned(),
             (None, _) if emulator && pairs.suffix.is_some() => {
-                return Err(fault("names the emulator, which has no EndpointSuffix"));
+                return Err(fault("names the emulator and an EndpointSuffix"));
             }
             (None, Some(proxy)) => proxied(proxy).ok_or_else(|| {
                 fault("has a DevelopmentStorageProxyUri that is not 'http://<host>' or 'https://<host>'")
             })?,
             (None, None) if emulator => {
                 let scheme = protocol.unwrap_or("http");
-                format!("{scheme}://{EMULATOR_ORIGIN}:{EMULATOR_PORT}/{EMULATOR_ACCOUNT}")
+                format!("{scheme}://{EMULATOR_HOST}:{EMULATOR_PORT}/{EMULATOR_ACCOUNT}")
             }
             (None, None) => {
                 let account =
@@ -131,7 +121,7 @@ impl ConnectionString {
 }
 
 impl<'a> Pairs<'a> {
-    fn read(text: &'a str, at: &str) -> Result<Self> {
+    fn parse(text: &'a str, at: &str) -> Result<Self> {
         let mut pairs = Self::default();
         let mut seen: Vec<&str> = Vec::new();
         let given = text.split(';').map(str::trim).enumerate().filter(|(_, pair)| !pair.is_empty());
@@ -152,7 +142,7 @@ impl<'a> Pairs<'a> {
                 _ => return Err(fault("has an unknown key")),
             };
             if seen.iter().any(|earlier| earlier.eq_ignore_ascii_case(key)) {
-                return Err(fault("has a key again"));
+                return Err(fault("has a repeated key"));
             }
             seen.push(key);
             if let Some(slot) = slot {
@@ -163,8 +153,7 @@ impl<'a> Pairs<'a> {
     }
 }
 
-/// The emulator's endpoint with its host replaced by a proxy's. The port stays the emulator's unless the proxy's URI
-/// names one.
+/// The emulator's endpoint at the host of a proxy, and at its port if the proxy's URI has one.
 fn proxied(proxy: &str) -> Option<String> {
     let (scheme, authority) = proxy.split_once("://")?;
     let authority = authority.strip_suffix('/').unwrap_or(authority);

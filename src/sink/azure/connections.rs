@@ -1,7 +1,7 @@
-//! [`Connections`]: what all sinks of one policy share.
+//! [`Connections`]: HTTP clients and tokens that all sinks of one policy share.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use object_store::azure::AzureCredentialProvider;
@@ -12,11 +12,11 @@ use crate::sync::lock;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A metadata service is on the machine itself or its host.
+/// A metadata service runs on the machine itself or its host.
 const METADATA_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The HTTP clients of a policy and the tokens of the server's identity, made when they are first needed. A client reads
-/// all the system's certificates when it is made, and keeps connections; an operation of its own would pay for both.
+/// The HTTP clients of a policy and the tokens of the server's identity, created on first use. Creating a client reads the
+/// system's certificates, and a client keeps its connections, so operations share them.
 #[derive(Default)]
 pub(super) struct Connections {
     policy: AzureBlobPolicy,
@@ -34,45 +34,46 @@ impl Connections {
         &self.policy
     }
 
-    /// The client for the blob service, and for Entra ID.
+    /// The client for the blob service and for Entra ID.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when a root certificate cannot be used; so for [`metadata`](Self::metadata).
+    /// [`ErrorKind::Invalid`] if a root certificate cannot be used.
     pub(super) fn blobs(&self) -> Result<reqwest::Client> {
-        client(&self.blobs, || {
+        get_or_build(&self.blobs, || {
             let builder = self.builder()?.https_only(!self.policy.allows_http());
             Ok(builder.connect_timeout(CONNECT_TIMEOUT))
         })
     }
 
-    /// The client for managed identities' tokens. They are asked for by http, nearby: not a proxy's business.
+    /// The client for tokens of managed identities. It uses no proxy: the endpoint is link-local and has no TLS.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if a root certificate cannot be used.
     pub(super) fn metadata(&self) -> Result<reqwest::Client> {
-        client(&self.metadata, || Ok(self.builder()?.no_proxy().connect_timeout(METADATA_CONNECT_TIMEOUT)))
+        get_or_build(&self.metadata, || {
+            Ok(self.builder()?.no_proxy().connect_timeout(METADATA_CONNECT_TIMEOUT))
+        })
     }
 
-    /// The tokens of the server's identity: those that are there already, or else these.
+    /// The cached tokens of the server's identity, or those that `create` returns.
     pub(super) fn tokens(
         &self,
-        make: impl FnOnce() -> Result<AzureCredentialProvider>,
+        create: impl FnOnce() -> Result<AzureCredentialProvider>,
     ) -> Result<AzureCredentialProvider> {
-        let mut tokens = self.lock_tokens();
-        if let Some(tokens) = &*tokens {
-            return Ok(Arc::clone(tokens));
+        let mut tokens = lock(&self.tokens);
+        match &*tokens {
+            Some(tokens) => Ok(Arc::clone(tokens)),
+            None => Ok(Arc::clone(tokens.insert(create()?))),
         }
-        Ok(Arc::clone(tokens.insert(make()?)))
     }
 
-    /// The destination refused a token: whoever is opened from now on, a resumed operation say, asks for another.
-    pub(super) fn forget_tokens(&self) {
-        *self.lock_tokens() = None;
+    /// Discards the cached tokens after the destination refused one. Sinks that are opened later request new ones.
+    pub(super) fn discard_tokens(&self) {
+        *lock(&self.tokens) = None;
     }
 
-    fn lock_tokens(&self) -> MutexGuard<'_, Option<AzureCredentialProvider>> {
-        lock(&self.tokens)
-    }
-
-    /// What every client has: the policy's certificates besides the system's, and no redirects, which could lead a
-    /// credential to another host.
+    /// What all clients have in common: the policy's certificates in addition to the system's, and no redirects, which
+    /// could send a credential to another host.
     fn builder(&self) -> Result<reqwest::ClientBuilder> {
         let mut certificates = Vec::new();
         for pem in self.policy.root_certificates() {
@@ -94,18 +95,18 @@ impl Connections {
 }
 
 impl fmt::Debug for Connections {
-    /// Leaves the clients out: theirs shows proxies, which may have passwords.
+    /// Omits the clients, since theirs shows proxies, which may contain passwords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connections").field("policy", &self.policy).finish_non_exhaustive()
     }
 }
 
-/// The client that was made before, or else one of this builder. Of two that are made at once, one is let go.
-fn client(
-    made: &OnceLock<reqwest::Client>,
+/// Returns the client, or builds it first. If two threads build one at the same time, one client is dropped.
+fn get_or_build(
+    cell: &OnceLock<reqwest::Client>,
     builder: impl FnOnce() -> Result<reqwest::ClientBuilder>,
 ) -> Result<reqwest::Client> {
-    if let Some(client) = made.get() {
+    if let Some(client) = cell.get() {
         return Ok(client.clone());
     }
     let unusable = |cause: reqwest::Error| {
@@ -113,5 +114,5 @@ fn client(
             .with_source(cause.without_url())
     };
     let client = builder()?.build().map_err(unusable)?;
-    Ok(made.get_or_init(|| client).clone())
+    Ok(cell.get_or_init(|| client).clone())
 }

@@ -1,40 +1,49 @@
-//! [`AzureContainer`]: an Azure Blob container and the credential it is written with.
+//! [`AzureContainer`]: a container, its URI, and the credential it is written with.
 
 use std::fmt;
 
 use secrecy::SecretString;
 use url::Url;
 
-/// A container, as the checked settings describe it.
+use crate::error::{Error, Result};
+
+/// The emulator's account ("Use the Azurite emulator for local Azure Storage development").
+pub(super) const EMULATOR_ACCOUNT: &str = "devstoreaccount1";
+
+/// The emulator's account key. It is published and the same everywhere, so it is not a secret.
+pub(super) const EMULATOR_KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
+/// A container, as validated settings describe it.
 #[derive(Debug, Clone)]
-pub(crate) struct AzureContainer {
+pub(super) struct AzureContainer {
     /// The storage account's name.
-    pub(crate) account: String,
+    pub(super) account: String,
     /// The blob endpoint without a trailing slash: `https://<account>.blob.core.windows.net`, or path-style
     /// `http://127.0.0.1:10000/devstoreaccount1`.
-    pub(crate) endpoint: Url,
+    pub(super) endpoint: Url,
     /// The container's name.
-    pub(crate) name: String,
+    pub(super) name: String,
     /// What requests are signed with.
-    pub(crate) credential: AzureCredential,
+    pub(super) credential: AzureCredential,
 }
 
-/// What requests towards a container are signed with.
+/// What requests to a container are signed with.
 #[derive(Clone)]
-pub(crate) enum AzureCredential {
+pub(super) enum AzureCredential {
     /// A shared access signature: a query string without `?`.
     Sas(SecretString),
-    /// The emulator's published account and key, which are no secret.
+    /// The emulator's published account and key.
     Emulator,
     /// The server's own identity: managed or workload, as the policy says.
     ManagedIdentity,
-    /// None: the container allows public access, or something before it signs.
+    /// No credential: something in front of the endpoint signs requests.
     Anonymous,
 }
 
 impl AzureContainer {
     /// The container's URL, without a credential.
-    pub(crate) fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("{}/{}", self.endpoint.as_str().trim_end_matches('/'), self.name)
     }
 }
@@ -48,4 +57,61 @@ impl fmt::Debug for AzureCredential {
             Self::Anonymous => "Anonymous",
         })
     }
+}
+
+/// A URI without query, split into its origin and path.
+pub(super) struct PlainUri<'a> {
+    /// Scheme, host and port, with `/` as the path.
+    pub(super) origin: Url,
+    /// The path's segments; one trailing slash is dropped.
+    pub(super) segments: Vec<&'a str>,
+}
+
+impl<'a> PlainUri<'a> {
+    /// Parses `http[s]://<host>[:<port>][/<segment>]…`; `at` is the pointer of the property, for errors.
+    ///
+    /// A URL parser drops tabs, turns `\` into `/`, resolves `..` and decodes `%`, so the URI that is checked could differ
+    /// from the one that is sent. Such characters are errors here.
+    pub(super) fn parse(text: &'a str, at: &str) -> Result<Self> {
+        let invalid = |fault: &str| Error::invalid(at, format!("'{at}' {fault}"));
+        if text.contains('@') {
+            return Err(invalid("has a user part"));
+        }
+        if text.contains('#') {
+            return Err(invalid("has a fragment"));
+        }
+        if !text.chars().all(|c| c.is_ascii_alphanumeric() || "-._:/[]$".contains(c)) {
+            return Err(invalid("has a character that is not allowed in it"));
+        }
+        let not_absolute = || invalid("must be an absolute https URI");
+        let (scheme, rest) = text.split_once("://").ok_or_else(not_absolute)?;
+        if !["https", "http"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+            return Err(not_absolute());
+        }
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if authority.is_empty() {
+            return Err(not_absolute());
+        }
+        let origin = Url::parse(&format!("{scheme}://{authority}/")).map_err(|_| not_absolute())?;
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let segments = if path.is_empty() { Vec::new() } else { path.split('/').collect() };
+        Ok(Self { origin, segments })
+    }
+}
+
+/// Whether this can be the name of a container, except the special ones that begin with `$`: 3 to 63 lower-case letters,
+/// digits and single hyphens, beginning and ending with a letter or digit ("Naming and referencing containers, blobs, and
+/// metadata", Azure Blob Storage REST API).
+pub(super) fn is_container_name(name: &str) -> bool {
+    matches!(name.len(), 3..=63)
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+        && !name.contains("--")
+}
+
+/// Whether this can be the account in a path. The clouds allow 3 to 24 letters and digits; emulators allow more.
+pub(super) fn is_account_name(name: &str) -> bool {
+    matches!(name.len(), 1..=63)
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }

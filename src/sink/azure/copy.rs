@@ -1,71 +1,73 @@
-//! A blob that Azure fetches itself: Put Block From URL for each range, then Put Block List.
+//! Lets Azure fetch a blob itself: Put Block From URL for each range, then Put Block List.
 //!
-//! Put Blob From URL and Copy Blob From URL take one request, and the content type of the source with it; these take
-//! two, and set it, at every size.
+//! Put Blob From URL and Copy Blob From URL need a single request, but take over the content type of the source. This
+//! sequence sets the content type, and works for every size.
+
+use std::pin::pin;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::PutPayload;
 use reqwest::header::{HeaderName, HeaderValue};
 
-use super::answer::Answer;
-use super::blocks::{MIB, MOST_BLOCKS, PARALLEL, Target, block_id};
-use super::client::{BlobClient, Put};
+use super::blocks::{BlobWriter, MAX_BLOCKS, MAX_PARALLEL_BLOCKS, MIB, block_id};
+use super::client::{BlobClient, PutRequest};
+use super::response::Response;
 use crate::content::CopySource;
 use crate::error::Result;
 use crate::limits::UploadContext;
 use crate::model::BlobPath;
 use crate::sink::PutResult;
 
-/// The size of a block, as long as 50,000 of them are enough. Azure takes up to 4,000 MiB; small enough that one is
-/// fetched in seconds, and repeated at little cost.
-const BLOCK: u64 = 64 * MIB;
+/// The size of a block, if 50,000 of them suffice. Azure allows 4,000 MiB; a block of this size is fetched in seconds and
+/// cheap to repeat.
+const COPY_BLOCK_SIZE: u64 = 64 * MIB;
 
 const COPY_SOURCE: HeaderName = HeaderName::from_static("x-ms-copy-source");
 const SOURCE_RANGE: HeaderName = HeaderName::from_static("x-ms-source-range");
 const SOURCE_IF_MATCH: HeaderName = HeaderName::from_static("x-ms-source-if-match");
 
-/// The error code for a source that Azure cannot read, for whatever reason: the status is the source's own.
-const UNREADABLE_SOURCE: &str = "CannotVerifyCopySource";
+/// The error code if Azure cannot read the source, for any reason. The status is that of the source.
+const CANNOT_VERIFY_COPY_SOURCE: &str = "CannotVerifyCopySource";
 
-/// Has the blob copied; see [`BlobSink::copy_from`](crate::BlobSink::copy_from).
+/// Copies the blob; see [`BlobSink::copy_from`](crate::BlobSink::copy_from).
 pub(super) async fn copy(
     client: &BlobClient,
     path: &BlobPath,
     source: &CopySource,
     upload: &UploadContext,
 ) -> Result<Option<PutResult>> {
-    let target = Target { client, path, upload };
+    let writer = BlobWriter { client, path, upload };
     let length = source.length();
     if length == 0 {
-        // There is no range of nothing.
-        return target.put_blob(PutPayload::new(), 0).await.map(Some);
+        // An empty range cannot be requested.
+        return writer.put_blob(PutPayload::new(), 0).await.map(Some);
     }
-    let Some(source) = Source::new(source) else { return Ok(None) };
-    let block = BLOCK.max(length.div_ceil(MOST_BLOCKS));
-    let blocks = length.div_ceil(block);
-    // Of this attempt only: another one's blocks must not get in.
+    let Some(source) = SourceHeaders::new(source) else { return Ok(None) };
+    let block_size = COPY_BLOCK_SIZE.max(length.div_ceil(MAX_BLOCKS));
+    let blocks = length.div_ceil(block_size);
+    // Block ids are unique to this attempt, so that the blocks of another one are not committed.
     let attempt = fastrand::u64(..);
-    let copied = stream::iter(0..blocks).map(|number| {
-        let (from, to) = (number * block, length.min((number + 1) * block));
-        copy_block(target, &source, block_id(attempt, number), from..to)
+    let copies = stream::iter(0..blocks).map(|number| {
+        let (start, end) = (number * block_size, length.min((number + 1) * block_size));
+        put_block_from_url(writer, &source, block_id(attempt, number), start..end)
     });
-    let copied = copied.buffer_unordered(PARALLEL as usize);
-    // The first refusal settles it, and drops the requests under way.
-    let refused = copied.try_filter(|copied| std::future::ready(!copied));
-    if std::pin::pin!(refused).try_next().await?.is_some() {
+    let copies = copies.buffer_unordered(MAX_PARALLEL_BLOCKS as usize);
+    // The first refusal ends the copy and drops the requests in progress.
+    let mut refusals = pin!(copies.try_filter(|copied| std::future::ready(!copied)));
+    if refusals.try_next().await?.is_some() {
         return Ok(None);
     }
-    target.commit(attempt, blocks, length).await.map(Some)
+    writer.put_block_list(attempt, blocks, length).await.map(Some)
 }
 
-/// The source as it stands in headers.
-struct Source {
+/// The source's URL and ETag as header values.
+struct SourceHeaders {
     url: HeaderValue,
     etag: Option<HeaderValue>,
 }
 
-impl Source {
-    /// `None`: it cannot stand in a header.
+impl SourceHeaders {
+    /// Returns `None` if they are not valid in a header.
     fn new(source: &CopySource) -> Option<Self> {
         let mut url = HeaderValue::from_str(source.expose_url()).ok()?;
         url.set_sensitive(true);
@@ -74,42 +76,43 @@ impl Source {
     }
 }
 
-/// Put Block From URL; says whether it was carried out. The block's length need not be checked where the source has
-/// an ETag: this range of that version is as long as it says.
-async fn copy_block(
-    target: Target<'_>,
-    source: &Source,
+/// Put Block From URL. Returns whether Azure copied the block. Its length needs no check if the source has an ETag, which
+/// identifies a version of a known length.
+async fn put_block_from_url(
+    writer: BlobWriter<'_>,
+    source: &SourceHeaders,
     id: String,
     range: std::ops::Range<u64>,
 ) -> Result<bool> {
     let query = format!("comp=block&blockid={id}");
     let bytes = format!("bytes={}-{}", range.start, range.end - 1);
-    let put = || {
-        let put = Put::new(target.path, PutPayload::new())
+    let request = || {
+        let request = PutRequest::new(writer.path, PutPayload::new())
             .query(query.as_str())
             .header(COPY_SOURCE, source.url.clone())
-            .fetching(range.end - range.start);
-        // Digits only.
-        let put = match HeaderValue::from_str(&bytes) {
-            Ok(bytes) => put.header(SOURCE_RANGE, bytes),
-            Err(_) => put,
+            .copying(range.end - range.start);
+        let request = match HeaderValue::from_str(&bytes) {
+            Ok(bytes) => request.header(SOURCE_RANGE, bytes),
+            // Unreachable: the value is ASCII.
+            Err(_) => request,
         };
         match &source.etag {
-            Some(etag) => put.header(SOURCE_IF_MATCH, etag.clone()),
-            None => put,
+            Some(etag) => request.header(SOURCE_IF_MATCH, etag.clone()),
+            None => request,
         }
     };
-    target
+    writer
         .upload
         .send_with_retry(async || {
-            let answer = target.client.send(put()).await?;
-            if is_refusal(&answer) { Ok(false) } else { answer.into_done().map(|_| true) }
+            let response = writer.client.send(request()).await?;
+            if is_refusal(&response) { Ok(false) } else { response.error_for_status().map(|_| true) }
         })
         .await
 }
 
-/// Whether Azure will not copy this, now or later: it is streamed instead. That includes the trouble that is not the
-/// source's, like a credential that has expired, since streaming meets with it too and says so.
-fn is_refusal(answer: &Answer) -> bool {
-    !answer.is_done() && (answer.code() == UNREADABLE_SOURCE || !answer.error().kind().is_transient())
+/// Whether Azure will not copy this source, now or later, so that the instance must be streamed. Permanent failures that
+/// do not concern the source, such as an expired credential, count too: streaming meets and reports them.
+fn is_refusal(response: &Response) -> bool {
+    let permanent = || !response.error().kind().is_transient();
+    !response.is_success() && (response.code() == CANNOT_VERIFY_COPY_SOURCE || permanent())
 }

@@ -1,21 +1,22 @@
 //! Azure Blob Storage as a destination: the type `azureblob`.
 
-mod answer;
 mod append;
 mod blocks;
+mod checksum;
 mod client;
 mod connection_string;
 mod connections;
 mod container;
 mod copy;
+mod hosts;
 mod identity;
-mod integrity;
 mod policy;
 mod provider;
+mod response;
 mod sas;
 mod settings;
+mod signer;
 mod sink;
-mod uri;
 
 pub use self::policy::{Addressing, AzureBlobPolicy, Identity};
 pub use self::provider::AzureBlobProvider;

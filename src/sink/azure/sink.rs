@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::append::{self, Log};
+use super::append::{self, AppendLog};
 use super::blocks;
 use super::client::BlobClient;
 use super::connections::Connections;
@@ -25,50 +25,64 @@ use crate::sync::lock;
 
 /// A container of Azure Blob Storage.
 ///
-/// A credential that may write blobs is enough: nothing is read, listed or asked of the container.
+/// A credential that may write blobs is sufficient: the sink never reads or lists blobs, and requests nothing of the
+/// container itself.
 ///
-/// - Instances up to 8 MiB are one Put Blob, with the content's chunks as they are. Larger ones are blocks of 8 MiB,
-///   four at once; larger blocks past 390 GiB, so that there are never more than 50,000, and smaller ones where the
-///   byte budget is small. A content of unknown length is sent in blocks of half its window, then of all of it, and
-///   must end before 50,000: at 359 GiB with the window of 8 MiB that it gets by default. Past that it is
+/// - **Instances** up to 8 MiB are written with one Put Blob. Larger ones are written in blocks of 8 MiB, four at once.
+///   Blocks are larger above 390 GiB, because a blob has at most 50,000 of them, and smaller if the buffer limit is small.
+///   Blocks of a content of unknown length have half the size of its buffer limit, later the whole size. It must end
+///   before 50,000 blocks, which is at 359 GiB with the default of 8 MiB; a longer one fails with
 ///   [`Unsupported`](crate::ErrorKind::Unsupported).
-/// - An instance that its source has a URL of is copied by Azure itself, in blocks of 64 MiB or more, four at once.
-///   Azure gets the URL and nothing else does. Whatever it refuses to copy for a reason that lasts is streamed instead.
-/// - What is sent goes with its CRC64, and the checksum in the answer is compared with it, unless the
-///   [`UploadContext`] says otherwise. A small blob that was stored wrong, by a service that does not check what arrives, can
-///   be seen until it has been sent again; a block cannot.
-/// - The log is an append blob, written by one task in a process, whatever the number of sinks: so no line is cut or
-///   mixed with another, and one whose answer was lost is not appended again. Azure takes 50,000 appends to a blob;
-///   past that the log is full, which fails the operation with [`Unsupported`](crate::ErrorKind::Unsupported).
-/// - Requests follow no redirect. Each has a minute, and the time that its body, or what it copies, takes at 64 KiB/s.
+/// - **Copies**: if the source provides a URL of an instance, Azure copies it in blocks of at least 64 MiB, four at once.
+///   The URL is sent to Azure only. An instance that Azure permanently refuses to copy is streamed.
+/// - **Checksums**: requests contain the CRC64 of their body, and the checksum in the response is verified, unless the
+///   [`UploadContext`] turns that off. On a service that does not verify checksums itself, a small blob that was stored
+///   incorrectly is visible until it is sent again; a block is not.
+/// - **Logs** are append blobs. One task per log and process appends, so that no line is cut or mixed with others, and an
+///   append whose response was lost is not repeated. Azure allows 50,000 appends to a blob. A full log fails the operation
+///   with [`Unsupported`](crate::ErrorKind::Unsupported).
+/// - **Requests** follow no redirects. Each has a timeout of one minute, plus the time that its body or the copied range
+///   takes at 64 KiB/s.
+///
+/// ```
+/// use dicom_export::BlobSink;
+/// use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobSink};
+/// use serde_json::json;
+///
+/// let settings = json!({
+///     "blobContainerUri": "https://account.blob.core.windows.net/exports?sv=2022-11-02&sr=c&sp=w&sig=c2lnbmF0dXJl",
+/// });
+/// let sink = AzureBlobSink::from_settings(&settings, &AzureBlobPolicy::new())?;
+/// assert_eq!(sink.location(), "https://account.blob.core.windows.net/exports");
+/// # Ok::<_, dicom_export::Error>(())
+/// ```
 pub struct AzureBlobSink {
     client: Arc<BlobClient>,
-    /// Held so that what is known of a log outlives a single append.
-    logs: Mutex<HashMap<BlobPath, Arc<Log>>>,
+    /// Keeps the state of each log from its first use to `finish`.
+    logs: Mutex<HashMap<BlobPath, Arc<AppendLog>>>,
 }
 
 impl AzureBlobSink {
-    /// The sink of the container that a request's settings name, for hosts that open it themselves; see
-    /// [`AzureBlobProvider`](super::AzureBlobProvider) for what they are. No request is made yet.
+    /// Creates a sink for the container that the settings name, for hosts that do not use
+    /// [`AzureBlobProvider`](super::AzureBlobProvider), which documents the settings. Sends no request.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), with the JSON pointer where it is a setting that is wrong.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), with a JSON pointer if a setting is at fault.
     pub fn from_settings(settings: &Value, policy: &AzureBlobPolicy) -> Result<Self> {
         Self::new(read_settings(settings, policy)?, &Arc::new(Connections::new(policy.clone())))
     }
 
-    /// The sink of a container that the policy has admitted.
+    /// Creates a sink for a container that the policy has admitted.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when a certificate of the policy cannot be read or the SAS
-    /// is none.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if a certificate of the policy or the SAS is invalid.
     pub(super) fn new(container: AzureContainer, connections: &Arc<Connections>) -> Result<Self> {
         Ok(Self { client: Arc::new(BlobClient::new(container, connections)?), logs: Mutex::default() })
     }
 
-    fn log(&self, path: &BlobPath) -> Arc<Log> {
+    fn log(&self, path: &BlobPath) -> Arc<AppendLog> {
         let mut logs = lock(&self.logs);
-        Arc::clone(logs.entry(path.clone()).or_insert_with(|| Log::of(self.client.url(path), path)))
+        Arc::clone(logs.entry(path.clone()).or_insert_with(|| AppendLog::shared(self.client.url(path), path)))
     }
 }
 
@@ -108,7 +122,7 @@ impl BlobSink for AzureBlobSink {
     }
 
     fn buffer_size(&self, length: Option<u64>) -> u64 {
-        blocks::window(length)
+        blocks::buffer_size(length)
     }
 
     fn location(&self) -> String {
