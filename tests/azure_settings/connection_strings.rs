@@ -1,9 +1,9 @@
-//! Connection strings, the emulator's among them.
+//! Connection strings, including those of the emulator.
 
 use crate::*;
 
 #[test]
-fn the_emulator() {
+fn connection_strings_of_the_emulator_are_accepted() {
     let default = "http://127.0.0.1:10000/devstoreaccount1/export";
     for (string, location) in [
         ("UseDevelopmentStorage=true".to_owned(), default),
@@ -60,7 +60,7 @@ fn the_emulator() {
 }
 
 #[test]
-fn the_emulators_account_is_not_at_other_hosts() {
+fn emulator_account_at_another_host_is_refused() {
     for string in [
         "AccountName=devstoreaccount1;BlobEndpoint=https://devstoreaccount1.blob.core.windows.net",
         "AccountName=devstoreaccount1;EndpointSuffix=core.windows.net",
@@ -84,7 +84,7 @@ fn the_emulators_account_is_not_at_other_hosts() {
 }
 
 #[test]
-fn connection_strings_with_a_sas() {
+fn connection_strings_with_a_sas_are_accepted() {
     let suffix = "AccountName=dicomexport;EndpointSuffix=core.usgovcloudapi.net;SharedAccessSignature";
     let checked = accepted(
         production(),
@@ -93,7 +93,7 @@ fn connection_strings_with_a_sas() {
         "sas",
     );
     assert_eq!(checked.secret.unwrap().expose(), SAS);
-    // As the portal shows it.
+    // In the form of the portal.
     let portal = format!(
         "BlobEndpoint=https://dicomexport.blob.core.windows.net/;QueueEndpoint=https://dicomexport.queue.core.windows.net/;\
          FileEndpoint=https://dicomexport.file.core.windows.net/;TableEndpoint=https://dicomexport.table.core.windows.net/;\
@@ -111,7 +111,7 @@ fn connection_strings_with_a_sas() {
 }
 
 #[test]
-fn connection_strings_that_say_something_else() {
+fn invalid_connection_strings_are_refused() {
     for string in [
         "nonsense".to_owned(),
         "AccountName".to_owned(),
@@ -123,7 +123,7 @@ fn connection_strings_that_say_something_else() {
         "UseDevelopmentStorage=true;UseDevelopmentStorage=true".to_owned(),
         format!("AccountName=dicomexport;accountname=dicomexport;SharedAccessSignature={SAS}"),
         format!("AccountName=dicomexport;SharedAccessSignature={SAS};Colour=hunter2"),
-        // The second half of a secret with a `;` in it must not be repeated as an unknown key.
+        // The second half of a secret that contains a `;` must not be repeated as an unknown key.
         format!("AccountName=dicomexport;SharedAccessSignature={SAS};hunter2=x"),
         "AccountName=dicomexport;SharedAccessSignature=sv=2022-11-02".to_owned(),
         format!("AccountName=dicomexport;SharedAccessSignature={SAS}#"),

@@ -1,9 +1,9 @@
-//! How a container may be written.
+//! Forms of the settings.
 
 use crate::*;
 
 #[test]
-fn forms_of_one_container_uri() {
+fn equivalent_container_uris_have_one_location() {
     for given in [
         "https://dicomexport.blob.core.windows.net/export/",
         "https://dicomexport.blob.core.windows.net:443/export",
@@ -18,7 +18,7 @@ fn forms_of_one_container_uri() {
 }
 
 #[test]
-fn names_in_any_case_and_empty_values_as_if_absent() {
+fn names_are_read_in_any_case_and_empty_values_as_absent() {
     for settings in [
         json!({ "BlobContainerUri": CONTAINER, "UseManagedIdentity": true }),
         json!({ "BLOBCONTAINERURI": CONTAINER, "usemanagedidentity": true }),
@@ -40,7 +40,7 @@ fn names_in_any_case_and_empty_values_as_if_absent() {
 }
 
 #[test]
-fn unknown_repeated_and_mistyped_properties() {
+fn unknown_repeated_and_mistyped_properties_are_refused() {
     let mut settings = with_sas(CONTAINER);
     settings["useManagedIdentiy"] = true.into();
     assert!(refused(production(), settings, "/useManagedIdentiy").contains("unknown"));
@@ -58,7 +58,7 @@ fn unknown_repeated_and_mistyped_properties() {
 }
 
 #[test]
-fn container_names() {
+fn container_names_follow_the_rules_of_azure() {
     for name in ["abc", "0ab", "a-b-c", &"x".repeat(63)] {
         let container = format!("https://dicomexport.blob.core.windows.net/{name}");
         accepted(production(), by_identity(&container), &container, "managedIdentity");
@@ -97,7 +97,7 @@ fn container_names() {
 }
 
 #[test]
-fn queries_that_are_no_sas() {
+fn queries_that_are_not_a_sas_are_refused() {
     for query in [
         "restype=container",
         "sv=2022-11-02&sp=w",

@@ -1,9 +1,9 @@
-//! Which hosts a destination may name.
+//! Allowed hosts.
 
 use crate::*;
 
 #[test]
-fn hosts_that_the_policy_does_not_list() {
+fn unlisted_hosts_are_refused() {
     for authority in [
         "https://blob.core.windows.net",
         "https://blob.core.windows.net.evil.com",
@@ -44,7 +44,7 @@ fn hosts_that_the_policy_does_not_list() {
 }
 
 #[test]
-fn text_that_url_parsers_would_bend_into_shape() {
+fn uris_that_a_parser_would_normalize_are_refused() {
     for container in [
         "https://user@dicomexport.blob.core.windows.net/export",
         "https://user:hunter2@dicomexport.blob.core.windows.net/export",
@@ -81,7 +81,7 @@ fn text_that_url_parsers_would_bend_into_shape() {
 }
 
 #[test]
-fn accounts_of_every_cloud() {
+fn accounts_of_every_cloud_are_accepted() {
     for host in [
         "dicomexport.blob.core.windows.net",
         "dicomexport.blob.core.usgovcloudapi.net",
@@ -102,7 +102,7 @@ fn accounts_of_every_cloud() {
 }
 
 #[test]
-fn loopback_in_development() {
+fn loopback_hosts_are_accepted_in_development_only() {
     for origin in ["http://127.0.0.1:41234", "https://127.0.0.1:41234", "http://localhost", "http://[::1]:1"]
     {
         let container = format!("{origin}/devstoreaccount1/export");
@@ -120,7 +120,7 @@ fn loopback_in_development() {
 }
 
 #[test]
-fn guarantee_7_the_identity_goes_over_https_to_listed_hosts_only() {
+fn guarantee_7_identity_is_sent_over_https_to_listed_hosts_only() {
     let local = "https://127.0.0.1:41234/devstoreaccount1/export";
     refused(
         development(),
@@ -136,7 +136,7 @@ fn guarantee_7_the_identity_goes_over_https_to_listed_hosts_only() {
 }
 
 #[test]
-fn hosts_that_the_operator_listed() {
+fn listed_hosts_are_matched_exactly() {
     let policy = || {
         production()
             .allow_host("Blobs.Hospital.Example", Addressing::Domain)
@@ -179,7 +179,7 @@ fn hosts_that_the_operator_listed() {
 }
 
 #[test]
-fn what_is_no_host_cannot_be_listed() {
+fn text_that_is_not_a_host_cannot_be_listed() {
     for host in [
         "",
         "https://",

@@ -1,5 +1,5 @@
-//! What the settings of `azureblob` may say, and what becomes of them: every row of the wire contract's table, the
-//! forms that clients write, and the hosts that only look right.
+//! The settings of `azureblob`: every row of the wire contract's table, the forms that clients write, and hosts that only
+//! resemble allowed ones.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod connection_strings;
@@ -29,7 +29,7 @@ fn check(policy: AzureBlobPolicy, settings: Value) -> Result<ValidatedSettings, 
     AzureBlobProvider::new(policy).validate(&settings)
 }
 
-/// The settings are accepted, as this container with this kind of credential.
+/// Verifies that the settings are accepted, with this location and kind of credential.
 #[track_caller]
 fn accepted(policy: AzureBlobPolicy, settings: Value, location: &str, credential: &str) -> ValidatedSettings {
     let checked = check(policy, settings).unwrap();
@@ -39,15 +39,15 @@ fn accepted(policy: AzureBlobPolicy, settings: Value, location: &str, credential
     checked
 }
 
-/// The settings are refused, at this pointer, without a word of their secrets.
+/// Verifies that the settings are refused at this pointer, with an error that contains no secret.
 #[track_caller]
 fn refused(policy: AzureBlobPolicy, settings: Value, pointer: &str) -> String {
     let error = check(policy, settings).map(|checked| checked.location).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     assert_eq!(error.pointer(), Some(pointer), "{error}");
-    let said = format!("{error} {error:?} {error:#?}");
+    let printed = format!("{error} {error:?} {error:#?}");
     for secret in [SIGNATURE, "sig=", "Eby8vdM02", "bm90IHRoZSBrZXk", "hunter2"] {
-        assert!(!said.contains(secret), "{said}");
+        assert!(!printed.contains(secret), "{printed}");
     }
     error.to_string()
 }
@@ -69,18 +69,18 @@ fn by_string(string: &str) -> Value {
 }
 
 #[test]
-fn a_container_uri_with_a_sas() {
+fn container_uri_with_a_sas_is_accepted() {
     let checked = accepted(production(), with_sas(CONTAINER), CONTAINER, "sas");
     assert_eq!(checked.secret.unwrap().expose(), SAS);
 }
 
 #[test]
-fn a_container_uri_with_the_managed_identity() {
+fn container_uri_with_the_managed_identity_is_accepted() {
     accepted(production(), by_identity(CONTAINER), CONTAINER, "managedIdentity");
 }
 
 #[test]
-fn a_connection_string_with_a_sas() {
+fn connection_string_with_a_sas_is_accepted() {
     let string =
         format!("BlobEndpoint=https://dicomexport.blob.core.windows.net/;SharedAccessSignature={SAS}");
     let checked = accepted(production(), by_string(&string), CONTAINER, "sas");
@@ -88,7 +88,7 @@ fn a_connection_string_with_a_sas() {
 }
 
 #[test]
-fn neither_a_uri_nor_both_of_string_and_name() {
+fn missing_container_is_refused() {
     refused(production(), json!({}), "/blobContainerUri");
     refused(production(), json!({ "useManagedIdentity": true }), "/blobContainerUri");
     refused(production(), json!({ "connectionString": "UseDevelopmentStorage=true" }), "/blobContainerName");
@@ -96,7 +96,7 @@ fn neither_a_uri_nor_both_of_string_and_name() {
 }
 
 #[test]
-fn a_uri_together_with_a_string_or_a_name() {
+fn uri_combined_with_a_string_or_a_name_is_refused() {
     let string = "UseDevelopmentStorage=true";
     let both =
         json!({ "blobContainerUri": CONTAINER, "connectionString": string, "blobContainerName": "export" });
@@ -108,7 +108,7 @@ fn a_uri_together_with_a_string_or_a_name() {
 }
 
 #[test]
-fn the_managed_identity_together_with_another_credential() {
+fn managed_identity_combined_with_another_credential_is_refused() {
     let mut string = by_string("UseDevelopmentStorage=true");
     string["useManagedIdentity"] = true.into();
     refused(development(), string, "/useManagedIdentity");
@@ -118,7 +118,7 @@ fn the_managed_identity_together_with_another_credential() {
 }
 
 #[test]
-fn account_keys_are_not_accepted() {
+fn account_keys_are_refused() {
     let other = "bm90IHRoZSBrZXk=";
     for string in [
         format!("AccountName=dicomexport;AccountKey={other};EndpointSuffix=core.windows.net"),
@@ -135,7 +135,7 @@ fn account_keys_are_not_accepted() {
 }
 
 #[test]
-fn a_sas_where_the_policy_forbids_it() {
+fn sas_is_refused_if_the_policy_forbids_it() {
     let strict = || production().allow_sas(false);
     refused(strict(), with_sas(CONTAINER), "/blobContainerUri");
     let string = format!("AccountName=dicomexport;SharedAccessSignature={SAS}");
@@ -144,7 +144,7 @@ fn a_sas_where_the_policy_forbids_it() {
 }
 
 #[test]
-fn no_credential_where_the_policy_forbids_it() {
+fn missing_credential_is_refused_unless_the_policy_allows_it() {
     for policy in [production(), development()] {
         refused(policy.clone(), uri(CONTAINER), "/blobContainerUri");
         refused(policy.clone(), uri(&format!("{CONTAINER}?")), "/blobContainerUri");

@@ -1,4 +1,4 @@
-//! What is stored of a destination, and opened again.
+//! Stored destinations.
 
 use crate::*;
 
@@ -13,7 +13,7 @@ fn operation(checked: &ValidatedSettings) -> OperationSpec {
 }
 
 #[tokio::test]
-async fn a_stored_destination_opens_again() {
+async fn stored_destination_can_be_opened() {
     let sas = with_sas(CONTAINER);
     let emulator = by_string("UseDevelopmentStorage=true;DevelopmentStorageProxyUri=http://127.0.0.1:41234");
     let path = with_sas("http://127.0.0.1:41234/devstoreaccount1/export");
@@ -27,7 +27,7 @@ async fn a_stored_destination_opens_again() {
 }
 
 #[tokio::test]
-async fn a_missing_secret_is_said() {
+async fn missing_secret_is_credentials_needed() {
     let provider = AzureBlobProvider::new(production());
     let checked = provider.validate(&with_sas(CONTAINER)).unwrap();
     let error = provider.open(&operation(&checked), None).await.map(|_| ()).unwrap_err();
@@ -36,7 +36,7 @@ async fn a_missing_secret_is_said() {
 }
 
 #[tokio::test]
-async fn a_stricter_policy_holds_for_operations_that_were_accepted_before_it() {
+async fn stricter_policy_applies_to_stored_operations() {
     let checked = check(development(), with_sas(CONTAINER)).unwrap();
     let strict = AzureBlobProvider::new(production().allow_sas(false));
     let error = strict.open(&operation(&checked), checked.secret.as_ref()).await.map(|_| ()).unwrap_err();
@@ -48,7 +48,7 @@ async fn a_stricter_policy_holds_for_operations_that_were_accepted_before_it() {
 }
 
 #[tokio::test]
-async fn a_damaged_stored_destination_is_an_error() {
+async fn damaged_stored_destination_is_an_error() {
     let provider = AzureBlobProvider::new(production());
     let uri = |uri: &str| json!({ "blobContainerUri": uri, "account": "a", "credential": "managedIdentity" });
     for public in [json!(null), json!({}), uri(""), uri("export"), uri("nonsense/export")] {
@@ -59,15 +59,15 @@ async fn a_damaged_stored_destination_is_an_error() {
 }
 
 #[test]
-fn secrets_show_nowhere() {
+fn debug_output_has_no_secret() {
     let string = format!("AccountName=dicomexport;SharedAccessSignature={SAS}");
     for settings in [with_sas(CONTAINER), by_string(&string)] {
         let checked = check(production(), settings).unwrap();
-        let shown = format!("{checked:?} {checked:#?} {} {}", checked.location, checked.public);
-        assert!(!shown.contains("sig") && !shown.contains(SIGNATURE), "{shown}");
+        let printed = format!("{checked:?} {checked:#?} {} {}", checked.location, checked.public);
+        assert!(!printed.contains("sig") && !printed.contains(SIGNATURE), "{printed}");
     }
     assert!(!format!("{:?}", Secret::new(SAS)).contains("sig"));
     let policy = production().with_root_certificate("-----BEGIN CERTIFICATE-----\n");
-    let shown = format!("{:?}", AzureBlobProvider::new(policy));
-    assert!(shown.contains("root_certificates: 1"), "{shown}");
+    let printed = format!("{:?}", AzureBlobProvider::new(policy));
+    assert!(printed.contains("root_certificates: 1"), "{printed}");
 }

@@ -1,4 +1,4 @@
-//! `errors.log` against Azurite.
+//! `errors.log` on Azurite.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,12 +27,12 @@ fn line(caller: usize, number: usize) -> String {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn a_prepared_log_is_empty_and_stays_what_it_is() {
+async fn prepare_creates_an_empty_log_and_keeps_an_existing_one() {
     let container = Azurite::shared().container().await;
     let (uri, log) = (container.sas_url("w"), log());
     sink(&uri).prepare(&log).await.unwrap();
     assert!(lines(&container, &log).await.is_empty());
-    // As after restarts: each knows nothing of the one before.
+    // As after restarts: each sink starts without knowledge of the log.
     for number in 0..3 {
         let sink = sink(&uri);
         sink.prepare(&log).await.unwrap();
@@ -48,7 +48,7 @@ async fn a_prepared_log_is_empty_and_stays_what_it_is() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn concurrent_appends_by_several_sinks_lose_mix_and_double_nothing() {
+async fn concurrent_appends_of_several_sinks_are_whole_and_appear_once() {
     let container = Azurite::shared().container().await;
     let (uri, log) = (container.sas_url("w"), log());
     sink(&uri).prepare(&log).await.unwrap();
@@ -70,10 +70,10 @@ async fn concurrent_appends_by_several_sinks_lose_mix_and_double_nothing() {
     assert_eq!(BTreeSet::from_iter(lines), expected);
 }
 
-/// Callers go away at any moment; what the others wrote is whole and there once.
+/// The lines of the other callers are whole and appear once.
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn a_caller_that_goes_away_takes_nobody_along() {
+async fn dropped_append_does_not_affect_other_callers() {
     let container = Azurite::shared().container().await;
     let (sink, log) = (sink(&container.sas_url("w")), log());
     sink.prepare(&log).await.unwrap();
@@ -93,7 +93,7 @@ async fn a_caller_that_goes_away_takes_nobody_along() {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn more_than_one_append_holds_is_parted_between_lines() {
+async fn lines_beyond_the_append_limit_are_split_between_lines() {
     let container = Azurite::shared().container().await;
     let (sink, log) = (sink(&container.sas_url("w")), log());
     sink.prepare(&log).await.unwrap();
@@ -102,10 +102,9 @@ async fn more_than_one_append_holds_is_parted_between_lines() {
     assert!(lines(&container, &log).await == expected);
 }
 
-/// The emulator's published account needs no SAS.
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn the_emulator_is_written_to_by_its_connection_string() {
+async fn emulator_accepts_appends_with_its_connection_string() {
     let container = Azurite::shared().container().await;
     let url = container.url();
     let (endpoint, name) = url.rsplit_once('/').unwrap();

@@ -1,4 +1,4 @@
-//! What operations of one engine share: connections, and the tokens of the server's identity.
+//! Operations of an engine share connections and the tokens of the server's identity.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -11,7 +11,7 @@ use dicom_export::{
 
 use crate::SIGNATURE;
 use crate::azurite::Azurite;
-use crate::identity::{gives, token};
+use crate::identity::{token, token_response};
 use crate::responder::{Reply, Responder};
 
 fn engine(policy: AzureBlobPolicy) -> ExportEngine {
@@ -29,7 +29,7 @@ async fn export(engine: &ExportEngine, destination: ExportDestination) -> Operat
 }
 
 #[tokio::test]
-async fn operations_one_after_the_other_use_the_same_connections() {
+async fn successive_operations_share_connections() {
     const OPERATIONS: usize = 20;
     let server = Responder::start(|_| Reply::status(201)).await;
     let engine = engine(AzureBlobPolicy::development());
@@ -38,8 +38,8 @@ async fn operations_one_after_the_other_use_the_same_connections() {
         let ended = export(&engine, ExportDestination::azure_blob(&uri)).await;
         assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 3));
     }
-    assert_eq!(server.requests().len(), 4 * OPERATIONS, "the log and three instances each");
-    // One that is just given back may be missed.
+    assert_eq!(server.requests().len(), 4 * OPERATIONS, "a log and three instances per operation");
+    // A connection that is returned late may not be reused.
     assert!(server.connections() < OPERATIONS / 2, "{} connections", server.connections());
 }
 
@@ -48,7 +48,8 @@ async fn operations_one_after_the_other_use_the_same_connections() {
 async fn operations_share_a_token_until_it_is_refused() {
     let too_old = Arc::new(AtomicBool::new(true));
     let is_too_old = Arc::clone(&too_old);
-    let identities = Responder::start(move |_| gives(token(if is_too_old.load(SeqCst) { 7200 } else { 0 })));
+    let identities =
+        Responder::start(move |_| token_response(token(if is_too_old.load(SeqCst) { 7200 } else { 0 })));
     let identities = identities.await;
     let (azurite, root) = Azurite::with_tokens();
     let policy =
@@ -64,5 +65,5 @@ async fn operations_share_a_token_until_it_is_refused() {
     for _ in 0..3 {
         assert_eq!(export(&engine, destination()).await.status, OperationStatus::Completed);
     }
-    assert_eq!(identities.requests().len(), 2, "the one that was refused, and another");
+    assert_eq!(identities.requests().len(), 2, "the refused token and another one");
 }

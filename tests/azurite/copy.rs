@@ -1,4 +1,4 @@
-//! From container to container without a byte through this process; what cannot be copied is streamed.
+//! Copies from container to container. Instances that cannot be copied are streamed.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -20,11 +20,11 @@ use crate::azurite::{Azurite, Container};
 use crate::responder::{Reply, Responder};
 use crate::{MIB, all_of, bytes, faulty, instance, sink, upload};
 
-fn terms() -> UploadContext {
+fn no_buffer() -> UploadContext {
     upload(0)
 }
 
-/// Instances of a few sizes, with another content type than they are to have.
+/// Instances of these sizes, with a content type that differs from that of an export.
 async fn fill(container: &Container<'_>, sizes: &[usize]) -> BTreeMap<InstanceIdentifier, Bytes> {
     let store = container.store();
     let mut archive = BTreeMap::new();
@@ -42,7 +42,7 @@ fn source(container: &Container<'_>) -> ObjectStoreSource {
     ObjectStoreSource::new(store.clone()).with_signer(store).with_prefix("in").unwrap()
 }
 
-/// Counts what is opened, and may give another URL than the right one.
+/// Counts opened instances, and may change the URL.
 struct Watched {
     inner: ObjectStoreSource,
     change: fn(&str) -> String,
@@ -73,7 +73,7 @@ impl InstanceSource for Watched {
     }
 }
 
-/// Exports everything to a new container, with a SAS for writing alone, and holds it to the archive.
+/// Exports everything to a new container with a write-only SAS, and compares it with the archive.
 async fn export(source: &Arc<Watched>, archive: &BTreeMap<InstanceIdentifier, Bytes>) {
     let container = Azurite::shared().container().await;
     let engine = ExportEngine::builder(Arc::clone(source)).build().unwrap();
@@ -85,12 +85,12 @@ async fn export(source: &Arc<Watched>, archive: &BTreeMap<InstanceIdentifier, By
     assert_eq!(container.list().await.len(), archive.len() + 1);
     for (identifier, bytes) in archive {
         let blob = container.get(BlobPath::instance(id, identifier).as_str()).await.unwrap();
-        assert!(blob.bytes == *bytes, "{} bytes came as {}", bytes.len(), blob.bytes.len());
+        assert!(blob.bytes == *bytes, "{} bytes were stored as {}", bytes.len(), blob.bytes.len());
         assert_eq!((&*blob.content_type, &*blob.kind), ("application/dicom", "BlockBlob"));
     }
 }
 
-/// The last two are a whole block, and a little more than one.
+/// The last two are exactly one block, and slightly more.
 const SIZES: [usize; 7] = [1, 0, 513, 100_000, MIB, 64 * MIB, 65 * MIB + 7];
 
 #[tokio::test]
@@ -111,13 +111,13 @@ async fn instances_of_every_size_are_copied_byte_for_byte() {
     let archive = fill(&container, &SIZES).await;
     let source = Watched::new(source(&container), str::to_owned);
     export(&source, &archive).await;
-    // The empty one only.
+    // Only the empty instance.
     assert_eq!(source.opened.load(SeqCst), 1);
 }
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn what_a_bad_url_leads_to_is_streamed() {
+async fn instance_with_an_unusable_url_is_streamed() {
     let container = Azurite::shared().container().await;
     let archive = fill(&container, &SIZES[..5]).await;
     let changes: [fn(&str) -> String; 4] = [
@@ -135,20 +135,20 @@ async fn what_a_bad_url_leads_to_is_streamed() {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn a_version_that_was_replaced_is_not_copied() {
+async fn replaced_version_is_not_copied() {
     let (from, to) = (Azurite::shared().container().await, Azurite::shared().container().await);
     fill(&from, &[10]).await;
     let (source, sink, path) = (source(&from), sink(&to.sas_url("w")), instance());
     let page = source.list(ListRequest::new(Scope::Everything, None, 1)).await.unwrap();
     let copy = source.copy_url(&page.instances[0]).await.unwrap().unwrap();
     fill(&from, &[11]).await;
-    assert!(sink.copy_from(&path, &copy, &terms()).await.unwrap().is_none());
+    assert!(sink.copy_from(&path, &copy, &no_buffer()).await.unwrap().is_none());
     assert!(to.get(path.as_str()).await.is_none());
 }
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn copies_replace_and_overlap() {
+async fn concurrent_copies_replace_a_blob() {
     let (from, to) = (Azurite::shared().container().await, Azurite::shared().container().await);
     fill(&from, &[70 * MIB]).await;
     let (source, sink, path) = (source(&from), sink(&to.sas_url("w")), instance());
@@ -156,8 +156,8 @@ async fn copies_replace_and_overlap() {
     sink.put(&path, content, &upload(32 * MIB)).await.unwrap();
     let page = source.list(ListRequest::new(Scope::Everything, None, 1)).await.unwrap();
     let copy = source.copy_url(&page.instances[0]).await.unwrap().unwrap();
-    let terms = terms();
-    let copies = [0; 2].map(|_| sink.copy_from(&path, &copy, &terms));
+    let upload = no_buffer();
+    let copies = [0; 2].map(|_| sink.copy_from(&path, &copy, &upload));
     let outcomes = futures::future::join_all(copies).await;
     assert!(outcomes.iter().any(|outcome| matches!(outcome, Ok(Some(stored)) if stored.etag.is_some())));
     for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
@@ -168,43 +168,41 @@ async fn copies_replace_and_overlap() {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn nothing_is_copied_where_there_is_nothing() {
+async fn empty_instance_is_copied_as_an_empty_blob() {
     let to = Azurite::shared().container().await;
     let (sink, path) = (sink(&to.sas_url("w")), instance());
     let empty = CopySource::new("https://host.example/", 0);
-    assert_eq!(sink.copy_from(&path, &empty, &terms()).await.unwrap().unwrap().size, 0);
+    assert_eq!(sink.copy_from(&path, &empty, &no_buffer()).await.unwrap().unwrap().size, 0);
     let blob = to.get(path.as_str()).await.unwrap();
     assert_eq!((blob.bytes.len(), &*blob.content_type), (0, "application/dicom"));
 }
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn a_url_is_good_for_as_long_as_it_says() {
+async fn expired_url_is_not_copied() {
     let (from, to) = (Azurite::shared().container().await, Azurite::shared().container().await);
     fill(&from, &[10]).await;
     let (sink, path) = (sink(&to.sas_url("w")), instance());
     let brief = source(&from).url_validity(Duration::ZERO);
     let page = brief.list(ListRequest::new(Scope::Everything, None, 1)).await.unwrap();
     let copy = brief.copy_url(&page.instances[0]).await.unwrap().unwrap();
-    assert!(sink.copy_from(&path, &copy, &terms()).await.unwrap().is_none());
-    // The signer's own URL, for comparison.
+    assert!(sink.copy_from(&path, &copy, &no_buffer()).await.unwrap().is_none());
+    // A valid URL, for comparison.
     let key = format!("in/{}.dcm", page.instances[0].identifier());
     let url = from.store().signed_url(Method::GET, &key.into(), Duration::from_secs(600)).await.unwrap();
     let copy = CopySource::new(url, 10);
-    assert_eq!(sink.copy_from(&path, &copy, &terms()).await.unwrap().unwrap().size, 10);
+    assert_eq!(sink.copy_from(&path, &copy, &no_buffer()).await.unwrap().unwrap().size, 10);
     assert!(to.get(path.as_str()).await.unwrap().bytes == bytes(10));
 }
 
 const URL: &str = "https://source.example/a.dcm?sig=c291cmNl";
 
-/// Ranges, conditions and the order of requests, which a real server does not show.
 #[tokio::test]
-#[ignore = "needs Azurite: tests/run.sh"]
-async fn what_azure_is_asked_for() {
+async fn copy_requests_have_ranges_conditions_and_a_content_type() {
     let server = Responder::start(|_| Reply::status(201).header("etag", "\"tag\"")).await;
     let length = 150 * MIB as u64;
     let copy = CopySource::new(URL, length).with_etag("\"0x8D\"");
-    let stored = faulty(&server.url()).copy_from(&instance(), &copy, &terms()).await.unwrap().unwrap();
+    let stored = faulty(&server.url()).copy_from(&instance(), &copy, &no_buffer()).await.unwrap().unwrap();
     assert_eq!((stored.size, stored.etag.as_deref()), (length, Some("\"tag\"")));
     let requests = server.requests();
     let (list, blocks) = requests.split_last().unwrap();
@@ -228,9 +226,8 @@ async fn what_azure_is_asked_for() {
 }
 
 #[tokio::test]
-#[ignore = "needs Azurite: tests/run.sh"]
-async fn refusals_stream_and_passing_trouble_is_repeated() {
-    // Whatever the status says, the code says that it is the source's.
+async fn refused_copies_are_streamed_and_transient_failures_are_retried() {
+    // The error code says that the source failed, whatever the status.
     for (status, code) in [
         (403, "CannotVerifyCopySource"),
         (404, "CannotVerifyCopySource"),
@@ -245,7 +242,7 @@ async fn refusals_stream_and_passing_trouble_is_repeated() {
     ] {
         let server = Responder::start(move |_| Reply::code(status, code)).await;
         let copy = CopySource::new(URL, 10);
-        let outcome = faulty(&server.url()).copy_from(&instance(), &copy, &terms()).await;
+        let outcome = faulty(&server.url()).copy_from(&instance(), &copy, &no_buffer()).await;
         assert!(outcome.unwrap().is_none(), "{status} {code}");
         assert_eq!(server.requests().len(), 1, "{status} {code}");
     }
@@ -258,15 +255,14 @@ async fn refusals_stream_and_passing_trouble_is_repeated() {
         });
         let server = server.await;
         let copy = CopySource::new(URL, 10);
-        let outcome = faulty(&server.url()).copy_from(&instance(), &copy, &terms()).await;
+        let outcome = faulty(&server.url()).copy_from(&instance(), &copy, &no_buffer()).await;
         assert_eq!(outcome.unwrap().unwrap().size, 10);
         assert_eq!(server.requests().len(), 4);
     }
 }
 
 #[tokio::test]
-#[ignore = "needs Azurite: tests/run.sh"]
-async fn what_the_list_is_refused_for_is_the_destinations() {
+async fn refused_block_list_fails_the_copy() {
     for (status, code, kind) in [
         (403, "AuthenticationFailed", ErrorKind::Unauthorized),
         (400, "InvalidBlockList", ErrorKind::Unavailable),
@@ -276,7 +272,7 @@ async fn what_the_list_is_refused_for_is_the_destinations() {
         });
         let server = server.await;
         let copy = CopySource::new(URL, 10);
-        let error = faulty(&server.url()).copy_from(&instance(), &copy, &terms()).await.unwrap_err();
+        let error = faulty(&server.url()).copy_from(&instance(), &copy, &no_buffer()).await.unwrap_err();
         assert_eq!(error.kind(), kind);
         assert!(!all_of(&error).contains("c291cmNl") && !all_of(&error).contains("source.example"));
     }

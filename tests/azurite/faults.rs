@@ -1,4 +1,4 @@
-//! A server that is busy, fails, redirects or does not answer.
+//! A server that is busy, fails, redirects or does not respond.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,10 +13,10 @@ use futures::{StreamExt, stream};
 use crate::responder::{Reply, Request, Responder};
 use crate::{MIB, SECRET, all_of, bytes, faulty, instance, log, upload};
 
-/// The blocks that came, by id, and how often each did.
+/// The blocks that were received by id, with their number of requests.
 type Blocks = BTreeMap<String, (usize, bytes::Bytes)>;
 
-/// Keeps blocks; `fault` is asked with the number of the request, and answers in its place.
+/// Keeps blocks. `fault` receives the number of each request and may return a response for it.
 async fn block_server(
     fault: impl Fn(usize, &Request) -> Option<Reply> + Send + Sync + 'static,
 ) -> (Responder, Arc<Mutex<Blocks>>) {
@@ -38,12 +38,12 @@ async fn block_server(
     (server.await, blocks)
 }
 
-/// Puts so many bytes.
+/// Puts a content of this length.
 async fn put(server: &Responder, length: usize) -> Result<PutResult> {
     faulty(&server.url()).put(&instance(), Content::from_bytes(bytes(length)), &upload(32 * MIB)).await
 }
 
-/// The ids that a Put Block List names.
+/// The block ids in a Put Block List.
 fn listed(request: &Request) -> Vec<String> {
     let list = String::from_utf8(request.body.to_vec()).unwrap();
     let ids = list.split("<Latest>").skip(1).map(|id| id.split('<').next().unwrap().to_owned());
@@ -51,7 +51,7 @@ fn listed(request: &Request) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_busy_server_is_left_alone_and_gets_the_block_again() {
+async fn retry_after_is_obeyed_and_the_block_is_sent_again() {
     let busy =
         |number, _: &Request| (number == 2).then(|| Reply::code(503, "ServerBusy").header("retry-after", 1));
     let (server, blocks) = block_server(busy).await;
@@ -70,7 +70,7 @@ async fn a_busy_server_is_left_alone_and_gets_the_block_again() {
 }
 
 #[tokio::test]
-async fn a_wait_that_is_longer_than_the_budget_is_told() {
+async fn retry_after_beyond_the_budget_is_returned() {
     let date = chrono::Utc::now() + chrono::TimeDelta::hours(1);
     let date = date.format("%a, %d %b %Y %T GMT").to_string();
     let (server, _) = block_server(move |_, _| Some(Reply::status(429).header("retry-after", &date))).await;
@@ -81,7 +81,7 @@ async fn a_wait_that_is_longer_than_the_budget_is_told() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_costs_one_block() {
+async fn broken_connection_repeats_one_block() {
     let (server, blocks) = block_server(|number, _| (number == 3).then_some(Reply::HangUp)).await;
     put(&server, 20 * MIB).await.unwrap();
     let mut times: Vec<_> = blocks.lock().unwrap().values().map(|(times, _)| *times).collect();
@@ -89,9 +89,9 @@ async fn a_connection_that_breaks_costs_one_block() {
     assert_eq!(times, [1, 1, 2]);
 }
 
-/// The list names blocks that may have been committed already by the request whose answer was lost.
+/// The request whose response was lost may have committed the blocks.
 #[tokio::test]
-async fn a_commit_whose_answer_was_lost_is_repeated() {
+async fn block_list_is_repeated_after_a_lost_response() {
     let (server, _) = block_server(|number, _| (number == 3).then_some(Reply::HangUp)).await;
     put(&server, 9 * MIB).await.unwrap();
     let requests = server.requests();
@@ -102,16 +102,16 @@ async fn a_commit_whose_answer_was_lost_is_repeated() {
 }
 
 #[tokio::test]
-async fn lost_blocks_make_the_engine_put_the_blob_again() {
+async fn lost_blocks_end_the_retries_of_the_block_list() {
     let lost = |_, request: &Request| request.is("blocklist").then(|| Reply::code(400, "InvalidBlockList"));
     let (server, _) = block_server(lost).await;
     assert_eq!(put(&server, 9 * MIB).await.unwrap_err().kind(), ErrorKind::Unavailable);
     let lists = server.requests().iter().filter(|request| request.is("blocklist")).count();
-    assert_eq!(lists, 1, "repeating the list does not bring blocks back");
+    assert_eq!(lists, 1, "a repeated list does not restore blocks");
 }
 
 #[tokio::test]
-async fn two_attempts_share_no_block() {
+async fn block_ids_are_unique_to_an_attempt() {
     let (server, blocks) = block_server(|_, _| None).await;
     let (sink, path) = (faulty(&server.url()), instance());
     for _ in 0..2 {
@@ -119,12 +119,12 @@ async fn two_attempts_share_no_block() {
     }
     let blocks = blocks.lock().unwrap();
     assert_eq!(blocks.len(), 4);
-    // Azure wants base64, of one length within a blob.
+    // Azure requires base64, and one length for all blocks of a blob.
     assert!(blocks.keys().all(|id| id.len() == 24 && id.bytes().all(|b| b.is_ascii_alphanumeric())));
 }
 
 #[tokio::test]
-async fn statuses_are_told_apart() {
+async fn error_kind_follows_from_the_status() {
     use ErrorKind::*;
     let cases = [
         (400, "InvalidHeaderValue", Invalid),
@@ -158,7 +158,7 @@ async fn statuses_are_told_apart() {
     }
 }
 
-/// A redirect could lead the credential to another host.
+/// A redirect could send the credential to another host.
 #[tokio::test]
 async fn guarantee_7_redirects_are_not_followed() {
     let elsewhere = Responder::start(|_| Reply::status(201)).await;
@@ -167,13 +167,13 @@ async fn guarantee_7_redirects_are_not_followed() {
         let server = Responder::start(move |_| Reply::status(status).header("location", &target)).await;
         let error = faulty(&server.url()).prepare(&log()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
-        assert!(error.message().contains("answered with a redirect, which is not followed"));
+        assert!(error.message().contains("responded with a redirect"));
     }
     assert!(elsewhere.requests().is_empty());
 }
 
 #[tokio::test]
-async fn no_answer_is_unavailable_and_tells_no_secret() {
+async fn missing_response_is_unavailable_and_the_error_has_no_secret() {
     let silent = Responder::start(|_| Reply::HangUp).await;
     let gone = Responder::start(|_| Reply::HangUp).await.url();
     for url in [silent.url(), gone] {
@@ -185,9 +185,9 @@ async fn no_answer_is_unavailable_and_tells_no_secret() {
     assert!(!silent.requests().is_empty());
 }
 
-/// What was handed over and has not arrived is what the sink holds, the network's buffers included.
+/// The sink buffers what it has read and the server has not received, including the buffers of the network.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn guarantee_5_no_more_than_the_window_is_held() {
+async fn guarantee_5_put_buffers_at_most_the_buffer_limit() {
     const CHUNK: usize = 256 << 10;
     for (window, length) in [(32, Some(64)), (3, Some(24)), (1, Some(5)), (8, None), (2, None)] {
         let arrived = Arc::new(AtomicUsize::new(0));
@@ -211,6 +211,6 @@ async fn guarantee_5_no_more_than_the_window_is_held() {
         assert_eq!(stored.size, total as u64);
         let most = most.load(Ordering::SeqCst);
         assert!(most <= window * MIB + CHUNK, "{most} of {window} MiB");
-        assert!(most >= window * MIB / 2, "{most} of {window} MiB: the window is not used");
+        assert!(most >= window * MIB / 2, "{most} of {window} MiB: the limit is not used");
     }
 }

@@ -1,4 +1,4 @@
-//! The server's own identity: tokens, and who gets them.
+//! Tokens of the server's identity.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -13,7 +13,7 @@ use crate::azurite::Azurite;
 use crate::responder::{Reply, Responder};
 use crate::{MIB, all_of, bytes, instance, log, upload};
 
-/// What Azurite takes for a token of that age in seconds, while it is less than an hour: it looks at the claims only.
+/// A token of this age in seconds. Azurite verifies the claims only, and accepts a token for an hour.
 pub(crate) fn token(age: i64) -> String {
     let now = Utc::now().timestamp() - age;
     let part = |value: serde_json::Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
@@ -25,15 +25,15 @@ pub(crate) fn token(age: i64) -> String {
     format!("{}.{}.c2ln", part(json!({ "alg": "none", "typ": "JWT" })), part(claims))
 }
 
-/// An identity service's answer.
-pub(crate) fn gives(token: String) -> Reply {
+/// A response of an identity service.
+pub(crate) fn token_response(token: String) -> Reply {
     let expiry = (Utc::now().timestamp() + 3600).to_string();
-    let answer = json!({ "access_token": token, "expires_on": expiry, "token_type": "Bearer" });
-    Reply::status(200).header("content-type", "application/json").body(answer)
+    let response = json!({ "access_token": token, "expires_on": expiry, "token_type": "Bearer" });
+    Reply::status(200).header("content-type", "application/json").body(response)
 }
 
 async fn identity_service() -> Responder {
-    Responder::start(|_| gives(token(0))).await
+    Responder::start(|_| token_response(token(0))).await
 }
 
 fn sink(container: &str, policy: &AzureBlobPolicy) -> AzureBlobSink {
@@ -43,7 +43,7 @@ fn sink(container: &str, policy: &AzureBlobPolicy) -> AzureBlobSink {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn a_managed_identity_writes_everything() {
+async fn managed_identity_writes_logs_and_instances() {
     let (azurite, root) = Azurite::with_tokens();
 
     let identities = identity_service().await;
@@ -61,15 +61,15 @@ async fn a_managed_identity_writes_everything() {
         sink.put(&path, Content::from_bytes(bytes(length)), &upload(32 * MIB)).await.unwrap();
         assert!(container.get(path.as_str()).await.unwrap().bytes == bytes(length));
     }
-    // Asked for once, and kept.
-    let [asked] = &identities.requests()[..] else { panic!("one token is enough") };
-    assert_eq!((&*asked.path, asked.header("metadata")), ("/token", Some("true")));
-    assert_eq!(asked.query["client_id"], "the-client");
+    // Requested once, and cached.
+    let [request] = &identities.requests()[..] else { panic!("not exactly one token request") };
+    assert_eq!((&*request.path, request.header("metadata")), ("/token", Some("true")));
+    assert_eq!(request.query["client_id"], "the-client");
 }
 
-/// The token is asked for first: where there is none, nothing is sent to the destination, which is not reachable here.
+/// The destination is not reachable here, so a request to it would be `Unavailable`.
 #[tokio::test]
-async fn guarantee_7_without_a_token_nothing_is_sent() {
+async fn guarantee_7_nothing_is_sent_without_a_token() {
     let cases = [
         (400, ErrorKind::Unauthorized),
         (403, ErrorKind::Unauthorized),
@@ -92,15 +92,15 @@ async fn guarantee_7_without_a_token_nothing_is_sent() {
         assert!(error.message().contains(&format!("({status})")), "{error}");
         assert_eq!(error.retry_after().is_some(), kind.is_transient());
         assert!(!all_of(&error).contains("secret"));
-        assert_eq!(identities.requests().len(), 1, "the engine repeats, nobody else");
+        assert_eq!(identities.requests().len(), 1, "only the engine retries");
     }
     assert!(elsewhere.requests().is_empty());
 }
 
 #[tokio::test]
-async fn what_is_no_token_is_not_sent() {
-    for answer in ["{}", "no JSON: a secret", r#"{"access_token":"a\nsecret","expires_on":"99999999999"}"#] {
-        let identities = Responder::start(move |_| Reply::status(200).body(answer)).await;
+async fn invalid_token_is_not_sent() {
+    for body in ["{}", "no JSON: a secret", r#"{"access_token":"a\nsecret","expires_on":"99999999999"}"#] {
+        let identities = Responder::start(move |_| Reply::status(200).body(body)).await;
         let policy = AzureBlobPolicy::new().with_identity_endpoint(identities.url());
         let sink = sink("https://account.blob.core.windows.net/container", &policy);
         let error = sink.prepare(&log()).await.unwrap_err();
@@ -110,7 +110,7 @@ async fn what_is_no_token_is_not_sent() {
 }
 
 #[tokio::test]
-async fn an_identity_service_that_is_not_there_is_unavailable() {
+async fn unreachable_identity_service_is_unavailable() {
     let gone = identity_service().await.url();
     let policy = AzureBlobPolicy::new().with_identity_endpoint(gone);
     let sink = sink("https://account.blob.core.windows.net/container", &policy);

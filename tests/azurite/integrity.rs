@@ -1,4 +1,4 @@
-//! What is stored is what was sent: bodies that are damaged on the way, and answers that tell of other bytes.
+//! Checksums: bodies that are damaged on the way, and responses whose checksum does not match.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -26,17 +26,16 @@ fn md5(bytes: &[u8]) -> String {
     BASE64_STANDARD.encode(md5::Md5::digest(bytes))
 }
 
-/// In chunks, so that a checksum is one over several of them.
+/// A content of several chunks, which one checksum covers.
 fn content(bytes: &Bytes) -> Content {
     let chunks: Vec<_> = bytes.chunks(300_007).map(|chunk| Ok(bytes.slice_ref(chunk))).collect();
     Content::from_stream(Some(bytes.len() as u64), stream::iter(chunks))
 }
 
-/// Azurite answers a Put Blob with its MD5 and a Put Block with its CRC64: both are as we compute them, or these
-/// would be sent again and again.
+/// Azurite returns an MD5 for Put Blob and a CRC64 for Put Block. If ours differed, the requests would be repeated.
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn guarantee_1_a_body_that_is_damaged_on_the_way_is_sent_again() {
+async fn guarantee_1_body_damaged_on_the_way_is_sent_again() {
     let azurite = Azurite::shared();
     let container = azurite.container().await;
     let proxy = Proxy::before(azurite.port()).await;
@@ -52,10 +51,10 @@ async fn guarantee_1_a_body_that_is_damaged_on_the_way_is_sent_again() {
     }
 }
 
-/// The same service refuses what is damaged, so nobody ever sees it.
+/// The service refuses damaged bodies, so that they are never visible.
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn guarantee_1_what_never_arrives_whole_is_never_there() {
+async fn guarantee_1_body_that_always_arrives_damaged_is_never_stored() {
     let azurite = Azurite::shared();
     let container = azurite.container().await;
     let proxy = Proxy::before(azurite.port()).await;
@@ -66,14 +65,17 @@ async fn guarantee_1_what_never_arrives_whole_is_never_there() {
         let terms = UploadContext::new(32 << 20, RetryPolicy::with_budget(Duration::from_millis(300)), 4);
         let error = sink.put(&path, content(&bytes(length)), &terms).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
-        assert_eq!(error.message(), "the destination got other bytes than it was sent (400 Crc64Mismatch)");
+        assert_eq!(
+            error.message(),
+            "checksum mismatch: the request was damaged on the way (400 Crc64Mismatch)"
+        );
         assert!(container.get(path.as_str()).await.is_none());
     }
 }
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn with_the_checksums_off_nothing_is_compared() {
+async fn checksums_that_are_off_are_not_verified() {
     let azurite = Azurite::shared();
     let container = azurite.container().await;
     let proxy = Proxy::before(azurite.port()).await;
@@ -87,15 +89,15 @@ async fn with_the_checksums_off_nothing_is_compared() {
     assert!(container.get(path.as_str()).await.unwrap().bytes != bytes);
 }
 
-/// What a server that looks at no checksum of ours has stored in the end.
+/// What a server stored that does not verify checksums.
 #[derive(Default)]
 struct PutResult {
     blob: Bytes,
     blocks: Vec<(String, Bytes)>,
 }
 
-/// Stores what it gets; the first `wrong` bodies with a bit turned, and says so as `tell` does.
-async fn storing(wrong: usize, tell: fn(&Request, &[u8]) -> Reply) -> (Responder, Arc<Mutex<PutResult>>) {
+/// Stores the bodies it receives, the first `wrong` ones with a flipped bit. `respond` creates the response.
+async fn storing(wrong: usize, respond: fn(&Request, &[u8]) -> Reply) -> (Responder, Arc<Mutex<PutResult>>) {
     let stored = Arc::new(Mutex::new(PutResult::default()));
     let (kept, left) = (Arc::clone(&stored), AtomicUsize::new(wrong));
     let server = Responder::start(move |request| {
@@ -103,7 +105,7 @@ async fn storing(wrong: usize, tell: fn(&Request, &[u8]) -> Reply) -> (Responder
         if !request.is("blocklist") && left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok() {
             body[0] ^= 1;
         }
-        let answer = tell(request, &body);
+        let response = respond(request, &body);
         let mut kept = kept.lock().unwrap();
         match request.query.get("blockid") {
             Some(id) => {
@@ -118,36 +120,36 @@ async fn storing(wrong: usize, tell: fn(&Request, &[u8]) -> Reply) -> (Responder
             }
             None => kept.blob = body.into(),
         }
-        answer
+        response
     });
     (server.await, stored)
 }
 
-fn tell_crc64(_: &Request, body: &[u8]) -> Reply {
-    // An MD5 beside it is not looked at: it costs more.
+fn with_crc64(_: &Request, body: &[u8]) -> Reply {
+    // The MD5 is ignored, since it is more expensive.
     Reply::status(201).header("x-ms-content-crc64", crc64(body)).header("content-md5", "wrong")
 }
 
-fn tell_md5(_: &Request, body: &[u8]) -> Reply {
+fn with_md5(_: &Request, body: &[u8]) -> Reply {
     Reply::status(201).header("content-md5", md5(body))
 }
 
 #[tokio::test]
-async fn guarantee_1_what_was_stored_wrong_is_stored_again() {
-    for tell in [tell_crc64 as fn(&Request, &[u8]) -> Reply, tell_md5] {
+async fn guarantee_1_body_that_was_stored_incorrectly_is_sent_again() {
+    for respond in [with_crc64 as fn(&Request, &[u8]) -> Reply, with_md5] {
         for (length, wrong, requests) in [(10, 2, 3), (30 * MIB, 3, 4 + 1 + 3)] {
-            let (server, stored) = storing(wrong, tell).await;
+            let (server, stored) = storing(wrong, respond).await;
             let bytes = bytes(length);
             faulty(&server.url()).put(&instance(), content(&bytes), &upload(32 * MIB)).await.unwrap();
             assert_eq!(server.requests().len(), requests);
-            assert!(stored.lock().unwrap().blob == bytes, "{length} bytes are not what was sent");
+            assert!(stored.lock().unwrap().blob == bytes, "{length} bytes differ");
         }
     }
 }
 
 #[tokio::test]
-async fn each_body_goes_with_its_crc64_and_its_retry_too() {
-    let (server, _) = storing(1, tell_crc64).await;
+async fn every_request_and_retry_has_the_crc64_of_its_body() {
+    let (server, _) = storing(1, with_crc64).await;
     faulty(&server.url()).put(&instance(), content(&bytes(9 * MIB)), &upload(32 * MIB)).await.unwrap();
     let requests = server.requests();
     assert_eq!(requests.len(), 4, "two blocks, one of them twice, and the list");
@@ -158,21 +160,24 @@ async fn each_body_goes_with_its_crc64_and_its_retry_too() {
 }
 
 #[tokio::test]
-async fn a_difference_that_stays_fails_the_put() {
-    let (server, stored) = storing(usize::MAX, tell_md5).await;
+async fn persistent_checksum_mismatch_fails_the_put() {
+    let (server, stored) = storing(usize::MAX, with_md5).await;
     let terms = UploadContext::new(32 << 20, RetryPolicy::with_budget(Duration::from_millis(300)), 4);
     for length in [10, 9 * MIB] {
         let put = faulty(&server.url()).put(&instance(), content(&bytes(length)), &terms).await;
         let error = put.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
-        assert_eq!(error.message(), "the destination stored other bytes than it was sent (checksum)");
+        assert_eq!(error.message(), "checksum mismatch at the destination");
     }
-    assert!(server.requests().iter().all(|request| !request.is("blocklist")), "nothing wrong is committed");
+    assert!(
+        server.requests().iter().all(|request| !request.is("blocklist")),
+        "a damaged block is not committed"
+    );
     assert!(!stored.lock().unwrap().blocks.is_empty());
 }
 
 #[tokio::test]
-async fn an_answer_without_a_checksum_is_not_checked() {
+async fn response_without_a_checksum_is_not_verified() {
     let (server, _) = storing(usize::MAX, |_, _| Reply::status(201)).await;
     for length in [10, 9 * MIB] {
         faulty(&server.url()).put(&instance(), content(&bytes(length)), &upload(32 * MIB)).await.unwrap();
@@ -181,7 +186,7 @@ async fn an_answer_without_a_checksum_is_not_checked() {
 }
 
 #[tokio::test]
-async fn a_blob_of_nothing_is_not_checked() {
+async fn empty_blob_is_not_verified() {
     let (server, _) = storing(0, |_, _| Reply::status(201).header("x-ms-content-crc64", "wrong")).await;
     faulty(&server.url()).put(&instance(), Content::from_bytes(""), &upload(MIB)).await.unwrap();
     assert_eq!(server.requests()[0].header("x-ms-content-crc64"), None);

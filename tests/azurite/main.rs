@@ -1,4 +1,4 @@
-//! The Azure sink against Azurite, and against a server that misbehaves.
+//! The Azure sink on Azurite, and on a server with faults.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -10,13 +10,12 @@ mod proxy;
 mod responder;
 
 mod append;
-mod conformance;
 mod connections;
 mod copy;
 mod faults;
 mod identity;
 mod integrity;
-mod lost_answers;
+mod lost_responses;
 mod outages;
 mod put;
 mod refusals;
@@ -30,18 +29,18 @@ use serde_json::json;
 
 const MIB: usize = 1 << 20;
 
-/// A sink for this container URI, by the development policy.
+/// A sink for this container URI, with the development policy.
 fn sink(uri: &str) -> AzureBlobSink {
     let settings = json!({ "blobContainerUri": uri });
     AzureBlobSink::from_settings(&settings, &AzureBlobPolicy::development()).unwrap()
 }
 
-/// The sink of a responder, with a SAS that it does not look at.
+/// A sink for a responder, with a SAS that it does not verify.
 fn faulty(url: &str) -> AzureBlobSink {
     sink(&format!("{url}/devstoreaccount1/container?sv=2022-11-02&sp=w&sig={SIGNATURE}"))
 }
 
-/// As it stands in a URI, and as it is.
+/// Encoded as in a URI, and the part without escapes.
 const SIGNATURE: &str = "c2VjcmV0LXNpZ25hdHVyZQ%3D%3D";
 const SECRET: &str = "c2VjcmV0LXNpZ25hdHVyZQ";
 
@@ -54,17 +53,17 @@ fn log() -> BlobPath {
     BlobPath::error_log(OperationId::random())
 }
 
-fn upload(window: usize) -> UploadContext {
-    UploadContext::new(window as u64, RetryPolicy::with_budget(Duration::from_secs(10)), 16)
+fn upload(buffer_limit: usize) -> UploadContext {
+    UploadContext::new(buffer_limit as u64, RetryPolicy::with_budget(Duration::from_secs(10)), 16)
 }
 
-/// So many bytes that tell where they belong.
+/// Bytes of this length that depend on their position.
 fn bytes(length: usize) -> Bytes {
     let words = (0..length.div_ceil(8)).flat_map(|word| (word as u64 * 0x9e37_79b9).to_le_bytes());
     words.take(length).collect()
 }
 
-/// Everything that could be printed of an error.
+/// Everything that can be printed of an error.
 fn all_of(error: &Error) -> String {
     let mut text = format!("{error} {error:?}");
     let mut next = std::error::Error::source(error);

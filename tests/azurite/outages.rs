@@ -1,4 +1,4 @@
-//! Guarantee 3 on the real thing: whole exports to Azurite through a proxy that lets requests go wrong.
+//! Guarantee 3: whole exports to Azurite through a proxy that fails requests.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::azurite::{Azurite, Container};
 use crate::proxy::{Door, Fate, Proxy};
 use crate::{MIB, bytes};
 
-/// Small instances, an empty one, and two that are uploaded in blocks.
+/// Small instances, an empty one, and two that are written in blocks.
 fn archive() -> BTreeMap<InstanceIdentifier, Bytes> {
     let sizes = (0..60).map(|n| n * 700).chain([9 * MIB, 17 * MIB]);
     let instances = sizes
@@ -51,7 +51,7 @@ impl Export {
         Self { container, proxy: Proxy::before(azurite.port()).await, engine, archive }
     }
 
-    /// The container through the proxy, with a SAS that may only write and is not like the one before.
+    /// The container through the proxy, with a write-only SAS that differs by its expiry.
     fn destination(&self, hours: i64) -> ExportDestination {
         let url = self.container.sas_url_until("w", Utc::now() + TimeDelta::hours(hours));
         ExportDestination::azure_blob(&self.proxy.through(&url))
@@ -63,8 +63,8 @@ impl Export {
         self.engine.wait(id).await.unwrap()
     }
 
-    /// Nothing was skipped and nothing is cut: all of it is there, or what was counted at least.
-    async fn hold(&self, ended: &Operation) {
+    /// Verifies that no instance was skipped or cut, and that all of them, or at least those counted, are stored.
+    async fn verify(&self, ended: &Operation) {
         assert_eq!(ended.results.skipped, 0, "{ended:?}");
         assert_eq!(self.log(ended).await, []);
         let blobs = self.container.list().await;
@@ -72,8 +72,8 @@ impl Export {
         for (id, bytes) in &self.archive {
             let name = format!("{}/results/{id}.dcm", ended.operation_id);
             if ended.status == OperationStatus::Completed || blobs.contains_key(&name) {
-                let blob = self.container.get(&name).await.unwrap_or_else(|| panic!("{id} is not there"));
-                assert!(blob.bytes == bytes, "{id} is not whole");
+                let blob = self.container.get(&name).await.unwrap_or_else(|| panic!("{id} is missing"));
+                assert!(blob.bytes == bytes, "{id} differs");
                 assert_eq!(blob.content_type, "application/dicom");
                 there += 1;
             }
@@ -91,11 +91,11 @@ impl Export {
     }
 }
 
-/// Of so many requests one meets this, by chance, and each of the first few; gives how many have.
-fn let_some(proxy: &Proxy, fate: Fate, one_in: u64) -> Arc<AtomicUsize> {
-    let met = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&met);
-    // Whichever request has a number, the outcome is the same.
+/// Applies a fate to the first three requests, and to one in `one_in` of the others at random. Returns their number.
+fn fail_some(proxy: &Proxy, fate: Fate, one_in: u64) -> Arc<AtomicUsize> {
+    let failed = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&failed);
+    // Seeded by the request's number, so that every run is the same.
     proxy.decide(move |number, _| {
         if number >= 4 && fastrand::Rng::with_seed(number as u64).u64(..one_in) > 0 {
             return Fate::Passes;
@@ -103,34 +103,34 @@ fn let_some(proxy: &Proxy, fate: Fate, one_in: u64) -> Arc<AtomicUsize> {
         count.fetch_add(1, SeqCst);
         fate
     });
-    met
+    failed
 }
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn guarantee_3_passing_trouble_costs_nothing_but_time() {
+async fn guarantee_3_transient_failures_skip_nothing() {
     let busy = Fate::Answered("503 Busy\r\nx-ms-error-code: ServerBusy");
     let busy_for = Fate::Answered("503 Busy\r\nx-ms-error-code: ServerBusy\r\nretry-after: 1");
     let failed = Fate::Answered("500 Failed\r\nx-ms-error-code: InternalError");
     let fates = [(busy, 4), (busy_for, 40), (failed, 4), (Fate::Cut, 5), (Fate::AnswerLost, 4)];
     let exports = fates.map(async |(fate, one_in)| {
         let export = Export::new(Duration::from_secs(60), FaultPlan::new(0)).await;
-        let met = let_some(&export.proxy, fate, one_in);
+        let failed = fail_some(&export.proxy, fate, one_in);
         let ended = export.run(export.destination(1)).await;
         assert_eq!(ended.status, OperationStatus::Completed, "{fate:?}: {:?}", ended.error);
-        export.hold(&ended).await;
-        let met = met.load(SeqCst);
-        assert!(met >= 4, "{fate:?} was met {met} times");
+        export.verify(&ended).await;
+        let failed = failed.load(SeqCst);
+        assert!(failed >= 4, "{fate:?} applied to {failed} requests");
     });
     futures::future::join_all(exports).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn lines_are_in_the_log_although_answers_are_lost() {
+async fn error_log_is_complete_although_responses_are_lost() {
     let reading = FaultPlan::new(4).permanent_failures([Call::Open], 0.3, [ErrorKind::Unreadable]);
     let export = Export::new(Duration::from_secs(60), reading).await;
-    let_some(&export.proxy, Fate::AnswerLost, 3);
+    fail_some(&export.proxy, Fate::AnswerLost, 3);
     let ended = export.run(export.destination(1)).await;
     assert_eq!(ended.status, OperationStatus::Completed, "{:?}", ended.error);
     let (exported, skipped) = (ended.results.exported as usize, ended.results.skipped as usize);
@@ -149,7 +149,7 @@ async fn lines_are_in_the_log_although_answers_are_lost() {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn guarantee_3_a_destination_that_is_down_for_a_while_is_waited_for() {
+async fn guarantee_3_temporary_outage_is_waited_for() {
     let export = Export::new(Duration::from_secs(60), FaultPlan::new(0)).await;
     let destination = export.destination(1);
     let outage = async {
@@ -160,12 +160,12 @@ async fn guarantee_3_a_destination_that_is_down_for_a_while_is_waited_for() {
     };
     let (ended, ()) = futures::future::join(export.run(destination), outage).await;
     assert_eq!(ended.status, OperationStatus::Completed, "{:?}", ended.error);
-    export.hold(&ended).await;
+    export.verify(&ended).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn guarantee_3_a_destination_that_stays_down_fails_the_operation_which_is_then_resumed() {
+async fn guarantee_3_lasting_outage_fails_the_operation_which_can_be_resumed() {
     let export = Export::new(Duration::from_secs(1), FaultPlan::new(0)).await;
     let (first, second) = (export.destination(1), export.destination(2));
     let outage = async {
@@ -175,21 +175,21 @@ async fn guarantee_3_a_destination_that_stays_down_fails_the_operation_which_is_
     let (failed, ()) = futures::future::join(export.run(first), outage).await;
     assert_eq!(failed.status, OperationStatus::Failed);
     assert_eq!(failed.error.as_ref().unwrap().code, "unavailable");
-    export.hold(&failed).await;
+    export.verify(&failed).await;
 
-    // Not even started while it is down.
+    // A resumption fails while the destination is down.
     let refused = export.engine.resume(failed.operation_id, Some(second.clone().into())).await;
     assert_eq!(refused.unwrap_err().pointer(), Some("/destination"));
     export.proxy.set(Door::Open);
     export.engine.resume(failed.operation_id, Some(second.into())).await.unwrap();
     let ended = export.engine.wait(failed.operation_id).await.unwrap();
     assert_eq!(ended.status, OperationStatus::Completed, "{:?}", ended.error);
-    export.hold(&ended).await;
+    export.verify(&ended).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn guarantee_3_a_credential_that_is_refused_from_some_time_on_is_replaced() {
+async fn guarantee_3_refused_credential_is_replaced_by_a_resumption() {
     let export = Export::new(Duration::from_secs(60), FaultPlan::new(0)).await;
     let expiry = |destination: &ExportDestination| {
         let uri = destination.expose_settings()["blobContainerUri"].as_str().unwrap();
@@ -205,13 +205,13 @@ async fn guarantee_3_a_credential_that_is_refused_from_some_time_on_is_replaced(
     let failed = export.run(first.clone()).await;
     assert_eq!(failed.status, OperationStatus::Failed);
     assert_eq!(failed.error.as_ref().unwrap().code, "unauthorized");
-    export.hold(&failed).await;
+    export.verify(&failed).await;
 
-    // The same one again will not do.
+    // The same credential is refused again.
     let refused = export.engine.resume(failed.operation_id, Some(first.into())).await;
     assert_eq!(refused.unwrap_err().pointer(), Some("/destination"));
     export.engine.resume(failed.operation_id, Some(second.into())).await.unwrap();
     let ended = export.engine.wait(failed.operation_id).await.unwrap();
     assert_eq!(ended.status, OperationStatus::Completed, "{:?}", ended.error);
-    export.hold(&ended).await;
+    export.verify(&ended).await;
 }

@@ -1,13 +1,14 @@
-//! What was put is there, byte for byte, or is not there; a SAS for writing alone is enough.
+//! Puts with a write-only SAS: a blob is stored byte for byte, or not at all.
 
 use bytes::Bytes;
+use dicom_export::testing::{SinkTestOptions, sink_conformance};
 use dicom_export::{BlobSink, Content, Error, ErrorKind, UploadContext};
 use futures::stream;
 
 use crate::azurite::{Azurite, Container};
 use crate::{MIB, bytes, instance, sink, upload};
 
-/// Chunks of odd sizes, some of none.
+/// A content of chunks of various sizes, some of them empty.
 fn stream_of(bytes: &Bytes, length: Option<usize>) -> Content {
     let mut rest = bytes.clone();
     let mut chunks = vec![Ok(Bytes::new())];
@@ -26,13 +27,13 @@ async fn assert_put(container: &Container<'_>, content: Content, expected: &Byte
     assert_eq!(stored.size, expected.len() as u64);
     assert!(stored.etag.is_some());
     let blob = container.get(path.as_str()).await.unwrap();
-    assert!(blob.bytes == *expected, "{} bytes came back as {}", expected.len(), blob.bytes.len());
+    assert!(blob.bytes == *expected, "{} bytes were stored as {}", expected.len(), blob.bytes.len());
     assert_eq!((&*blob.content_type, &*blob.kind), ("application/dicom", "BlockBlob"));
 }
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn contents_of_every_size_come_back_byte_for_byte() {
+async fn contents_of_every_size_are_stored_byte_for_byte() {
     let container = Azurite::shared().container().await;
     for length in [0, 1, 8 * MIB, 8 * MIB + 1, 20 * MIB + 3] {
         let bytes = bytes(length);
@@ -44,7 +45,7 @@ async fn contents_of_every_size_come_back_byte_for_byte() {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn contents_of_unknown_length_come_back_byte_for_byte() {
+async fn contents_of_unknown_length_are_stored_byte_for_byte() {
     let container = Azurite::shared().container().await;
     for length in [0, 1, 4 * MIB, 13 * MIB + 5] {
         let bytes = bytes(length);
@@ -54,7 +55,7 @@ async fn contents_of_unknown_length_come_back_byte_for_byte() {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn a_small_window_makes_small_blocks() {
+async fn small_buffer_limit_makes_small_blocks() {
     let container = Azurite::shared().container().await;
     let bytes = bytes(5 * MIB + 7);
     for window in [0, MIB] {
@@ -65,7 +66,7 @@ async fn a_small_window_makes_small_blocks() {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn putting_again_replaces() {
+async fn repeated_put_replaces_the_blob() {
     let container = Azurite::shared().container().await;
     let (sink, path) = (sink(&container.sas_url("w")), instance());
     for length in [9 * MIB, 3, 10 * MIB] {
@@ -77,14 +78,14 @@ async fn putting_again_replaces() {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn overlapping_puts_leave_one_of_them_whole() {
+async fn concurrent_puts_leave_one_whole_blob() {
     let container = Azurite::shared().container().await;
     let (sink, path) = (sink(&container.sas_url("w")), instance());
     let contents = [bytes(20 * MIB), bytes(20 * MIB).slice(1..)];
     let terms = upload(32 * MIB);
     let puts = contents.clone().map(|content| sink.put(&path, Content::from_bytes(content), &terms));
     let outcomes = futures::future::join_all(puts).await;
-    // The one that commits first takes the other's blocks away: the engine puts that one again.
+    // The first commit discards the blocks of the other put, which the engine then repeats.
     for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
         assert_eq!(error.kind(), ErrorKind::Unavailable);
     }
@@ -95,7 +96,7 @@ async fn overlapping_puts_leave_one_of_them_whole() {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn a_stream_that_breaks_leaves_nothing() {
+async fn failed_stream_leaves_no_blob() {
     let container = Azurite::shared().container().await;
     let sink = sink(&container.sas_url("w"));
     for (chunks, length) in [(1, Some(2 * MIB)), (1, None), (20, Some(30 * MIB)), (20, None)] {
@@ -114,7 +115,7 @@ async fn a_stream_that_breaks_leaves_nothing() {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn a_stream_of_another_length_leaves_nothing() {
+async fn stream_of_another_length_leaves_no_blob() {
     let container = Azurite::shared().container().await;
     let sink = sink(&container.sas_url("w"));
     for (found, said) in
@@ -130,20 +131,29 @@ async fn a_stream_of_another_length_leaves_nothing() {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn a_dropped_put_leaves_nothing() {
+async fn dropped_put_leaves_no_blob() {
     let container = Azurite::shared().container().await;
     let (sink, path, upload) = (sink(&container.sas_url("w")), instance(), upload(32 * MIB));
     let (reached, stalled) = tokio::sync::oneshot::channel();
     let head = stream::iter(std::iter::repeat_n(bytes(MIB), 20).map(Ok));
-    // Everything before the stall has been handed over, and most of it sent.
+    // Everything before the stall has been read, and most of it sent.
     let stall = stream::once(async move {
         let _ = reached.send(());
         std::future::pending().await
     });
     let content = Content::from_stream(Some(30 * MIB as u64), futures::StreamExt::chain(head, stall));
     tokio::select! {
-        _ = sink.put(&path, content, &upload) => panic!("the stream has not ended"),
+        _ = sink.put(&path, content, &upload) => panic!("the put ended before its stream"),
         outcome = stalled => outcome.unwrap(),
     }
     assert!(container.get(path.as_str()).await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Azurite: tests/run.sh"]
+async fn sink_conforms_to_its_contract() {
+    let container = Azurite::shared().container().await;
+    let read = async |name: &str| container.get(name).await.map(|blob| blob.bytes);
+    let options = SinkTestOptions::default().lengths([4 * MIB, 8 * MIB + 2, 24 * MIB]);
+    sink_conformance(&sink(&container.sas_url("w")), read, &options).await;
 }

@@ -1,4 +1,4 @@
-//! What Azure refuses is told by its kind, without the credential.
+//! Refused requests: the kind of the error, which contains no credential.
 
 use bytes::Bytes;
 use chrono::{TimeDelta, Utc};
@@ -30,7 +30,7 @@ async fn assert_refused(uri: &str, kind: ErrorKind, message: &str) {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn a_missing_container_is_not_found() {
+async fn missing_container_is_not_found() {
     let container = Azurite::shared().missing_container();
     assert_refused(
         &container.sas_url("w"),
@@ -42,7 +42,7 @@ async fn a_missing_container_is_not_found() {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn an_expired_sas_is_unauthorized() {
+async fn expired_sas_is_unauthorized() {
     let container = Azurite::shared().container().await;
     let expired = container.sas_url_until("w", Utc::now() - TimeDelta::hours(1));
     assert_refused(&expired, ErrorKind::Unauthorized, "refused the credential (403").await;
@@ -50,14 +50,14 @@ async fn an_expired_sas_is_unauthorized() {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn a_sas_for_reading_is_unauthorized() {
+async fn read_only_sas_is_unauthorized() {
     let container = Azurite::shared().container().await;
     assert_refused(&container.sas_url("rl"), ErrorKind::Unauthorized, "refused the credential (403").await;
 }
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn a_sas_with_another_signature_is_unauthorized() {
+async fn sas_with_a_wrong_signature_is_unauthorized() {
     let container = Azurite::shared().container().await;
     let url = container.sas_url("w");
     let (rest, _) = url.split_once("sig=").unwrap();

@@ -1,4 +1,4 @@
-//! `errors.log` on a server whose answers get lost: a line that is there is not appended again.
+//! `errors.log` on a server whose responses are lost: a line is not appended again.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,26 +11,26 @@ use futures::future::join_all;
 use crate::responder::{Reply, Request, Responder};
 use crate::{faulty, log};
 
-/// An append blob that answers as Azure does, but for its faults.
+/// An append blob that behaves as on Azure, except for its faults.
 struct AppendBlob {
-    there: bool,
+    exists: bool,
     bytes: Vec<u8>,
     appends: usize,
-    /// Does not tell where an append went.
-    untold: bool,
-    /// What becomes of the answer to an append of this number, counted from 1; the append itself is done.
+    /// Whether responses have no append offset.
+    no_offset: bool,
+    /// Replaces the response to an append by its number, from 1. The lines are appended.
     lost: fn(usize) -> Option<Reply>,
 }
 
 impl AppendBlob {
     fn new(lost: fn(usize) -> Option<Reply>) -> Self {
-        Self { there: false, bytes: Vec::new(), appends: 0, untold: false, lost }
+        Self { exists: false, bytes: Vec::new(), appends: 0, no_offset: false, lost }
     }
 
-    fn answer(&mut self, request: &Request) -> Reply {
+    fn respond(&mut self, request: &Request) -> Reply {
         if !request.is("appendblock") {
             assert_eq!(request.header("if-none-match"), Some("*"));
-            return match std::mem::replace(&mut self.there, true) {
+            return match std::mem::replace(&mut self.exists, true) {
                 true => Reply::code(409, "BlobAlreadyExists"),
                 false => Reply::status(201),
             };
@@ -39,7 +39,7 @@ impl AppendBlob {
         if position.is_some_and(|at| at != self.bytes.len()) {
             return Reply::code(412, "AppendPositionConditionNotMet");
         }
-        let offset = if self.untold { 0 } else { self.bytes.len() };
+        let offset = if self.no_offset { 0 } else { self.bytes.len() };
         self.bytes.extend_from_slice(&request.body);
         self.appends += 1;
         (self.lost)(self.appends).unwrap_or(Reply::status(201).header("x-ms-blob-append-offset", offset))
@@ -49,10 +49,10 @@ impl AppendBlob {
 async fn start(blob: AppendBlob) -> (Responder, Arc<Mutex<AppendBlob>>) {
     let blob = Arc::new(Mutex::new(blob));
     let shared = Arc::clone(&blob);
-    (Responder::start(move |request| shared.lock().unwrap().answer(request)).await, blob)
+    (Responder::start(move |request| shared.lock().unwrap().respond(request)).await, blob)
 }
 
-/// Appends as the engine does: again while it fails for a passing reason. Gives the number of failures.
+/// Appends a line as the engine does, with retries of transient errors. Returns the number of failures.
 async fn append(sink: &AzureBlobSink, log: &BlobPath, number: u64) -> usize {
     let line = Bytes::from(format!("{{\"line\":{number}}}\n"));
     let mut failures = 0;
@@ -73,7 +73,7 @@ fn numbers(blob: &Mutex<AppendBlob>) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn a_line_whose_answer_was_lost_is_there_once() {
+async fn line_appears_once_although_its_response_was_lost() {
     let lost = |append: usize| match append % 5 {
         0 => Some(Reply::HangUp),
         2 => Some(Reply::code(500, "OperationTimedOut")),
@@ -95,14 +95,14 @@ async fn a_line_whose_answer_was_lost_is_there_once() {
 }
 
 #[tokio::test]
-async fn after_a_restart_the_first_answer_tells_where_the_log_ends() {
+async fn first_response_after_a_restart_has_the_end_of_the_log() {
     let lost = |append: usize| (append > 2 && append.is_multiple_of(2)).then_some(Reply::HangUp);
     let (server, blob) = start(AppendBlob::new(lost)).await;
     let log = log();
     for run in 0..3 {
         let sink = faulty(&server.url());
         sink.prepare(&log).await.unwrap();
-        // The first one of a run must not be among the lost: it is appended at whatever is the end.
+        // The first response of a run must not be lost, since that append has no position.
         assert_eq!(append(&sink, &log, run * 10).await, 0);
         for number in 1..4 {
             append(&sink, &log, run * 10 + number).await;
@@ -113,10 +113,10 @@ async fn after_a_restart_the_first_answer_tells_where_the_log_ends() {
     assert_eq!(numbers(&blob), expected);
 }
 
-/// Azurite always answers 0.
+/// Azurite always returns an offset of 0.
 #[tokio::test]
-async fn a_server_that_does_not_tell_where_an_append_went_is_no_error() {
-    let (server, blob) = start(AppendBlob { untold: true, ..AppendBlob::new(|_| None) }).await;
+async fn server_without_append_offsets_is_supported() {
+    let (server, blob) = start(AppendBlob { no_offset: true, ..AppendBlob::new(|_| None) }).await;
     let log = log();
     for run in 0..3 {
         let sink = faulty(&server.url());
@@ -130,7 +130,7 @@ async fn a_server_that_does_not_tell_where_an_append_went_is_no_error() {
 }
 
 #[tokio::test]
-async fn another_process_that_writes_is_no_error() {
+async fn concurrent_writer_in_another_process_is_supported() {
     let (server, blob) = start(AppendBlob::new(|_| None)).await;
     let (sink, log) = (faulty(&server.url()), log());
     sink.prepare(&log).await.unwrap();
@@ -142,18 +142,18 @@ async fn another_process_that_writes_is_no_error() {
 }
 
 #[tokio::test]
-async fn a_full_log_is_unsupported() {
+async fn full_log_is_unsupported() {
     let full = |_| Some(Reply::code(409, "BlockCountExceedsLimit"));
     let (server, _) = start(AppendBlob::new(full)).await;
     let (sink, log) = (faulty(&server.url()), log());
     sink.prepare(&log).await.unwrap();
     let error = sink.append(&log, LogKey::batch(0), Bytes::from("{}\n")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert_eq!(error.message(), "errors.log is full: Azure takes 50,000 appends to one blob");
+    assert_eq!(error.message(), "errors.log is full: Azure allows 50,000 appends to a blob");
 }
 
 #[tokio::test]
-async fn nothing_to_append_asks_nothing() {
+async fn empty_append_sends_no_request() {
     let (server, _) = start(AppendBlob::new(|_| None)).await;
     faulty(&server.url()).append(&log(), LogKey::batch(0), Bytes::new()).await.unwrap();
     assert!(server.requests().is_empty());
