@@ -1,8 +1,9 @@
-//! What can go wrong: one opaque [`Error`] whose [`ErrorKind`] says what happened, never what to do about it.
+//! [`Error`] and [`ErrorKind`].
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 /// The result of this crate's calls.
@@ -10,34 +11,34 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 type Cause = Box<dyn StdError + Send + Sync>;
 
-/// What happened. The engine alone decides what is retried, skipped or fatal.
+/// The kind of an [`Error`]: what happened. The engine decides whether to retry, to skip or to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// It is not there: an instance that is gone, a container that does not exist, an unknown operation.
+    /// It does not exist: a deleted instance, an unknown container or operation.
     NotFound,
-    /// It is there, and its bytes cannot be had: damaged, refused, shorter than it said.
+    /// It exists, but its bytes cannot be read: damaged, refused, or shorter than declared.
     Unreadable,
-    /// The other side asks for fewer requests (429, 503 with `Retry-After`).
+    /// The remote service asks for fewer requests (429, 503 with `Retry-After`).
     Throttled,
-    /// The other side cannot be reached, or failed for reasons of its own; the same call may pass later.
+    /// The remote service cannot be reached or has failed. The same call may succeed later.
     Unavailable,
     /// The credential is missing, refused or expired.
     Unauthorized,
-    /// An operation's credential is not kept any more: it goes on once it is resumed with a destination.
+    /// The credential of an operation has been deleted. Resume the operation with a destination.
     CredentialsNeeded,
-    /// The input is wrong; [`Error::pointer`] names the property when there is one.
+    /// The input is invalid. [`Error::pointer`] names the property, if there is one.
     Invalid,
-    /// The state does not allow it: it exists already, it changed meanwhile, somebody else holds it.
+    /// The state does not allow it: it already exists, was changed concurrently, or is held by another runner.
     Conflict,
-    /// It is well-formed and nothing here can do it.
+    /// The input is valid, but not supported.
     Unsupported,
-    /// A fault of the implementation: its own or a host's.
+    /// A defect in this crate or in a host's implementation of its traits.
     Internal,
 }
 
 impl ErrorKind {
-    /// The name as it stands in a status document's `error.code`: camelCase.
+    /// The name in camelCase, as in the `error.code` of a status document.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotFound => "notFound",
@@ -53,7 +54,7 @@ impl ErrorKind {
         }
     }
 
-    /// Whether the same call may pass later without anybody changing anything.
+    /// Whether the same call may succeed later without any change.
     pub const fn is_transient(self) -> bool {
         matches!(self, Self::Throttled | Self::Unavailable)
     }
@@ -61,9 +62,18 @@ impl ErrorKind {
 
 /// An error of a source, a sink, a store or the engine.
 ///
-/// Its [`Display`](fmt::Display) is the **public message**: it goes into `errors.log`, status documents and
-/// HTTP answers, so it holds no secret, no patient data and no path. What lies beneath is in
-/// [`source()`](StdError::source) and is printed once, by whoever walks the chain.
+/// [`Display`](fmt::Display) prints the **public message**: it is written to `errors.log`, status documents and HTTP
+/// responses, so it must not contain secrets, patient data or paths. The underlying error is available through
+/// [`source()`](StdError::source) and is not part of the message.
+///
+/// ```
+/// use dicom_export::{Error, ErrorKind};
+///
+/// let cause = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+/// let error = Error::new(ErrorKind::Unavailable, "the archive's database cannot be reached").with_source(cause);
+/// assert_eq!(error.to_string(), "the archive's database cannot be reached");
+/// assert!(error.kind().is_transient());
+/// ```
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -75,48 +85,51 @@ struct Inner {
 }
 
 impl Error {
-    /// An error of this kind with this public message.
+    /// Creates an error with this kind and public message.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner { kind, message: message.into(), pointer: None, retry_after: None, cause: None }))
     }
 
-    /// Wrong input, at this JSON pointer (RFC 6901); the document itself is `""`.
+    /// Creates an [`ErrorKind::Invalid`] error at this JSON pointer (RFC 6901); `""` is the whole document.
     pub fn invalid(pointer: impl Into<String>, message: impl Into<Cow<'static, str>>) -> Self {
         let mut error = Self::new(ErrorKind::Invalid, message);
         error.0.pointer = Some(pointer.into());
         error
     }
 
-    /// A stored operation's destination needs a credential that is not available.
+    /// The error for an operation whose credential is not stored.
     pub(crate) fn credentials_needed() -> Self {
         Self::new(ErrorKind::CredentialsNeeded, "the destination's credentials are needed again")
     }
 
-    /// Adds what lies beneath. It is never part of the public message.
+    /// Sets the underlying error, which is not part of the public message.
+    #[must_use]
     pub fn with_source(mut self, cause: impl Into<Cause>) -> Self {
         self.0.cause = Some(cause.into());
         self
     }
 
-    /// Adds how long the other side asked to be left alone (`Retry-After`).
+    /// Sets how long the remote service asks to wait (`Retry-After`).
+    #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);
         self
     }
 
-    /// Puts a parent's pointer before this error's own, for a document inside another.
+    /// Prepends `parent` to the pointer, for a document inside another one.
+    #[must_use]
     pub fn under(mut self, parent: &str) -> Self {
         let own = self.0.pointer.take().unwrap_or_default();
         self.0.pointer = Some(format!("{parent}{own}"));
         self
     }
 
-    /// What happened.
+    /// The kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The public message, the same that `Display` prints.
+    /// The public message, as printed by `Display`.
     pub fn message(&self) -> &str {
         &self.0.message
     }
@@ -126,9 +139,34 @@ impl Error {
         self.0.pointer.as_deref()
     }
 
-    /// How long the other side asked to be left alone.
+    /// How long the remote service asks to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Lets hosts use `?` in implementations of the crate's traits. The message is a general one, because the message of an
+/// I/O error may contain a path; the I/O error becomes the source.
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        use io::ErrorKind as Io;
+        let (kind, message) = match error.kind() {
+            Io::NotFound => (ErrorKind::NotFound, "not found"),
+            Io::AlreadyExists => (ErrorKind::Conflict, "already exists"),
+            Io::PermissionDenied => (ErrorKind::Unreadable, "permission denied"),
+            Io::InvalidData | Io::UnexpectedEof => {
+                (ErrorKind::Unreadable, "the data is damaged or incomplete")
+            }
+            Io::Unsupported => (ErrorKind::Unsupported, "the operation is not supported"),
+            _ => (ErrorKind::Unavailable, "an I/O operation has failed"),
+        };
+        Self::new(kind, message).with_source(error)
     }
 }
 

@@ -1,4 +1,4 @@
-//! [`Authorize`]: who may start, see, cancel and resume what.
+//! [`Authorize`]: decides who may start, view, cancel and resume operations.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,48 +12,96 @@ use axum::response::{IntoResponse, Response};
 
 use crate::engine::OperationRecord;
 use crate::http::problem::Problem;
-use crate::model::OperationContext;
-use crate::model::{ExportDestination, ExportRequest};
+use crate::model::{ExportDestination, ExportRequest, OperationContext};
 
-/// Decides who may do what.
+/// Authenticates requests and decides what each caller may do.
 ///
 /// # Contract
-/// Every request first passes [`authenticate`](Self::authenticate), before its body is read or an operation looked for, and then the
-/// method of what it wants. All get the request's parts, so axum's extractors run in them
-/// ([`FromRequestParts`](axum::extract::FromRequestParts)) and the parameters of a prefix that the routes are nested
-/// under are there; what one leaves in the parts' extensions, the next finds.
+/// Every request first passes [`authenticate`](Self::authenticate), before its body is read or an operation is looked
+/// up, and then the method for its route. Each method gets the request's parts, so it can run axum's extractors
+/// ([`FromRequestParts`](axum::extract::FromRequestParts)), including those for path parameters of a prefix that the
+/// routes are nested under. Values that one method inserts into the extensions are visible to the next.
 ///
 /// # Errors
-/// A [`Rejection`] becomes the answer; its detail is public. One of [`view`](Self::view) is answered as if there were no
-/// such operation: 404.
+/// A [`Rejection`] becomes the response; its detail is public. A rejection from [`view`](Self::view) is answered with
+/// 404, as if the operation did not exist, unless it is [`Rejection::unavailable`].
 ///
 /// # Cancellation
-/// A client that hangs up drops the future.
+/// The future is dropped when the client disconnects.
 ///
 /// # Concurrency
-/// Many calls run at once.
+/// Methods are called concurrently.
+///
+/// # Examples
+/// Callers see the operations that they started:
+///
+/// ```
+/// use async_trait::async_trait;
+/// use axum::http::header::{AUTHORIZATION, HeaderValue};
+/// use axum::http::request::Parts;
+/// use dicom_export::http::{Authorize, HttpOptions, Rejection};
+/// use dicom_export::{ExportRequest, OperationContext, OperationRecord};
+///
+/// #[derive(Clone)]
+/// struct Caller(String);
+///
+/// struct Owners;
+///
+/// fn caller(parts: &Parts) -> Result<String, Rejection> {
+///     let caller = parts.extensions.get::<Caller>().map(|caller| caller.0.clone());
+///     caller.ok_or_else(|| Rejection::unavailable("the caller is not known"))
+/// }
+///
+/// #[async_trait]
+/// impl Authorize for Owners {
+///     async fn authenticate(&self, parts: &mut Parts) -> Result<(), Rejection> {
+///         let token = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+///         // Verify the token here.
+///         let Some(name) = token.and_then(|token| token.strip_prefix("Bearer ")) else {
+///             let challenge = HeaderValue::from_static("Bearer");
+///             return Err(Rejection::unauthenticated(challenge, "a bearer token is required"));
+///         };
+///         let caller = Caller(name.to_owned());
+///         parts.extensions.insert(caller);
+///         Ok(())
+///     }
+///
+///     async fn start(&self, parts: &mut Parts, _: &ExportRequest) -> Result<OperationContext, Rejection> {
+///         Ok(OperationContext::default().with_caller(caller(parts)?))
+///     }
+///
+///     async fn view(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Rejection> {
+///         match record.context.caller == Some(caller(parts)?) {
+///             true => Ok(()),
+///             false => Err(Rejection::forbidden("the operation belongs to another caller")),
+///         }
+///     }
+/// }
+///
+/// let options = HttpOptions::new().authorize(Owners);
+/// ```
 #[async_trait]
 pub trait Authorize: Send + Sync + 'static {
-    /// Whether the request comes any further: the place to authenticate. Default: it does.
+    /// Authenticates the request. Default: accepts every request.
     async fn authenticate(&self, parts: &mut Parts) -> Result<(), Rejection> {
         let _ = parts;
         Ok(())
     }
 
-    /// Whether this export may be started towards this destination, and what is stored with it.
+    /// Decides whether this export may be started, and returns the context that is stored with the operation.
     async fn start(&self, parts: &mut Parts, request: &ExportRequest) -> Result<OperationContext, Rejection>;
 
-    /// Whether this operation may be seen. A listing shows what may be seen.
+    /// Decides whether this operation may be viewed. A listing omits operations that may not.
     async fn view(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Rejection>;
 
-    /// Whether this operation, which may be seen, may be canceled. Default: yes.
+    /// Decides whether this operation, which may be viewed, may be canceled. Default: yes.
     async fn cancel(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Rejection> {
         let _ = (parts, record);
         Ok(())
     }
 
-    /// Whether this operation, which may be seen, may be resumed; `destination` is the one with new credentials, if
-    /// the request has one. The engine refuses another container. Default: yes.
+    /// Decides whether this operation, which may be viewed, may be resumed. `destination` is the request's destination
+    /// with new credentials, if it has one; the engine refuses another container. Default: yes.
     async fn resume(
         &self,
         parts: &mut Parts,
@@ -65,7 +113,7 @@ pub trait Authorize: Send + Sync + 'static {
     }
 }
 
-/// Everybody may do everything, and nothing is stored with an operation: for a server whose network decides.
+/// Allows everything and stores an empty context: for a server that is protected by its network.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AllowAll;
 
@@ -80,36 +128,48 @@ impl Authorize for AllowAll {
     }
 }
 
-#[async_trait]
-impl<A: Authorize + ?Sized> Authorize for Arc<A> {
-    async fn authenticate(&self, parts: &mut Parts) -> Result<(), Rejection> {
-        (**self).authenticate(parts).await
-    }
+macro_rules! forward {
+    ($($pointer:ident),*) => {$(
+        #[async_trait]
+        #[deny(clippy::missing_trait_methods)]
+        impl<A: Authorize + ?Sized> Authorize for $pointer<A> {
+            async fn authenticate(&self, parts: &mut Parts) -> Result<(), Rejection> {
+                (**self).authenticate(parts).await
+            }
 
-    async fn start(&self, parts: &mut Parts, request: &ExportRequest) -> Result<OperationContext, Rejection> {
-        (**self).start(parts, request).await
-    }
+            async fn start(
+                &self,
+                parts: &mut Parts,
+                request: &ExportRequest,
+            ) -> Result<OperationContext, Rejection> {
+                (**self).start(parts, request).await
+            }
 
-    async fn view(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Rejection> {
-        (**self).view(parts, record).await
-    }
+            async fn view(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Rejection> {
+                (**self).view(parts, record).await
+            }
 
-    async fn cancel(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Rejection> {
-        (**self).cancel(parts, record).await
-    }
+            async fn cancel(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Rejection> {
+                (**self).cancel(parts, record).await
+            }
 
-    async fn resume(
-        &self,
-        parts: &mut Parts,
-        record: &OperationRecord,
-        destination: Option<&ExportDestination>,
-    ) -> Result<(), Rejection> {
-        (**self).resume(parts, record, destination).await
-    }
+            async fn resume(
+                &self,
+                parts: &mut Parts,
+                record: &OperationRecord,
+                destination: Option<&ExportDestination>,
+            ) -> Result<(), Rejection> {
+                (**self).resume(parts, record, destination).await
+            }
+        }
+    )*};
 }
 
-/// Why a request is refused. Its detail goes into the answer.
+forward!(Arc, Box);
+
+/// The reason why a request is refused. Its detail is part of the response.
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct Rejection {
     pub(super) reason: Reason,
     detail: Cow<'static, str>,
@@ -123,18 +183,18 @@ pub(super) enum Reason {
 }
 
 impl Rejection {
-    /// 401: nobody knows who asks. `challenge` is the `WWW-Authenticate` header that such an answer must have
-    /// (RFC 9110 15.5.2): `HeaderValue::from_static("Bearer")`, say.
+    /// 401: the caller is not known. `challenge` is the `WWW-Authenticate` header that the response must have
+    /// (RFC 9110, section 15.5.2), for example `HeaderValue::from_static("Bearer")`.
     pub fn unauthenticated(challenge: HeaderValue, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { reason: Reason::Unauthenticated(challenge), detail: detail.into() }
     }
 
-    /// 403: who asks may not do it.
+    /// 403: the caller may not do this.
     pub fn forbidden(detail: impl Into<Cow<'static, str>>) -> Self {
         Self { reason: Reason::Forbidden, detail: detail.into() }
     }
 
-    /// 503 with `Retry-After`: it cannot be told at the moment.
+    /// 503 with `Retry-After`: the decision cannot be made now.
     pub fn unavailable(detail: impl Into<Cow<'static, str>>) -> Self {
         Self { reason: Reason::Unavailable, detail: detail.into() }
     }
@@ -149,19 +209,19 @@ impl fmt::Display for Rejection {
 impl std::error::Error for Rejection {}
 
 impl From<Rejection> for Problem {
-    fn from(refusal: Rejection) -> Self {
-        let problem = match refusal.reason {
+    fn from(rejection: Rejection) -> Self {
+        let problem = match rejection.reason {
             Reason::Unauthenticated(challenge) => {
                 Problem::new(StatusCode::UNAUTHORIZED).with_header(WWW_AUTHENTICATE, challenge)
             }
             Reason::Forbidden => Problem::new(StatusCode::FORBIDDEN),
             Reason::Unavailable => Problem::unavailable(),
         };
-        problem.with_detail(refusal.detail)
+        problem.with_detail(rejection.detail)
     }
 }
 
-/// So that an extractor can refuse with it.
+/// Lets an extractor use `Rejection` as its rejection type.
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         Problem::from(self).into_response()

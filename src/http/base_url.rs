@@ -1,4 +1,4 @@
-//! [`BaseUrl`]: how links begin.
+//! [`BaseUrl`]: the first part of the URLs in responses.
 
 use axum::http::header::{FORWARDED, HOST, HeaderName};
 use axum::http::request::Parts;
@@ -12,43 +12,51 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// How `href` and `Location` begin: what stands before the path at which this process sees a request.
+/// The first part of the URLs in `href` and `Location`: everything before the path that this process receives.
+///
+/// ```
+/// use dicom_export::http::BaseUrl;
+///
+/// assert!(BaseUrl::configured("https://pacs.example/dicom").is_ok());
+/// assert!(BaseUrl::configured("pacs.example").is_err());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BaseUrl {
-    /// From the request: its `Host`, and `http` unless the request's own target says otherwise (as it does over HTTP/2).
-    /// A server that ends TLS itself configures a base URL instead.
+    /// Taken from the request: its `Host`, and the scheme of its target (HTTP/2) or else `http`. A server that
+    /// terminates TLS itself configures a base URL instead.
     Request,
-    /// From `Forwarded` (RFC 7239: `host`, `proto`) or else from `X-Forwarded-Host`, `-Proto` and `-Prefix`, where they
-    /// are there, the first element of each; then as [`Request`](Self::Request). Only behind a proxy that replaces what
-    /// clients send under these names: whoever sends them decides where the links of the answer lead.
+    /// Taken from the first element of `Forwarded` (RFC 7239: `host`, `proto`), or else of `X-Forwarded-Host`, `-Proto`
+    /// and `-Prefix`; parts that are missing are taken as in [`Request`](Self::Request). Use it only behind a proxy
+    /// that replaces these headers: their sender decides where the links of the response lead.
     Forwarded,
-    /// This one; see [`BaseUrl::configured`].
+    /// A fixed URL; see [`BaseUrl::configured`].
     Configured(ConfiguredBaseUrl),
 }
 
-/// A base URL that has been checked; see [`BaseUrl::configured`].
+/// A validated base URL; see [`BaseUrl::configured`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfiguredBaseUrl(String);
 
 impl BaseUrl {
-    /// A fixed one, `https://pacs.example/dicom` say: the URL at which clients find this process's `/`.
+    /// A fixed URL, for example `https://pacs.example/dicom`: the URL at which clients reach this process's `/`.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] unless it is an absolute http or https URL without user, query and fragment.
+    /// [`ErrorKind::Invalid`] unless it is an absolute http or https URL without user information, query and fragment.
     pub fn configured(url: &str) -> Result<Self> {
-        let fault =
-            || Error::new(ErrorKind::Invalid, "a base URL is an absolute http or https URL without a query");
-        let uri: Uri = url.parse().map_err(|cause| fault().with_source(cause))?;
-        let web = uri.scheme().is_some_and(|scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS);
-        let host = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
-        match web && host && uri.query().is_none() && !url.contains('#') {
+        let invalid = || {
+            Error::new(ErrorKind::Invalid, "a base URL must be an absolute http or https URL without a query")
+        };
+        let uri: Uri = url.parse().map_err(|cause| invalid().with_source(cause))?;
+        let is_http = uri.scheme().is_some_and(|scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS);
+        let has_plain_host = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+        match is_http && has_plain_host && uri.query().is_none() && !url.contains('#') {
             true => Ok(Self::Configured(ConfiguredBaseUrl(url.trim_end_matches('/').to_owned()))),
-            false => Err(fault()),
+            false => Err(invalid()),
         }
     }
 
-    /// What stands before the path of this request, without a slash at its end.
+    /// The URL before the path of this request, without a trailing slash.
     pub(super) fn of(&self, parts: &Parts) -> Result<String, Problem> {
         let (forwarded, prefix) = match self {
             Self::Configured(base) => return Ok(base.0.clone()),
@@ -57,14 +65,14 @@ impl BaseUrl {
         };
         let host = forwarded.host.or_else(|| header(&parts.headers, &HOST).and_then(authority));
         let host = host.or_else(|| parts.uri.authority().cloned()).ok_or_else(|| {
-            Problem::new(StatusCode::BAD_REQUEST).with_detail("the request names no host in 'Host'")
+            Problem::new(StatusCode::BAD_REQUEST).with_detail("the request has no 'Host' header")
         })?;
         let scheme = forwarded.scheme.or_else(|| parts.uri.scheme().cloned()).unwrap_or(Scheme::HTTP);
         Ok(format!("{scheme}://{host}{}", prefix.unwrap_or_default()))
     }
 }
 
-/// What a proxy says of the request that it got.
+/// The scheme and host that a proxy received.
 #[derive(Default)]
 struct Forwarded {
     scheme: Option<Scheme>,
@@ -79,19 +87,19 @@ impl Forwarded {
                 host: first(headers, &X_FORWARDED_HOST).and_then(authority),
             };
         };
-        let mut found = Self::default();
+        let mut forwarded = Self::default();
         for (name, value) in pairs(element) {
             if name.eq_ignore_ascii_case("proto") {
-                found.scheme = scheme(&value);
+                forwarded.scheme = scheme(&value);
             } else if name.eq_ignore_ascii_case("host") {
-                found.host = authority(&value);
+                forwarded.host = authority(&value);
             }
         }
-        found
+        forwarded
     }
 }
 
-/// The `name=value` pairs of the first element of a `Forwarded` header (RFC 7239 4); values may be quoted strings.
+/// The `name=value` pairs of the first element of a `Forwarded` header (RFC 7239, section 4); values may be quoted strings.
 fn pairs(element: &str) -> Vec<(&str, String)> {
     let (mut pairs, mut rest) = (Vec::new(), element);
     while let Some((name, after)) = rest.split_once('=') {
@@ -111,7 +119,7 @@ fn pairs(element: &str) -> Vec<(&str, String)> {
     pairs
 }
 
-/// A quoted string's text (RFC 9110 5.6.4), and what follows the closing quote.
+/// The text of a quoted string (RFC 9110, section 5.6.4), and the rest after its closing quote.
 fn unquote(quoted: &str) -> (String, &str) {
     let (mut text, mut escaped) = (String::new(), false);
     for (at, character) in quoted.char_indices() {
@@ -149,7 +157,7 @@ fn authority(text: &str) -> Option<Authority> {
 
 fn prefix(headers: &HeaderMap) -> Option<String> {
     let path: PathAndQuery = first(headers, &X_FORWARDED_PREFIX)?.parse().ok()?;
-    // `//elsewhere` would lead to another host.
-    let sound = path.path().starts_with('/') && !path.path().starts_with("//") && path.query().is_none();
-    sound.then(|| path.path().trim_end_matches('/').to_owned())
+    // `//host` would lead to another host.
+    let is_local = path.path().starts_with('/') && !path.path().starts_with("//") && path.query().is_none();
+    is_local.then(|| path.path().trim_end_matches('/').to_owned())
 }

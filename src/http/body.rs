@@ -1,4 +1,4 @@
-//! Reading a request's body: so long, so large, and JSON.
+//! Reads request bodies: limits their size and time, and checks that they are JSON.
 
 use std::error::Error as StdError;
 
@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use axum::http::request::Parts;
 use http_body_util::LengthLimitError;
+use mime::Mime;
 use tokio::time::timeout;
 
 use crate::error::Result;
@@ -14,48 +15,47 @@ use crate::http::options::HttpOptions;
 use crate::http::problem::Problem;
 use crate::model::ExportDestination;
 use crate::model::json::Json;
+use crate::sync::blocking;
 
-/// From this length on, parsing is a blocking thread's work.
-const LONG: usize = 64 << 10;
+/// Longer bodies, in bytes, are parsed on a blocking thread.
+const MAX_INLINE_PARSE: usize = 64 << 10;
 
-/// Reads a body that is not needed: `None` when there is none.
+/// Reads a body that may be absent or empty, and is JSON otherwise.
 pub(super) async fn read_optional(
     parts: &Parts,
     body: Body,
     options: &HttpOptions,
 ) -> Result<Option<Bytes>, Problem> {
-    // A body that has not come cannot be told from an empty one until it is read.
+    // A body of unknown length may be empty, so its type is checked after it is read.
     if body.is_end_stream() {
         return Ok(None);
     }
     let bytes = receive(body, options).await?;
     match bytes.is_empty() {
         true => Ok(None),
-        false => is_json(parts).map(|()| Some(bytes)),
+        false => require_json(parts).map(|()| Some(bytes)),
     }
 }
 
-/// Reads a body that has to be JSON.
+/// Reads a JSON body.
 pub(super) async fn read(parts: &Parts, body: Body, options: &HttpOptions) -> Result<Bytes, Problem> {
-    is_json(parts)?;
+    require_json(parts)?;
     receive(body, options).await
 }
 
-/// Parses bytes without holding up other requests.
+/// Parses a body without blocking other requests.
 pub(super) async fn parse<T: Send + 'static>(
     bytes: Bytes,
     parse: impl FnOnce(&[u8]) -> Result<T> + Send + 'static,
 ) -> Result<T, Problem> {
-    if bytes.len() < LONG {
-        return Ok(parse(&bytes)?);
-    }
-    match tokio::task::spawn_blocking(move || parse(&bytes)).await {
-        Ok(parsed) => Ok(parsed?),
-        Err(_) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR)),
+    match bytes.len() {
+        0..=MAX_INLINE_PARSE => Ok(parse(&bytes)?),
+        _ => Ok(blocking(move || parse(&bytes)).await?),
     }
 }
 
-/// The body of a resumption: `{ "destination": … }`, read as leniently and as strictly as that of an export.
+/// Reads the body of `POST /operations/{id}/resume`: `{ "destination": … }`. The rules are those of
+/// [`ExportRequest`](crate::ExportRequest).
 pub(super) fn resumption(text: &[u8]) -> Result<Option<ExportDestination>> {
     let mut body = Json::parse(text)?.into_object("")?;
     let destination = body.take("destination");
@@ -63,19 +63,18 @@ pub(super) fn resumption(text: &[u8]) -> Result<Option<ExportDestination>> {
     destination.map(|destination| ExportDestination::read(destination, "/destination")).transpose()
 }
 
-/// A body without a type is refused as one of another type is: a web page can send both across origins without being
-/// asked first.
-fn is_json(parts: &Parts) -> Result<(), Problem> {
-    let stated = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = stated.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let json = match essence.split_once('/') {
-        Some(("application", subtype)) => subtype == "json" || subtype.ends_with("+json"),
-        _ => false,
-    };
-    match json {
+/// Refuses a body that is not declared as JSON. A missing `Content-Type` is refused too: a web page can send a request
+/// without one to another origin, and the browser does not ask the server first.
+fn require_json(parts: &Parts) -> Result<(), Problem> {
+    let declared = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let is_json = declared.and_then(|text| text.parse::<Mime>().ok()).is_some_and(|media_type| {
+        media_type.type_() == mime::APPLICATION
+            && (media_type.subtype() == mime::JSON || media_type.suffix() == Some(mime::JSON))
+    });
+    match is_json {
         true => Ok(()),
         false => Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE)
-            .with_detail("the body's 'Content-Type' must be application/json")),
+            .with_detail("the 'Content-Type' of the body must be application/json")),
     }
 }
 
@@ -83,24 +82,24 @@ async fn receive(body: Body, options: &HttpOptions) -> Result<Bytes, Problem> {
     let limit = options.body_limit;
     let too_large = || {
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE)
-            .with_detail(format!("a body has at most {limit} bytes"))
+            .with_detail(format!("the body is longer than {limit} bytes"))
             .with_header(CONNECTION, HeaderValue::from_static("close"))
     };
-    // A stated length is refused before it is sent: the client may be waiting for a 100.
+    // A declared length is refused before the body is sent: the client may be waiting for `100 Continue`.
     if body.size_hint().lower() > limit as u64 {
         return Err(too_large());
     }
     match timeout(options.body_timeout, to_bytes(body, limit)).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_limit(&error) => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST).with_detail("the body did not come whole")),
+        Ok(Err(error)) if is_length_limit(&error) => Err(too_large()),
+        Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST).with_detail("the body is incomplete")),
         Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT)
-            .with_detail("the body did not come in time")
+            .with_detail("the body was not received in time")
             .with_header(CONNECTION, HeaderValue::from_static("close"))),
     }
 }
 
-/// Whether this limit, or one of the server's own around it, was met.
-fn is_limit(error: &(dyn StdError + 'static)) -> bool {
+/// Whether the error is a length limit: this router's or one that the server has set around it.
+fn is_length_limit(error: &(dyn StdError + 'static)) -> bool {
     std::iter::successors(Some(error), |error| (**error).source()).any(|error| error.is::<LengthLimitError>())
 }

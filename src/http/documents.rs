@@ -1,4 +1,4 @@
-//! What goes over the wire, as types: the answers, and the schemas of the requests.
+//! The documents in responses and their schemas, and the schemas of request bodies.
 
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -7,10 +7,21 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::http::routes::ApiVersion;
-use crate::model::{Operation, OperationIssue, OperationStatus};
+use crate::model::{
+    ExportResults, Operation, OperationId, OperationIssue, OperationStatus, OperationType, Timestamp,
+};
 
-/// An answer of this document, which is never cached: it is about now.
+/// A version of the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ApiVersion {
+    /// The status of a completed operation is `completed`.
+    V1,
+    /// The status of a completed operation is `succeeded`.
+    V2,
+}
+
+/// A JSON response that is not cached.
 pub(super) fn json(status: StatusCode, document: &impl Serialize) -> Response {
     match serde_json::to_vec(document) {
         Ok(body) => {
@@ -20,19 +31,19 @@ pub(super) fn json(status: StatusCode, document: &impl Serialize) -> Response {
             ];
             (status, headers, body).into_response()
         }
-        // Documents of strings and numbers can always be written.
+        // Writing a document of strings and numbers does not fail.
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
-/// An operation that has been accepted.
+/// An accepted operation.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = OperationReference)]
 pub(super) struct ReferenceDocument {
     /// The operation's id.
-    #[schema(pattern = "^[0-9a-f]{32}$", example = "df1ff476b83a4a3eaf11b1eac2e5ac56")]
-    pub(super) id: String,
-    /// The URL of its status.
+    #[schema(value_type = String, pattern = "^[0-9a-f]{32}$", example = "df1ff476b83a4a3eaf11b1eac2e5ac56")]
+    pub(super) id: OperationId,
+    /// The URL of the operation's status.
     #[schema(format = "uri")]
     pub(super) href: String,
 }
@@ -43,42 +54,34 @@ pub(super) struct ReferenceDocument {
 #[schema(as = Operation)]
 pub(super) struct OperationDocument {
     /// The operation's id.
-    #[schema(pattern = "^[0-9a-f]{32}$", example = "df1ff476b83a4a3eaf11b1eac2e5ac56")]
-    operation_id: String,
+    #[schema(value_type = String, pattern = "^[0-9a-f]{32}$", example = "df1ff476b83a4a3eaf11b1eac2e5ac56")]
+    operation_id: OperationId,
     /// Always `export`.
-    r#type: TypeDocument,
-    /// When it was accepted.
-    #[schema(format = DateTime, pattern = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}Z$", example = "2022-09-08T16:40:36.2627618Z")]
-    created_time: String,
-    /// When its stored state last changed.
-    #[schema(format = DateTime, pattern = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}Z$", example = "2022-09-08T16:41:01.2776644Z")]
-    last_updated_time: String,
-    /// Where it stands.
+    r#type: OperationType,
+    /// When the operation was accepted.
+    #[schema(value_type = String, format = DateTime, pattern = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}Z$", example = "2022-09-08T16:40:36.2627618Z")]
+    created_time: Timestamp,
+    /// When the stored state of the operation last changed.
+    #[schema(value_type = String, format = DateTime, pattern = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}Z$", example = "2022-09-08T16:41:01.2776644Z")]
+    last_updated_time: Timestamp,
+    /// The state of the operation.
     status: StatusDocument,
-    /// What it has done so far.
-    results: ResultsDocument,
-    /// How much of it is done, when the server can estimate.
+    /// What the operation has done so far.
+    results: ExportResults,
+    /// How much of the export is done, if the server can estimate it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 100, nullable = false)]
     percent_complete: Option<u8>,
-    /// Why it failed.
+    /// Why the operation failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    error: Option<NoteDocument>,
-    /// What its owner should know.
+    error: Option<OperationIssue>,
+    /// What the owner of the operation should know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    warnings: Vec<NoteDocument>,
+    warnings: Vec<OperationIssue>,
 }
 
-/// What an operation does.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = OperationType)]
-enum TypeDocument {
-    Export,
-}
-
-/// Where an operation stands. One that has completed is `succeeded` under `/v2`, and `completed` elsewhere.
+/// The state of an operation. A completed operation is `succeeded` under `/v2`, and `completed` elsewhere.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = OperationStatus)]
@@ -92,26 +95,36 @@ enum StatusDocument {
     Unknown,
 }
 
-/// What an operation has done so far.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = ExportResults)]
-struct ResultsDocument {
-    /// The URL of `errors.log`, without a credential.
-    #[schema(format = "uri")]
-    error_href: String,
-    /// Instances that are in the container.
-    exported: u64,
-    /// What is named in `errors.log` instead.
-    skipped: u64,
+impl StatusDocument {
+    fn new(status: OperationStatus, version: ApiVersion) -> Self {
+        match status {
+            OperationStatus::NotStarted => Self::NotStarted,
+            OperationStatus::Running => Self::Running,
+            OperationStatus::Completed => match version {
+                ApiVersion::V1 => Self::Completed,
+                ApiVersion::V2 => Self::Succeeded,
+            },
+            OperationStatus::Failed => Self::Failed,
+            OperationStatus::Canceled => Self::Canceled,
+            OperationStatus::Unknown => Self::Unknown,
+        }
+    }
 }
 
-/// A code for programs and a message for people.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = OperationIssue)]
-struct NoteDocument {
-    code: String,
-    message: String,
+impl OperationDocument {
+    pub(super) fn new(operation: Operation, version: ApiVersion) -> Self {
+        Self {
+            operation_id: operation.operation_id,
+            r#type: operation.r#type,
+            created_time: operation.created_time,
+            last_updated_time: operation.last_updated_time,
+            status: StatusDocument::new(operation.status, version),
+            results: operation.results,
+            percent_complete: operation.percent_complete,
+            error: operation.error,
+            warnings: operation.warnings,
+        }
+    }
 }
 
 /// A page of operations, newest first.
@@ -119,9 +132,9 @@ struct NoteDocument {
 #[serde(rename_all = "camelCase")]
 #[schema(as = OperationList)]
 pub(super) struct ListDocument {
-    /// The operations that the caller may see. There may be fewer than asked for, even none, with more on the next page.
+    /// Operations that the caller may view. There may be fewer than requested, even none, before the last page.
     pub(super) operations: Vec<OperationDocument>,
-    /// Asks for the next page; absent: there is none.
+    /// The token that requests the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) continuation_token: Option<String>,
@@ -131,37 +144,37 @@ pub(super) struct ListDocument {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub(super) struct ProblemDocument<'a> {
-    /// Always `about:blank`: the status says what kind of problem it is.
+    /// Always `about:blank`: the status is the kind of problem.
     pub(super) r#type: &'a str,
-    /// The status's phrase.
+    /// The status's reason phrase.
     pub(super) title: &'a str,
-    /// The status again.
+    /// The status code.
     #[schema(minimum = 400, maximum = 599)]
     pub(super) status: u16,
-    /// Which problem it is, for people.
+    /// A description for people.
     pub(super) detail: &'a str,
-    /// The JSON pointer (RFC 6901) of the property that is wrong, in the request's body.
+    /// The JSON pointer (RFC 6901) of the property in the request body that is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) pointer: Option<&'a str>,
 }
 
-/// What is exported, and where to. Property names are read in any case.
+/// What to export, and its destination. Property names are case-insensitive.
 #[derive(ToSchema)]
 #[schema(as = ExportRequest)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "only its schema is used: the core reads requests")]
+#[expect(dead_code, reason = "only its schema is used: `model::ExportRequest` reads requests")]
 pub(super) struct ExportRequestSchema {
     /// Absent or `null`: everything that the server holds.
     source: Option<SourceSchema>,
     destination: DestinationSchema,
 }
 
-/// What is exported.
+/// What to export.
 #[derive(ToSchema)]
 #[schema(as = ExportSource)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "only its schema is used: the core reads requests")]
+#[expect(dead_code, reason = "only its schema is used: `model::ExportSource` reads sources")]
 struct SourceSchema {
     r#type: SourceType,
     settings: IdentifiersSchema,
@@ -170,7 +183,7 @@ struct SourceSchema {
 #[derive(ToSchema)]
 #[schema(as = ExportSourceType)]
 #[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "only its schema is used: the core reads requests")]
+#[expect(dead_code, reason = "only its schema is used: `model::ExportSource` reads sources")]
 enum SourceType {
     Identifiers,
 }
@@ -178,26 +191,26 @@ enum SourceType {
 #[derive(ToSchema)]
 #[schema(as = Identifiers)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "only its schema is used: the core reads requests")]
+#[expect(dead_code, reason = "only its schema is used: `model::ExportSource` reads sources")]
 struct IdentifiersSchema {
     /// Studies, series and instances: `<study>[/<series>[/<SOP instance>]]`.
     #[schema(min_items = 1, example = json!(["1.2.3", "12.3/4.5.678", "123.456/7.8/9.1011.12"]))]
     values: Vec<IdentifierSchema>,
 }
 
-/// One to three UIDs (PS3.5 9.1) joined by `/`: a study, a series, an instance.
+/// One to three UIDs (PS3.5 9.1) joined by `/`: a study, a series or an instance.
 #[derive(ToSchema)]
 #[schema(as = DicomIdentifier, pattern = r"^[0-9.]{0,63}[0-9](/[0-9.]{0,63}[0-9]){0,2}$", value_type = String)]
-#[expect(dead_code, reason = "only its schema is used: the core reads requests")]
+#[expect(dead_code, reason = "only its schema is used: `model::DicomIdentifier` reads identifiers")]
 struct IdentifierSchema(String);
 
-/// Where to.
+/// The destination of an export.
 #[derive(ToSchema)]
 #[schema(as = ExportDestination)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "only its schema is used: the core reads requests")]
-pub(super) struct DestinationSchema {
-    /// A destination type of the server's: `azureblob` is the published one.
+#[expect(dead_code, reason = "only its schema is used: `model::ExportDestination` reads destinations")]
+struct DestinationSchema {
+    /// A destination type of the server. The published type is `azureblob`.
     #[schema(min_length = 1, example = "azureblob")]
     r#type: String,
     /// The settings of that type. Those of `azureblob`: `blobContainerUri`, or `connectionString` with
@@ -206,46 +219,12 @@ pub(super) struct DestinationSchema {
     settings: Map<String, Value>,
 }
 
-/// How an operation goes on.
+/// How to resume an operation.
 #[derive(ToSchema)]
 #[schema(as = ResumeRequest)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "only its schema is used")]
+#[expect(dead_code, reason = "only its schema is used: `body::resumption` reads these requests")]
 pub(super) struct ResumeRequestSchema {
-    /// The container that the operation began in, with other credentials. Absent: with those that are stored.
+    /// The container that the operation started in, with new credentials. Absent: with the stored credentials.
     destination: Option<DestinationSchema>,
-}
-
-impl OperationDocument {
-    pub(super) fn new(operation: &Operation, version: ApiVersion) -> Self {
-        Self {
-            operation_id: operation.operation_id.to_string(),
-            r#type: TypeDocument::Export,
-            created_time: operation.created_time.to_string(),
-            last_updated_time: operation.last_updated_time.to_string(),
-            status: match (operation.status, version) {
-                (OperationStatus::NotStarted, _) => StatusDocument::NotStarted,
-                (OperationStatus::Running, _) => StatusDocument::Running,
-                (OperationStatus::Completed, ApiVersion::V1) => StatusDocument::Completed,
-                (OperationStatus::Completed, ApiVersion::V2) => StatusDocument::Succeeded,
-                (OperationStatus::Failed, _) => StatusDocument::Failed,
-                (OperationStatus::Canceled, _) => StatusDocument::Canceled,
-                (OperationStatus::Unknown, _) => StatusDocument::Unknown,
-            },
-            results: ResultsDocument {
-                error_href: operation.results.error_href.clone(),
-                exported: operation.results.exported,
-                skipped: operation.results.skipped,
-            },
-            percent_complete: operation.percent_complete,
-            error: operation.error.as_ref().map(NoteDocument::from),
-            warnings: operation.warnings.iter().map(NoteDocument::from).collect(),
-        }
-    }
-}
-
-impl From<&OperationIssue> for NoteDocument {
-    fn from(note: &OperationIssue) -> Self {
-        Self { code: note.code.clone(), message: note.message.clone() }
-    }
 }

@@ -1,21 +1,21 @@
-//! The HTTP API as an axum [`Router`], to be merged into a server.
+//! The HTTP API as an axum [`Router`] to merge into a server.
 //!
-//! | route | answer |
+//! | route | response |
 //! | --- | --- |
 //! | `POST /export` | 202: the operation has started, and its destination holds an `errors.log` |
 //! | `GET /operations/{id}` | 202 while it runs, 200 once it has ended |
-//! | `DELETE /operations/{id}` | 202: it winds down; 409 once it has ended |
-//! | `POST /operations/{id}/resume` | 202: a failed operation goes on, with other credentials if the body has a `destination` |
+//! | `DELETE /operations/{id}` | 202: it is being canceled; 409 once it has ended |
+//! | `POST /operations/{id}/resume` | 202: a failed operation runs again, with new credentials if the body has a `destination` |
 //! | `GET /operations` | 200: a page of operations, newest first |
 //!
-//! [`router`] has them under `/v1`, under `/v2` and without a version; [`routes`] has them once, for a server that nests
-//! them under a prefix of its own. A completed operation is `succeeded` under `/v2` and `completed` elsewhere; `href`
-//! keeps the version of the request, and is under `/v1` where it had none.
+//! [`router`] serves them under `/v1`, under `/v2` and without a version; [`routes`] serves them once, for a server that
+//! nests them under its own prefix. The status of a completed operation is `succeeded` under `/v2` and `completed`
+//! elsewhere; `href` has the version of the request, or `/v1` if the request had none.
 //!
 //! The guide [`docs::server`](crate::docs::server) adds it to a server step by step.
 //!
-//! Errors are `application/problem+json` (RFC 9457); one that is a property's fault has its JSON pointer in `pointer`.
-//! They hold public messages only: what a store or a source says of its own troubles goes to the log.
+//! Errors are `application/problem+json` (RFC 9457); `pointer` is the JSON pointer of the property that is wrong. They
+//! contain public messages only: errors of the server's store and source are logged instead.
 //!
 //! ```no_run
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -40,7 +40,7 @@ mod options;
 mod paging;
 mod problem;
 mod routes;
-mod running;
+mod running_limit;
 
 use std::sync::Arc;
 
@@ -50,26 +50,56 @@ pub use utoipa;
 
 pub use self::authorize::{AllowAll, Authorize, Rejection};
 pub use self::base_url::{BaseUrl, ConfiguredBaseUrl};
+pub use self::documents::ApiVersion;
 pub use self::openapi::openapi;
 pub use self::options::HttpOptions;
 pub use self::problem::{Problem, not_found};
-pub use self::routes::ApiVersion;
 use crate::engine::ExportService;
 
 /// The whole API: its routes under `/v1`, under `/v2`, and without a version.
 ///
-/// It has no fallback, so that it can be merged: paths that are not its own are the server's. Under a prefix of the
-/// server's ([`Router::nest`]) its links keep the prefix.
+/// The router has no fallback, so it can be merged into the server's. Nested under a prefix ([`Router::nest`]), its
+/// links keep the prefix.
+///
+/// ```
+/// # async fn run() -> dicom_export::Result<()> {
+/// use std::sync::Arc;
+///
+/// use axum::Router;
+/// use axum::routing::get;
+/// use dicom_export::http::{self, HttpOptions};
+/// use dicom_export::{ExportEngine, MemorySink, MemorySource};
+///
+/// let engine = ExportEngine::builder(MemorySource::new())
+///     .destination("azureblob", MemorySink::new().provider())
+///     .build()?;
+/// let app: Router = Router::new()
+///     .route("/health", get(async || "ok"))
+///     .merge(http::router(Arc::new(engine), HttpOptions::new()));
+/// # Ok(()) }
+/// ```
 pub fn router(service: Arc<dyn ExportService>, options: HttpOptions) -> Router {
     routes::versioned(service, options)
 }
 
-/// The routes once and without a version, for a server that nests them under its own prefix: with
-/// `.nest("/v1/partitions/{partition}", …)` there is `/v1/partitions/{partition}/export`, and links are beside it.
-/// `version` decides how a completed operation is called.
+/// The routes once and without a version, for a server that nests them under its own prefix:
+/// `.nest("/tenants/{tenant}", …)` serves `/tenants/{tenant}/export` and the other routes beside it. `version` selects
+/// the status of a completed operation.
 ///
-/// An [`Authorize`] finds the prefix's parameters with axum's extractors; the name `operation_id` is taken. An
-/// operation is found under every prefix unless that `Authorize` refuses to show it.
+/// [`Authorize`] reads the prefix's path parameters with axum's extractors; the name `operation_id` is reserved. An
+/// operation is visible under every prefix unless [`Authorize::view`] rejects it.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use axum::Router;
+/// use dicom_export::ExportEngine;
+/// use dicom_export::http::{self, ApiVersion, HttpOptions};
+///
+/// fn app(engine: ExportEngine, options: HttpOptions) -> Router {
+///     Router::new().nest("/tenants/{tenant}", http::routes(Arc::new(engine), options, ApiVersion::V1))
+/// }
+/// ```
 pub fn routes(service: Arc<dyn ExportService>, options: HttpOptions, version: ApiVersion) -> Router {
     routes::nestable(service, options, version)
 }

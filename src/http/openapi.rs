@@ -1,4 +1,4 @@
-//! [`openapi`]: the API as an OpenAPI document, made of the types in `documents`.
+//! [`openapi`]: the API's OpenAPI document, built from the types in `documents`.
 
 use axum::http::StatusCode;
 use utoipa::ToSchema;
@@ -18,33 +18,41 @@ use crate::http::documents::{
     ExportRequestSchema, ListDocument, OperationDocument, ProblemDocument, ReferenceDocument,
     ResumeRequestSchema,
 };
-use crate::http::paging::{DEFAULT_LIMIT, LARGEST_LIMIT};
+use crate::http::paging::{DEFAULT_LIMIT, MAX_LIMIT};
 
-/// What an operation's id looks like in a path: with or without dashes, in either case.
-const ID: &str = "^[0-9a-fA-F]{32}$|^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$";
+/// The pattern of an operation's id in a path: with or without dashes, in either case.
+const ID_PATTERN: &str = "^[0-9a-fA-F]{32}$|^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$";
 
-/// What every route answers when it cannot do its work.
-const ANYWHERE: [(StatusCode, &str); 5] = [
-    (StatusCode::BAD_REQUEST, "The request is wrong; `pointer` names the property, if it is one's fault."),
-    (StatusCode::UNAUTHORIZED, "The server does not know who asks."),
-    (StatusCode::FORBIDDEN, "The server does not allow it."),
+/// The error responses of every route.
+const COMMON: [(StatusCode, &str); 5] = [
+    (
+        StatusCode::BAD_REQUEST,
+        "The request is invalid; `pointer` names the property that is wrong, if there is one.",
+    ),
+    (StatusCode::UNAUTHORIZED, "The caller is not authenticated."),
+    (StatusCode::FORBIDDEN, "The caller may not do this."),
     (StatusCode::INTERNAL_SERVER_ERROR, "The server failed."),
-    (StatusCode::SERVICE_UNAVAILABLE, "The server is shutting down, or cannot do it at the moment."),
+    (StatusCode::SERVICE_UNAVAILABLE, "The server is shutting down or cannot do this now."),
 ];
 const NO_OPERATION: (StatusCode, &str) =
-    (StatusCode::NOT_FOUND, "There is no such operation, or the caller may not see it.");
+    (StatusCode::NOT_FOUND, "The operation does not exist, or the caller may not view it.");
 const BUSY: (StatusCode, &str) =
-    (StatusCode::TOO_MANY_REQUESTS, "As many operations run as the server allows.");
+    (StatusCode::TOO_MANY_REQUESTS, "The limit of running operations is reached.");
 const BODY: [(StatusCode, &str); 3] = [
-    (StatusCode::REQUEST_TIMEOUT, "The body did not come in time."),
+    (StatusCode::REQUEST_TIMEOUT, "The body was not received in time."),
     (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large."),
-    (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body is not said to be JSON."),
+    (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body is not declared as JSON."),
 ];
 
-/// The API that [`router`](crate::http::router) serves, as an OpenAPI 3.1 document.
+/// The OpenAPI 3.1 document of [`router`](crate::http::router).
 ///
-/// A server merges it into its own document with [`OpenApi::merge`], below a prefix with [`OpenApi::nest`]; what its
-/// clients authenticate with is for it to add.
+/// A server merges it into its own document with [`OpenApi::merge`], or under a prefix with [`OpenApi::nest`], and adds
+/// its security schemes.
+///
+/// ```
+/// let document = dicom_export::http::openapi();
+/// assert!(document.paths.paths.contains_key("/v2/export"));
+/// ```
 pub fn openapi() -> OpenApi {
     let mut info = Info::new("DICOM export", env!("CARGO_PKG_VERSION"));
     info.description = Some(env!("CARGO_PKG_DESCRIPTION").to_owned());
@@ -90,31 +98,31 @@ fn export(version: &str) -> Operation {
         .operation_id(Some(format!("export{version}")))
         .summary(Some("Start an export"))
         .description(Some(
-            "The answer comes once the destination has been tried: it holds an empty errors.log. Instances land in \
-             `<operation id>/results/<study>/<series>/<SOP instance>.dcm`. Property names are read in any case, and \
-             `sources` as `source`.",
+            "The response is sent after the destination has been tested: it contains an empty errors.log. Instances are \
+             written to `<operation id>/results/<study>/<series>/<SOP instance>.dcm`. Property names are \
+             case-insensitive, and `sources` is read as `source`.",
         ))
         .request_body(Some(body.build()))
         .response("202", accepted("The export has started.", version));
-    let no_source = (StatusCode::NOT_FOUND, "The server has no such archive: a tenant's, say.");
-    let refused = (StatusCode::CONFLICT, "The state of the server's archive does not allow it.");
-    problems(operation, ANYWHERE.into_iter().chain(BODY).chain([no_source, refused, BUSY]))
+    let no_source = (StatusCode::NOT_FOUND, "The archive, for example a tenant's, does not exist.");
+    let conflict = (StatusCode::CONFLICT, "The state of the archive does not allow it.");
+    with_problems(operation, COMMON.into_iter().chain(BODY).chain([no_source, conflict, BUSY]))
 }
 
 fn status(version: &str) -> Operation {
     let operation = OperationBuilder::new()
         .operation_id(Some(format!("getOperation{version}")))
-        .summary(Some("See where an operation stands"))
+        .summary(Some("Get the status of an operation"))
         .parameter(operation_id())
-        .response("200", answer::<OperationDocument>("It has ended.").build())
+        .response("200", success::<OperationDocument>("The operation has ended.").build())
         .response(
             "202",
-            answer::<OperationDocument>("It is running, or about to.")
+            success::<OperationDocument>("The operation is running or about to run.")
                 .header("Location", location())
                 .header("Retry-After", retry_after())
                 .build(),
         );
-    problems(operation, ANYWHERE.into_iter().chain([NO_OPERATION]))
+    with_problems(operation, COMMON.into_iter().chain([NO_OPERATION]))
 }
 
 fn cancel(version: &str) -> Operation {
@@ -122,9 +130,9 @@ fn cancel(version: &str) -> Operation {
         .operation_id(Some(format!("cancelOperation{version}")))
         .summary(Some("Cancel an operation"))
         .parameter(operation_id())
-        .response("202", accepted("It winds down; its status says when it has ended.", version));
-    let ended = (StatusCode::CONFLICT, "It has ended.");
-    problems(operation, ANYWHERE.into_iter().chain([NO_OPERATION, ended]))
+        .response("202", accepted("The operation is being canceled.", version));
+    let ended = (StatusCode::CONFLICT, "The operation has ended.");
+    with_problems(operation, COMMON.into_iter().chain([NO_OPERATION, ended]))
 }
 
 fn resume(version: &str) -> Operation {
@@ -134,25 +142,25 @@ fn resume(version: &str) -> Operation {
     );
     let operation = OperationBuilder::new()
         .operation_id(Some(format!("resumeOperation{version}")))
-        .summary(Some("Go on with a failed operation"))
+        .summary(Some("Resume a failed operation"))
         .description(Some(
-            "With a `destination`, in the same container with other credentials; without, with those that are stored.",
+            "With a `destination`, in the same container with new credentials; otherwise with the stored credentials.",
         ))
         .parameter(operation_id())
         .request_body(Some(body.build()))
-        .response("202", accepted("It goes on.", version));
-    let stuck = (
+        .response("202", accepted("The operation runs again.", version));
+    let conflict = (
         StatusCode::CONFLICT,
-        "It runs, or has completed or been canceled; or it needs a `destination` with credentials.",
+        "The operation is running, completed or canceled, or it needs a `destination` with credentials.",
     );
-    problems(operation, ANYWHERE.into_iter().chain(BODY).chain([NO_OPERATION, stuck, BUSY]))
+    with_problems(operation, COMMON.into_iter().chain(BODY).chain([NO_OPERATION, conflict, BUSY]))
 }
 
 fn list(version: &str) -> Operation {
     let limit = ObjectBuilder::new()
         .schema_type(Type::Integer)
         .minimum(Some(1))
-        .maximum(Some(LARGEST_LIMIT))
+        .maximum(Some(MAX_LIMIT))
         .default(Some(DEFAULT_LIMIT.into()));
     let query = |name: &str, description: &str, schema: ObjectBuilder| {
         ParameterBuilder::new()
@@ -166,37 +174,37 @@ fn list(version: &str) -> Operation {
     let operation = OperationBuilder::new()
         .operation_id(Some(format!("listOperations{version}")))
         .summary(Some("List operations, newest first"))
-        .parameter(query("limit", "How many at most.", limit))
+        .parameter(query("limit", "The maximum number of operations in the page.", limit))
         .parameter(query(
             "continuationToken",
-            "The one of the page before, as it was given.",
+            "The token from the previous page.",
             ObjectBuilder::new().schema_type(Type::String),
         ))
-        .response("200", answer::<ListDocument>("A page of the operations that the caller may see.").build());
-    problems(operation, ANYWHERE)
+        .response("200", success::<ListDocument>("A page of operations that the caller may view.").build());
+    with_problems(operation, COMMON)
 }
 
-/// A 202 whose body and `Location` lead to the operation.
+/// A 202 whose body and `Location` refer to the operation.
 fn accepted(description: &str, version: &str) -> Response {
     let link = |operation: &str, description: &str| {
         let link = Link::builder().operation_id(format!("{operation}{version}"));
         link.parameter("operationId", "$response.body#/id").description(description).build()
     };
-    answer::<ReferenceDocument>(description)
+    success::<ReferenceDocument>(description)
         .header("Location", location())
         .header("Retry-After", retry_after())
-        .link("status", link("getOperation", "Where the operation stands."))
+        .link("status", link("getOperation", "Gets the status of the operation."))
         .link("cancel", link("cancelOperation", "Cancels the operation."))
-        .link("resume", link("resumeOperation", "Goes on with the operation when it has failed."))
+        .link("resume", link("resumeOperation", "Resumes the operation if it has failed."))
         .build()
 }
 
-fn answer<T: ToSchema>(description: &str) -> ResponseBuilder {
+fn success<T: ToSchema>(description: &str) -> ResponseBuilder {
     let content = ContentBuilder::new().schema(Some(reference::<T>())).build();
     ResponseBuilder::new().description(description).content("application/json", content)
 }
 
-fn problems(
+fn with_problems(
     operation: OperationBuilder,
     problems: impl IntoIterator<Item = (StatusCode, &'static str)>,
 ) -> Operation {
@@ -223,7 +231,7 @@ fn operation_id() -> utoipa::openapi::path::Parameter {
         .parameter_in(ParameterIn::Path)
         .required(Required::True)
         .description(Some("The operation's id, with or without dashes, in either case."))
-        .schema(Some(ObjectBuilder::new().schema_type(Type::String).pattern(Some(ID))))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String).pattern(Some(ID_PATTERN))))
         .build()
 }
 
@@ -238,7 +246,7 @@ fn retry_after() -> Header {
         .schema_type(Type::Integer)
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
         .minimum(Some(0));
-    HeaderBuilder::new().schema(Some(seconds)).description(Some("How many seconds to wait.")).build()
+    HeaderBuilder::new().schema(Some(seconds)).description(Some("The number of seconds to wait.")).build()
 }
 
 fn reference<T: ToSchema>() -> Ref {

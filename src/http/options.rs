@@ -1,4 +1,4 @@
-//! [`HttpOptions`]: the knobs of the HTTP API.
+//! [`HttpOptions`]: the configuration of the HTTP API.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +7,20 @@ use std::time::Duration;
 use crate::http::authorize::{AllowAll, Authorize};
 use crate::http::base_url::BaseUrl;
 
-/// The knobs of the HTTP API; [`new`](Self::new) has the defaults.
+/// The configuration of the HTTP API.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use dicom_export::http::{BaseUrl, HttpOptions};
+///
+/// let options = HttpOptions::new()
+///     .base_url(BaseUrl::configured("https://pacs.example/dicom")?)
+///     .allow_export_all(false)
+///     .body_timeout(Duration::from_secs(30))
+///     .max_running(8);
+/// # Ok::<_, dicom_export::Error>(())
+/// ```
 #[derive(Clone)]
 #[must_use]
 pub struct HttpOptions {
@@ -38,44 +51,46 @@ impl HttpOptions {
         Self::default()
     }
 
-    /// Where `href` and `Location` begin. Default: [`BaseUrl::Request`].
+    /// Sets how the URLs in `href` and `Location` begin. Default: [`BaseUrl::Request`].
     pub fn base_url(mut self, base_url: BaseUrl) -> Self {
         self.base_url = base_url;
         self
     }
 
-    /// Who may do what. Default: [`AllowAll`].
+    /// Sets who may do what. Default: [`AllowAll`].
     pub fn authorize(mut self, authorize: impl Authorize) -> Self {
         self.authorize = Arc::new(authorize);
         self
     }
 
-    /// Whether a request without a `source`, which exports everything, is accepted. Default: yes; otherwise the answer
-    /// is 403.
+    /// Sets whether a request without a `source`, which exports everything, is accepted; otherwise it is answered
+    /// with 403. Default: accepted.
     pub fn allow_export_all(mut self, allow: bool) -> Self {
         self.export_all = allow;
         self
     }
 
-    /// How many bytes a request's body has at most; a longer one is answered with 413. Default: 16 MiB, which is some
-    /// 80,000 instances by their three UIDs. A body is held in memory, some five times its size while it is read.
+    /// Sets the maximum size of a request body in bytes; a larger one is answered with 413. Default: 16 MiB, enough for
+    /// about 80,000 instances by their three UIDs. A body is held in memory, and reading it takes about five times its
+    /// size.
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.body_limit = bytes;
         self
     }
 
-    /// How long a client may take to send a body; then the answer is 408. Default: 60 seconds.
+    /// Sets how long a client may take to send a body; after that the response is 408. Default: 60 seconds.
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
         self.body_timeout = timeout;
         self
     }
 
-    /// How many operations may run at once; one more is answered with 429. Default: no limit.
+    /// Sets how many operations may run at once; another one is answered with 429. Default: no limit.
     ///
-    /// What counts is what the [`ExportService`](crate::ExportService) lists as not ended, whoever may see it: so
-    /// operations that a crash left count until they are resumed and end, or are canceled, and those of other replicas
-    /// over the same store count too. Two replicas that are asked in the same moment may each let one in. An operation
-    /// that failed and was resumed by other means than this router counts from this process's next start.
+    /// Every operation that the [`ExportService`](crate::ExportService) lists as not ended counts, regardless of who
+    /// may view it. That includes operations left by a crash, until they end or are canceled, and operations of other
+    /// replicas that use the same store. Two replicas may each accept one more operation at the same moment. An
+    /// operation that failed and was resumed other than through this router counts from the next start of this
+    /// process.
     pub fn max_running(mut self, operations: usize) -> Self {
         self.max_running = Some(operations);
         self

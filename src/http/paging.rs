@@ -1,4 +1,4 @@
-//! The query of a listing, and the token that continues one.
+//! The query of `GET /operations`, and its continuation token.
 
 use axum::extract::Query;
 use axum::http::StatusCode;
@@ -6,17 +6,15 @@ use axum::http::Uri;
 use serde::Deserialize;
 
 use crate::http::problem::Problem;
-use crate::model::OperationId;
-use crate::model::OperationKey;
-use crate::model::Timestamp;
+use crate::model::{OperationId, OperationKey, Timestamp};
 
-/// The page size, unless the client asks for another.
+/// The page size if the client does not state one.
 pub(super) const DEFAULT_LIMIT: usize = 100;
 
-/// The largest page.
-pub(super) const LARGEST_LIMIT: usize = 1000;
+/// The largest page size.
+pub(super) const MAX_LIMIT: usize = 1000;
 
-/// What a client asks of a listing.
+/// The page that a client requests.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Paging {
     pub(super) limit: usize,
@@ -24,37 +22,37 @@ pub(super) struct Paging {
 }
 
 impl Paging {
-    /// Reads a request's query; names that are not known are left to others.
+    /// Reads a request's query and ignores unknown parameters.
     pub(super) fn read(uri: &Uri) -> Result<Self, Problem> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
-        struct Stated {
+        struct Parameters {
             limit: Option<String>,
             continuation_token: Option<String>,
         }
         let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST).with_detail(detail);
-        let Query(stated) = Query::<Stated>::try_from_uri(uri)
-            .map_err(|_| bad("'limit' and 'continuationToken' are given once each".to_owned()))?;
-        let limit = match stated.limit {
+        let Query(parameters) = Query::<Parameters>::try_from_uri(uri)
+            .map_err(|_| bad("'limit' and 'continuationToken' can be given once each".to_owned()))?;
+        let limit = match parameters.limit {
             None => DEFAULT_LIMIT,
             Some(text) => text
                 .parse()
                 .ok()
-                .filter(|limit| (1..=LARGEST_LIMIT).contains(limit))
-                .ok_or_else(|| bad(format!("'limit' is a whole number from 1 to {LARGEST_LIMIT}")))?,
+                .filter(|limit| (1..=MAX_LIMIT).contains(limit))
+                .ok_or_else(|| bad(format!("'limit' must be a whole number from 1 to {MAX_LIMIT}")))?,
         };
-        let after = match stated.continuation_token {
+        let after = match parameters.continuation_token {
             None => None,
             Some(token) => Some(
                 from_token(&token)
-                    .ok_or_else(|| bad("'continuationToken' is not one of this server's".to_owned()))?,
+                    .ok_or_else(|| bad("'continuationToken' was not issued by this server".to_owned()))?,
             ),
         };
         Ok(Self { limit, after })
     }
 }
 
-/// A place in the listing as text for a URL: the time in units of 100 ns, which is how exactly it is kept, and the id.
+/// A position in the listing as text for a URL: the time in units of 100 ns, which is its precision, and the id.
 pub(super) fn token(key: OperationKey) -> String {
     let time = key.created_time.to_utc();
     let ticks = i128::from(time.timestamp()) * 10_000_000 + i128::from(time.timestamp_subsec_nanos() / 100);

@@ -1,4 +1,4 @@
-//! [`Problem`]: an error as the API answers it.
+//! [`Problem`]: an error response.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,12 +11,21 @@ use axum::response::{IntoResponse, Response};
 use crate::error::{Error, ErrorKind};
 use crate::http::documents::{ProblemDocument, json};
 
-/// How long a client is asked to wait while the server cannot answer.
-const UNAVAILABLE_FOR: Duration = Duration::from_secs(5);
+/// The `Retry-After` of a 503.
+const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// An answer of type `application/problem+json` (RFC 9457): public, so that a server answers its own routes alike.
+/// An error response of type `application/problem+json` (RFC 9457). A server can use it for its own routes too.
 ///
-/// Its `type` is `about:blank`: the status says what kind of problem it is, the detail which one.
+/// Its `type` is `about:blank`: the status is the kind of problem, and the detail describes it.
+///
+/// ```
+/// use axum::http::StatusCode;
+/// use dicom_export::http::Problem;
+///
+/// async fn study() -> Result<String, Problem> {
+///     Err(Problem::new(StatusCode::NOT_FOUND).with_detail("the study does not exist"))
+/// }
+/// ```
 #[derive(Clone)]
 #[must_use]
 pub struct Problem {
@@ -27,32 +36,32 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Of this status; its detail is the status's phrase.
+    /// A problem with this status; its detail is the status's reason phrase.
     pub fn new(status: StatusCode) -> Self {
         let detail = Cow::Borrowed(title(status));
         Self { status, detail, pointer: None, headers: Vec::new() }
     }
 
-    /// With a text for people, which everybody may read.
+    /// Sets the description for people. It is public.
     pub fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.detail = detail.into();
         self
     }
 
-    /// With the JSON pointer (RFC 6901) of the property that is wrong.
+    /// Sets the JSON pointer (RFC 6901) of the property that is wrong.
     pub fn with_pointer(mut self, pointer: impl Into<String>) -> Self {
         self.pointer = Some(pointer.into());
         self
     }
 
-    /// With one more header.
+    /// Sets a header.
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.retain(|(other, _)| *other != name);
         self.headers.push((name, value));
         self
     }
 
-    /// With `Retry-After`, in whole seconds.
+    /// Sets `Retry-After`, rounded up to whole seconds.
     pub fn with_retry_after(self, wait: Duration) -> Self {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         self.with_header(RETRY_AFTER, seconds.into())
@@ -65,16 +74,16 @@ impl Problem {
 
     pub(super) fn unavailable() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE)
-            .with_detail("the server is shutting down, or cannot do this at the moment")
-            .with_retry_after(UNAVAILABLE_FOR)
+            .with_detail("the server is shutting down or cannot do this now")
+            .with_retry_after(UNAVAILABLE_RETRY_AFTER)
     }
 
     pub(super) fn no_such_operation() -> Self {
-        Self::new(StatusCode::NOT_FOUND).with_detail("there is no such operation")
+        Self::new(StatusCode::NOT_FOUND).with_detail("the operation does not exist")
     }
 }
 
-/// What is wrong with a request is told; what is wrong here goes to the log only.
+/// The message of an error that the request caused is part of the response; other errors are logged.
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let status = match error.kind() {
@@ -86,14 +95,14 @@ impl From<Error> for Problem {
                 return Self::new(StatusCode::CONFLICT).with_detail(detail);
             }
             ErrorKind::Unavailable | ErrorKind::Throttled => {
-                tracing::warn!(kind = error.kind().as_str(), %error, "a request was answered with 503");
-                let wait = error.retry_after().unwrap_or(UNAVAILABLE_FOR);
+                tracing::warn!(kind = error.kind().as_str(), %error, "the response is 503");
+                let wait = error.retry_after().unwrap_or(UNAVAILABLE_RETRY_AFTER);
                 return Self::unavailable().with_retry_after(wait);
             }
             ErrorKind::Unauthorized | ErrorKind::Unreadable | ErrorKind::Internal => {
-                tracing::error!(kind = error.kind().as_str(), %error, "a request was answered with 500");
+                tracing::error!(kind = error.kind().as_str(), %error, "the response is 500");
                 return Self::new(StatusCode::INTERNAL_SERVER_ERROR)
-                    .with_detail("the server failed; its log says why");
+                    .with_detail("the server failed; see its log");
             }
         };
         let problem = Self::new(status).with_detail(error.message().to_owned());
@@ -134,12 +143,17 @@ fn title(status: StatusCode) -> &'static str {
     status.canonical_reason().unwrap_or("Error")
 }
 
-/// A fallback for servers that answer unknown paths as this API answers unknown operations:
-/// `.fallback(http::not_found)`.
+/// A fallback that answers unknown paths in the form of this API's errors.
+///
+/// ```
+/// use dicom_export::http;
+///
+/// let app: axum::Router = axum::Router::new().fallback(http::not_found);
+/// ```
 pub async fn not_found() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND).with_detail("there is nothing here")
+    Problem::new(StatusCode::NOT_FOUND).with_detail("not found")
 }
 
 pub(super) async fn method_not_allowed() -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED).with_detail("'Allow' names the methods of this path")
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED).with_detail("method not allowed; see 'Allow'")
 }

@@ -9,49 +9,38 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
-use tracing::Instrument;
 
 use crate::engine::{ExportService, NewOperation, OperationRecord, Target};
-use crate::error::Result;
+use crate::error::ErrorKind;
 use crate::http::authorize::{Reason, Rejection};
 use crate::http::body;
-use crate::http::documents::{ListDocument, OperationDocument, ReferenceDocument, json};
+use crate::http::documents::{ApiVersion, ListDocument, OperationDocument, ReferenceDocument, json};
 use crate::http::options::HttpOptions;
 use crate::http::paging::{Paging, token};
 use crate::http::problem::{Problem, method_not_allowed};
-use crate::http::running::{Running, is_running, key};
-use crate::model::ExportRequest;
-use crate::model::OperationId;
+use crate::http::running_limit::{RunningLimit, is_running, key};
+use crate::model::{ExportRequest, OperationId};
+use crate::sync::detached;
 
-/// The path parameter with an operation's id.
-const ID: &str = "operation_id";
+/// The path parameter for an operation's id.
+const ID_PARAMETER: &str = "operation_id";
 
-/// How many operations one request for a listing looks at, at most, to find those that its caller may see.
-const LOOKED_AT: usize = 2000;
+/// How many operations one request for a page examines at most.
+const MAX_EXAMINED: usize = 2000;
 
-/// A version of the API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ApiVersion {
-    /// A completed operation is `completed`.
-    V1,
-    /// A completed operation is `succeeded`.
-    V2,
-}
-
-/// The API as it stands at one place.
+/// The API under one prefix.
 #[derive(Clone)]
 pub(super) struct Mount {
     api: Arc<Api>,
     version: ApiVersion,
-    /// What links have before the route, besides what the request had.
+    /// The path segment that links have after the request's prefix.
     link_version: &'static str,
 }
 
 struct Api {
     service: Arc<dyn ExportService>,
     options: HttpOptions,
-    running: Running,
+    running: RunningLimit,
 }
 
 pub(super) fn versioned(service: Arc<dyn ExportService>, options: HttpOptions) -> Router {
@@ -83,15 +72,15 @@ async fn export(State(mount): State<Mount>, request: Request) -> Result<Response
     let request = body::parse(bytes, ExportRequest::from_json).await?;
     if request.source().is_everything() && !api.options.export_all {
         return Err(Problem::new(StatusCode::FORBIDDEN)
-            .with_detail("this server exports what a 'source' names, not everything")
+            .with_detail("'/source' is missing: this server does not export everything")
             .with_pointer("/source"));
     }
     let context = api.options.authorize.start(&mut parts, &request).await?;
     let id = OperationId::random();
-    let slot = api.running.enter(&*api.service, id).await?;
+    let slot = api.running.acquire(&*api.service, id).await?;
     let new = NewOperation::from(request).with_id(id).with_context(context);
     let service = Arc::clone(&api.service);
-    // The place is kept until the operation has started, also when the client does not wait for it.
+    // The operation starts, and keeps its slot until then, even if the client disconnects.
     let started = detached(async move {
         let started = service.start(new).await;
         drop(slot);
@@ -103,18 +92,18 @@ async fn export(State(mount): State<Mount>, request: Request) -> Result<Response
 
 async fn status(State(mount): State<Mount>, request: Request) -> Result<Response, Problem> {
     let mut parts = request.into_parts().0;
-    let record = mount.seen(&mut parts).await?;
-    let document = OperationDocument::new(&record.operation, mount.version);
-    if !is_running(&record) {
-        return Ok(json(StatusCode::OK, &document));
+    let record = mount.visible(&mut parts).await?;
+    let (id, is_running) = (record.operation.operation_id, is_running(&record));
+    let document = OperationDocument::new(record.operation, mount.version);
+    match is_running {
+        true => Ok(mount.links(&parts)?.poll(json(StatusCode::ACCEPTED, &document), id)),
+        false => Ok(json(StatusCode::OK, &document)),
     }
-    let links = mount.links(&parts)?;
-    Ok(links.running(json(StatusCode::ACCEPTED, &document), record.operation.operation_id))
 }
 
 async fn cancel(State(mount): State<Mount>, request: Request) -> Result<Response, Problem> {
     let mut parts = request.into_parts().0;
-    let record = mount.seen(&mut parts).await?;
+    let record = mount.visible(&mut parts).await?;
     let links = mount.links(&parts)?;
     mount.api.options.authorize.cancel(&mut parts, &record).await?;
     let id = record.operation.operation_id;
@@ -124,7 +113,7 @@ async fn cancel(State(mount): State<Mount>, request: Request) -> Result<Response
 
 async fn resume(State(mount): State<Mount>, request: Request) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
-    let record = mount.seen(&mut parts).await?;
+    let record = mount.visible(&mut parts).await?;
     let api = &mount.api;
     let links = mount.links(&parts)?;
     let destination = match body::read_optional(&parts, body, &api.options).await? {
@@ -133,7 +122,7 @@ async fn resume(State(mount): State<Mount>, request: Request) -> Result<Response
     };
     api.options.authorize.resume(&mut parts, &record, destination.as_ref()).await?;
     let id = record.operation.operation_id;
-    let slot = api.running.enter(&*api.service, id).await?;
+    let slot = api.running.acquire(&*api.service, id).await?;
     let service = Arc::clone(&api.service);
     let resumed = detached(async move {
         let resumed = service.resume(id, destination.map(Target::from)).await;
@@ -150,64 +139,58 @@ async fn list(State(mount): State<Mount>, request: Request) -> Result<Response, 
     options.authorize.authenticate(&mut parts).await?;
     let Paging { limit, mut after } = Paging::read(&parts.uri)?;
     let mut document = ListDocument { operations: Vec::new(), continuation_token: None };
-    let mut looked_at = 0;
+    let mut examined = 0;
     'pages: loop {
         let page = service.list(after, limit).await?;
         if page.is_empty() {
             break;
         }
-        for record in &page {
-            if document.operations.len() == limit || looked_at == LOOKED_AT {
+        for record in page {
+            if document.operations.len() == limit || examined == MAX_EXAMINED {
                 document.continuation_token = after.map(token);
                 break 'pages;
             }
-            looked_at += 1;
-            after = Some(key(record));
-            match options.authorize.view(&mut parts, record).await {
-                Ok(()) => document.operations.push(OperationDocument::new(&record.operation, mount.version)),
-                Err(refusal) => hidden(refusal)?,
+            examined += 1;
+            after = Some(key(&record));
+            match options.authorize.view(&mut parts, &record).await {
+                Ok(()) => document.operations.push(OperationDocument::new(record.operation, mount.version)),
+                Err(rejection) => hide(rejection)?,
             }
         }
     }
     Ok(json(StatusCode::OK, &document))
 }
 
-/// Runs something to its end although the client may hang up.
-async fn detached<T: Send + 'static>(
-    work: impl Future<Output = Result<T>> + Send + 'static,
-) -> Result<T, Problem> {
-    match tokio::spawn(work.in_current_span()).await {
-        Ok(done) => Ok(done?),
-        Err(_) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR)),
-    }
-}
-
-/// What a refused look is taken for: not being there, unless it cannot be told.
-fn hidden(refusal: Rejection) -> Result<(), Problem> {
-    match refusal.reason {
-        Reason::Unavailable => Err(refusal.into()),
+/// Hides an operation that the caller may not view; fails if that could not be decided.
+fn hide(rejection: Rejection) -> Result<(), Problem> {
+    match rejection.reason {
+        Reason::Unavailable => Err(rejection.into()),
         Reason::Unauthenticated(_) | Reason::Forbidden => Ok(()),
     }
 }
 
 impl Api {
     fn new(service: Arc<dyn ExportService>, options: HttpOptions) -> Arc<Self> {
-        let running = Running::new(options.max_running);
+        let running = RunningLimit::new(options.max_running);
         Arc::new(Self { service, options, running })
     }
 }
 
 impl Mount {
-    /// The operation that a request names, if its caller may see it.
-    async fn seen(&self, parts: &mut Parts) -> Result<OperationRecord, Problem> {
+    /// The operation in a request's path, if the caller may view it.
+    async fn visible(&self, parts: &mut Parts) -> Result<OperationRecord, Problem> {
         let Api { service, options, .. } = &*self.api;
         options.authorize.authenticate(parts).await?;
         let id = operation_id(parts).await.ok_or_else(Problem::no_such_operation)?;
-        let record = service.operation(id).await?;
+        let record = match service.operation(id).await {
+            Ok(record) => record,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(Problem::no_such_operation()),
+            Err(error) => return Err(error.into()),
+        };
         match options.authorize.view(parts, &record).await {
             Ok(()) => Ok(record),
-            Err(refusal) => {
-                hidden(refusal)?;
+            Err(rejection) => {
+                hide(rejection)?;
                 Err(Problem::no_such_operation())
             }
         }
@@ -215,7 +198,7 @@ impl Mount {
 
     fn links(&self, parts: &Parts) -> Result<Links, Problem> {
         let base = self.api.options.base_url.of(parts)?;
-        // What the server nested this router under.
+        // The original path includes the prefix that this router is nested under.
         let original =
             parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri).path();
         let prefix = original.strip_suffix(parts.uri.path()).unwrap_or_default();
@@ -225,10 +208,10 @@ impl Mount {
 
 async fn operation_id(parts: &mut Parts) -> Option<OperationId> {
     let params = RawPathParams::from_request_parts(parts, &()).await.ok()?;
-    params.iter().find(|(name, _)| *name == ID).and_then(|(_, value)| value.parse().ok())
+    params.iter().find(|(name, _)| *name == ID_PARAMETER).and_then(|(_, value)| value.parse().ok())
 }
 
-/// Where an answer's links lead: the URL before the route.
+/// The URL before the route, for the links of a response.
 struct Links(String);
 
 impl Links {
@@ -236,16 +219,17 @@ impl Links {
         format!("{}/operations/{id}", self.0)
     }
 
-    /// 202: the operation is to be watched.
+    /// 202 with the operation's id and URL.
     fn accepted(&self, id: OperationId) -> Response {
-        let document = ReferenceDocument { id: id.to_string(), href: self.operation(id) };
-        self.running(json(StatusCode::ACCEPTED, &document), id)
+        let document = ReferenceDocument { id, href: self.operation(id) };
+        self.poll(json(StatusCode::ACCEPTED, &document), id)
     }
 
-    fn running(&self, mut response: Response, id: OperationId) -> Response {
+    /// Adds the headers that tell a client where and when to poll.
+    fn poll(&self, mut response: Response, id: OperationId) -> Response {
         let headers: &mut HeaderMap = response.headers_mut();
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        // A URL whose parts have been checked is a header's value.
+        // The parts of the URL have been parsed, so it is a valid header value.
         if let Ok(location) = HeaderValue::try_from(self.operation(id)) {
             headers.insert(LOCATION, location);
         }

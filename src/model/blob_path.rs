@@ -1,14 +1,22 @@
-//! Where things land: [`BlobPath`].
+//! [`BlobPath`]: the names of the blobs that an export writes.
 
 use std::fmt;
 
-use crate::model::InstanceIdentifier;
-use crate::model::OperationId;
+use crate::model::{InstanceIdentifier, OperationId};
 
-/// A blob's name in the container.
+/// The name of a blob in the container.
 ///
-/// It can only be made of an operation's id and UIDs, so it holds nothing but hexadecimal digits, dots, slashes and
-/// the fixed words of the layout, needs no escaping in a URL, and cannot leave `<operation id>/`.
+/// It is built from an operation id and UIDs only, so it consists of hexadecimal digits, dots, slashes and the fixed
+/// words of the layout. It needs no escaping in a URL and is always below `<operation id>/`.
+///
+/// ```
+/// use dicom_export::{BlobPath, OperationId};
+///
+/// let id: OperationId = "df1ff476b83a4a3eaf11b1eac2e5ac56".parse()?;
+/// let path = BlobPath::instance(id, &"1.2.3/4.5/6.7".parse()?);
+/// assert_eq!(path.as_str(), "df1ff476b83a4a3eaf11b1eac2e5ac56/results/1.2.3/4.5/6.7.dcm");
+/// # Ok::<_, dicom_export::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobPath(String);
 
@@ -28,7 +36,7 @@ impl BlobPath {
         Self(format!("{operation}/manifest.jsonl"))
     }
 
-    /// The name, with `/` between its parts and none at its start.
+    /// The name, with `/` between its parts and no leading slash.
     pub fn as_str(&self) -> &str {
         &self.0
     }

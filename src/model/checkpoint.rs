@@ -1,55 +1,55 @@
-//! [`Checkpoint`]: how far an operation has come.
+//! [`Checkpoint`]: the progress of an operation, as it is stored.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Timestamp;
-use crate::model::{Cursor, ListWarning};
-use crate::model::{OperationContext, OperationIssue, OperationStatus, StoredDestination};
+use crate::model::{
+    Cursor, ListWarning, OperationContext, OperationIssue, OperationStatus, StoredDestination, Timestamp,
+};
 
-/// How far an operation has come: small, and saved at most every second.
+/// The progress of an operation: small, and saved repeatedly while the operation runs.
 ///
 /// Everything before its [`position`](Self::position) is exported or logged, and counted in its
-/// [`totals`](Self::totals); nothing after it is.
+/// [`totals`](Self::totals). Nothing after it is counted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Checkpoint {
-    /// Which save this is, from 1; set by the store. 0 has not been stored.
+    /// The number of this save, starting at 1; set by the store. 0: not stored yet.
     pub version: u64,
-    /// When the operation was accepted. This and the next two are the spec's, so that a poll reads the checkpoint only:
-    /// a spec may hold a million identifiers.
+    /// When the operation was accepted. This and the next two are copies from the spec, so that a poll reads only the
+    /// checkpoint: a spec may contain a million identifiers.
     pub created_time: Timestamp,
     /// The URL of `errors.log`, without a credential.
     pub error_href: String,
-    /// What the host said of the operation.
+    /// The context that the host has given the operation.
     pub context: OperationContext,
-    /// Where the operation stands.
+    /// The state of the operation.
     pub status: OperationStatus,
-    /// When this was saved.
+    /// When this checkpoint was saved.
     pub last_updated_time: Timestamp,
-    /// Up to where everything is done.
+    /// The position in the listing up to which everything is done.
     pub position: Position,
-    /// What has been done up to there.
+    /// The counts up to that position.
     pub totals: Totals,
-    /// How many instances the source thinks there are.
+    /// The source's estimate of the number of instances.
     pub estimate: Option<u64>,
-    /// Why it failed.
+    /// Why the operation failed.
     pub error: Option<OperationIssue>,
-    /// What its owner should know, besides what `totals` tells.
+    /// Warnings for the owner of the operation, besides those in `totals`.
     pub warnings: Vec<OperationIssue>,
-    /// Who runs it.
+    /// The runner that currently runs the operation.
     pub lease: Option<Lease>,
-    /// Somebody wants it canceled.
+    /// Whether cancellation has been requested.
     pub cancel_requested: bool,
-    /// The destination it was resumed with, instead of the spec's: the same container, other credentials.
+    /// The destination that replaces the spec's after a resumption: the same container, new credentials.
     pub destination: Option<StoredDestination>,
 }
 
 impl Checkpoint {
-    /// The first one of an operation that is accepted now.
+    /// The first checkpoint of an operation that is accepted at `now`.
     pub fn first(now: Timestamp) -> Self {
         Self {
             version: 0,
@@ -69,52 +69,52 @@ impl Checkpoint {
         }
     }
 
-    /// Whether somebody runs the operation now.
+    /// Whether a runner holds the operation at `now`.
     pub fn is_held(&self, now: Timestamp) -> bool {
         self.lease.as_ref().is_some_and(|lease| lease.expires > now)
     }
 }
 
-/// A place in an operation's listing: everything before it has been handed out in batches.
+/// A position in an operation's listing: the start of the next batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Position {
-    /// The scope that is being listed: an index into the identifiers, 0 for everything.
+    /// The scope that is listed next: an index into the identifiers, 0 for everything.
     pub scope: u64,
-    /// The cursor inside that scope; `None` is its beginning.
+    /// The cursor inside that scope; `None` at its beginning.
     pub after: Option<Cursor>,
-    /// How many instances and failures that scope has given so far: a scope that ends with none matched nothing.
+    /// How many instances and failures that scope has returned so far. A scope that ends with 0 matched nothing.
     pub found: u64,
     /// The number of the next batch.
     pub batch: u64,
-    /// Whether the listing has come to its end.
+    /// Whether the listing is complete.
     pub done: bool,
 }
 
-/// What has been counted so far.
+/// The counts of an operation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Totals {
     /// Instances that are in the container.
     pub exported: u64,
-    /// What is named in `errors.log` instead.
+    /// Instances and identifiers that are named in `errors.log` instead.
     pub skipped: u64,
-    /// Bytes of the exported instances.
+    /// The total size of the exported instances in bytes.
     pub bytes: u64,
-    /// Listing warnings by their code: the message, and how many.
+    /// Listing warnings by code: the message, and the count.
     pub warnings: BTreeMap<String, (String, u64)>,
 }
 
 impl Totals {
-    /// Adds a listing's warning.
+    /// Adds a warning from a listing.
     pub fn warn(&mut self, warning: &ListWarning) {
         let message = || (warning.message.clone().into_owned(), 0);
         self.warnings.entry(warning.code.clone().into_owned()).or_insert_with(message).1 += warning.count;
     }
 
-    /// Adds another's counts to these.
+    /// Adds the counts of `other`.
     pub fn add(&mut self, other: &Totals) {
         self.exported += other.exported;
         self.skipped += other.skipped;
@@ -125,19 +125,19 @@ impl Totals {
     }
 }
 
-/// Who runs an operation, and until when unless renewed: another may take a lapsed one over.
+/// The claim of a runner on an operation. Another runner may take the operation over once the lease has expired.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Lease {
-    /// The runner.
+    /// The name of the runner.
     pub holder: String,
-    /// When it lapses.
+    /// When the lease expires unless it is renewed.
     pub expires: Timestamp,
 }
 
 impl Lease {
-    /// For this runner, from now on for so long.
-    pub fn new(holder: impl Into<String>, now: Timestamp, term: Duration) -> Self {
-        Self { holder: holder.into(), expires: (now.to_utc() + term).into() }
+    /// A lease for `holder` that expires `duration` after `now`.
+    pub fn new(holder: impl Into<String>, now: Timestamp, duration: Duration) -> Self {
+        Self { holder: holder.into(), expires: (now.to_utc() + duration).into() }
     }
 }

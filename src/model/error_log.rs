@@ -7,10 +7,19 @@ use crate::error::Result;
 use crate::model::Timestamp;
 use crate::model::json::Json;
 
-/// What could not be exported, and why.
+/// An entry of `errors.log`: what was not exported, and why.
 ///
-/// Written as one JSON object with camelCase names; names are read in any case, since published documents
-/// capitalise them. An entry may stand in a log more than once.
+/// It is written as one JSON object with camelCase names. Names are read without regard to case, because published
+/// documents capitalize them. An entry may occur more than once in a log.
+///
+/// ```
+/// use dicom_export::ErrorLogEntry;
+///
+/// let line = r#"{"timestamp":"2022-09-08T16:40:36.2627618Z","identifier":"1.2.3","error":"not found"}"#;
+/// let entry: ErrorLogEntry = serde_json::from_str(line)?;
+/// assert_eq!((entry.identifier(), entry.error()), ("1.2.3", "not found"));
+/// # Ok::<_, serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ErrorLogEntry {
@@ -20,13 +29,13 @@ pub struct ErrorLogEntry {
 }
 
 impl ErrorLogEntry {
-    /// `identifier` is `<study>[/<series>[/<sop instance>]]`: what was asked for when nothing lies under it, the
-    /// instance when that instance failed. `error` is a public message.
+    /// Creates an entry. `identifier` is `<study>[/<series>[/<sop instance>]]`: the requested identifier if nothing was
+    /// found under it, or the instance that failed. `error` is a public message.
     pub fn new(timestamp: Timestamp, identifier: impl Into<String>, error: impl Into<String>) -> Self {
         Self { timestamp, identifier: identifier.into(), error: error.into() }
     }
 
-    /// When it happened.
+    /// When the failure happened.
     pub fn timestamp(&self) -> Timestamp {
         self.timestamp
     }
@@ -36,14 +45,14 @@ impl ErrorLogEntry {
         &self.identifier
     }
 
-    /// Why.
+    /// Why it was not exported.
     pub fn error(&self) -> &str {
         &self.error
     }
 
-    /// The entry as its line, ended by `\n`. JSON escapes line ends, so it is one line whatever the message holds.
+    /// The entry as a line of the log, terminated by `\n`. JSON escapes line breaks, so it is always a single line.
     pub fn to_line(&self) -> String {
-        // Member by member, in the documented order: a `Value` would sort them by name.
+        // In the documented order of members: a `Value` would sort them by name.
         let Self { timestamp, identifier, error } = self;
         let (identifier, error) = (json!(identifier), json!(error));
         format!("{{\"timestamp\":\"{timestamp}\",\"identifier\":{identifier},\"error\":{error}}}\n")

@@ -1,4 +1,4 @@
-//! DICOM's names for things: [`Uid`], [`DicomIdentifier`] and [`InstanceIdentifier`].
+//! DICOM identifiers: [`Uid`], [`DicomIdentifier`] and [`InstanceIdentifier`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,21 +8,31 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// A DICOM unique identifier (PS3.5 9): 1 to 64 characters, digits and dots, ending in a digit.
+/// A DICOM unique identifier (PS3.5 9): 1 to 64 digits and dots, ending in a digit.
 ///
-/// Leading zeros in a component are accepted: they are against PS3.5 9.1 and exist in the field. Cloning shares
-/// the text.
+/// Leading zeros in a component are accepted: PS3.5 9.1 forbids them, but they exist in practice. Clones share the text.
+///
+/// ```
+/// use dicom_export::Uid;
+///
+/// let uid: Uid = "1.2.840.10008.1.2".parse()?;
+/// assert_eq!(uid.as_str(), "1.2.840.10008.1.2");
+/// assert!(Uid::new("1.2.").is_err());
+/// // A value that was read from a data set may be padded.
+/// assert_eq!(Uid::from_padded("1.2.840.10008.1.2\0")?, uid);
+/// # Ok::<_, dicom_export::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Uid(Arc<str>);
 
 impl Uid {
-    /// The longest UID (PS3.5 9.1), in characters.
+    /// The maximum length of a UID (PS3.5 9.1), in characters.
     pub const MAX_LEN: usize = 64;
 
-    /// Takes the text as it is.
+    /// Parses a UID without changing the text.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when it is not a UID; the message says why and does not repeat the text.
+    /// [`ErrorKind::Invalid`] if the text is not a UID. The message describes the fault and does not contain the text.
     pub fn new(text: &str) -> Result<Self> {
         match Self::fault(text) {
             None => Ok(Self(Arc::from(text))),
@@ -30,11 +40,11 @@ impl Uid {
         }
     }
 
-    /// Takes a value read from a data set, without its padding: UIDs are padded to even length with a NUL, and
-    /// files with trailing spaces exist (PS3.5 9.1).
+    /// Parses a UID that was read from a data set, without its padding: UIDs are padded to even length with a NUL
+    /// (PS3.5 9.1), and some files pad with spaces.
     ///
     /// # Errors
-    /// As [`Uid::new`].
+    /// The same as [`Uid::new`].
     pub fn from_padded(value: &str) -> Result<Self> {
         Self::new(value.trim_end_matches([' ', '\0']))
     }
@@ -46,20 +56,28 @@ impl Uid {
 
     fn fault(text: &str) -> Option<&'static str> {
         if text.is_empty() {
-            Some("a UID is empty")
+            Some("the UID is empty")
         } else if text.len() > Self::MAX_LEN {
-            Some("a UID is longer than 64 characters")
+            Some("the UID is longer than 64 characters")
         } else if !text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-            Some("a UID has a character other than digits and dots")
+            Some("the UID contains a character other than digits and dots")
         } else if text.ends_with('.') {
-            Some("a UID ends in a dot")
+            Some("the UID ends in a dot")
         } else {
             None
         }
     }
 }
 
-/// A SOP instance by its three UIDs: study, series, SOP instance (PS3.3 A.1).
+/// The three UIDs that identify a SOP instance: study, series, SOP instance (PS3.3 A.1).
+///
+/// ```
+/// use dicom_export::InstanceIdentifier;
+///
+/// let instance: InstanceIdentifier = "1.2.3/4.5/6.7".parse()?;
+/// assert_eq!(instance.series_instance_uid().as_str(), "4.5");
+/// # Ok::<_, dicom_export::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceIdentifier {
     study: Uid,
@@ -68,7 +86,7 @@ pub struct InstanceIdentifier {
 }
 
 impl InstanceIdentifier {
-    /// From Study Instance UID (0020,000D), Series Instance UID (0020,000E) and SOP Instance UID (0008,0018).
+    /// Combines Study Instance UID (0020,000D), Series Instance UID (0020,000E) and SOP Instance UID (0008,0018).
     pub fn new(study_instance_uid: Uid, series_instance_uid: Uid, sop_instance_uid: Uid) -> Self {
         Self { study: study_instance_uid, series: series_instance_uid, sop: sop_instance_uid }
     }
@@ -89,7 +107,16 @@ impl InstanceIdentifier {
     }
 }
 
-/// A study, a series or an instance: `<study>[/<series>[/<sop instance>]]`.
+/// Identifies a study, a series or an instance: `<study>[/<series>[/<sop instance>]]`.
+///
+/// ```
+/// use dicom_export::DicomIdentifier;
+///
+/// let series: DicomIdentifier = "1.2.3/4.5".parse()?;
+/// assert!(series.covers(&"1.2.3/4.5/6.7".parse()?));
+/// assert!(!series.covers(&"1.2.3/9/6.7".parse()?));
+/// # Ok::<_, dicom_export::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DicomIdentifier {
     study: Uid,
@@ -128,7 +155,8 @@ impl DicomIdentifier {
         self.sop.as_ref()
     }
 
-    /// What no instance under this identifier sorts before; those under it follow each other in order.
+    /// A lower bound: no instance under this identifier sorts before it. The instances under it are adjacent in sort
+    /// order.
     pub(crate) fn first_possible(&self) -> InstanceIdentifier {
         let least = || Uid(Arc::from(""));
         InstanceIdentifier {
@@ -138,7 +166,7 @@ impl DicomIdentifier {
         }
     }
 
-    /// Whether the instance lies under this identifier.
+    /// Whether the instance is under this identifier.
     pub fn covers(&self, instance: &InstanceIdentifier) -> bool {
         self.study == instance.study
             && self.series.as_ref().is_none_or(|series| *series == instance.series)
@@ -149,6 +177,18 @@ impl DicomIdentifier {
 impl From<InstanceIdentifier> for DicomIdentifier {
     fn from(instance: InstanceIdentifier) -> Self {
         Self::instance(instance.study, instance.series, instance.sop)
+    }
+}
+
+impl From<&InstanceIdentifier> for DicomIdentifier {
+    fn from(instance: &InstanceIdentifier) -> Self {
+        instance.clone().into()
+    }
+}
+
+impl AsRef<str> for Uid {
+    fn as_ref(&self) -> &str {
+        self.as_str()
     }
 }
 
@@ -163,7 +203,7 @@ impl FromStr for Uid {
 impl FromStr for DicomIdentifier {
     type Err = Error;
 
-    /// One to three UIDs joined by `/`; white space around each part is dropped.
+    /// Parses one to three UIDs joined by `/`, and ignores white space around each.
     fn from_str(text: &str) -> Result<Self> {
         let mut parts = text.split('/').map(|part| Uid::new(part.trim()));
         let study = parts.next().transpose()?;
@@ -172,7 +212,7 @@ impl FromStr for DicomIdentifier {
             (Some(study), None) => Ok(Self { study, series, sop }),
             _ => Err(Error::new(
                 ErrorKind::Invalid,
-                "an identifier is one to three UIDs joined by '/': study, series, SOP instance",
+                "an identifier must be one to three UIDs joined by '/': study, series, SOP instance",
             )),
         }
     }
@@ -181,13 +221,15 @@ impl FromStr for DicomIdentifier {
 impl FromStr for InstanceIdentifier {
     type Err = Error;
 
-    /// Three UIDs joined by `/`.
+    /// Parses three UIDs joined by `/`.
     fn from_str(text: &str) -> Result<Self> {
         match text.parse()? {
             DicomIdentifier { study, series: Some(series), sop: Some(sop) } => {
                 Ok(Self { study, series, sop })
             }
-            _ => Err(Error::new(ErrorKind::Invalid, "an instance is three UIDs joined by '/'")),
+            _ => {
+                Err(Error::new(ErrorKind::Invalid, "an instance identifier must be three UIDs joined by '/'"))
+            }
         }
     }
 }
@@ -214,8 +256,16 @@ impl fmt::Display for DicomIdentifier {
     }
 }
 
-macro_rules! as_text {
+macro_rules! text_traits {
     ($($name:ident),*) => {$(
+        impl TryFrom<&str> for $name {
+            type Error = Error;
+
+            fn try_from(text: &str) -> Result<Self> {
+                text.parse()
+            }
+        }
+
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, concat!(stringify!($name), "({})"), self)
@@ -237,4 +287,4 @@ macro_rules! as_text {
     )*};
 }
 
-as_text!(Uid, InstanceIdentifier, DicomIdentifier);
+text_traits!(Uid, InstanceIdentifier, DicomIdentifier);

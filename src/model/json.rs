@@ -1,7 +1,7 @@
-//! JSON objects as the published clients write them: names in any case, each at most once, none unknown.
+//! JSON objects with case-insensitive names, without duplicate and unknown members.
 //!
-//! `serde_json::Value` keeps the last of two members of one name in silence; in a request that would let a second
-//! `"source": null` export the whole archive. [`Json`] keeps them all, and [`Object`] refuses the second.
+//! `serde_json::Value` silently keeps the last of two members with the same name: a second `"source": null` would export
+//! the whole archive. [`Json`] keeps all of them, and [`Object`] refuses duplicates.
 
 use std::fmt;
 
@@ -22,10 +22,10 @@ pub(crate) enum Json {
 }
 
 impl Json {
-    /// Reads a text.
+    /// Parses a text.
     ///
     /// # Errors
-    /// Invalid, with the line and column where it stops being JSON.
+    /// `Invalid`, with the line and column of the syntax error.
     pub(crate) fn parse(text: &[u8]) -> Result<Self> {
         serde_json::from_slice(text).map_err(|fault| {
             let message = format!("not JSON: line {}, column {}", fault.line(), fault.column());
@@ -48,7 +48,7 @@ impl Json {
         matches!(self, Self::Null)
     }
 
-    /// The error for a value of the wrong type; it does not repeat the value.
+    /// The error for a value of the wrong type. It does not contain the value.
     pub(crate) fn mismatch(&self, pointer: &str, expected: &str) -> Error {
         Error::invalid(pointer, format!("{} must be {expected}, not {}", property(pointer), self.name()))
     }
@@ -75,7 +75,7 @@ impl Json {
         }
     }
 
-    /// As `serde_json`'s type; a name that occurs twice is an error.
+    /// Converts to `serde_json`'s type. A duplicate name is an error.
     pub(crate) fn into_value(self, pointer: &str) -> Result<Value> {
         self.plain().map_err(|steps| {
             // From the outside in, as far as names can be repeated.
@@ -90,8 +90,8 @@ impl Json {
         })
     }
 
-    /// The error is the way to the name that occurs twice, from the inside out: it is put together only when there is
-    /// one, since a pointer for each of a million items below a long name would take quadratic time.
+    /// The error is the path to the duplicate name, from the inside out. Building a pointer for each of a million items
+    /// below a long name would take quadratic time.
     fn plain(self) -> Result<Value, Vec<String>> {
         let below = |step: String| {
             |mut steps: Vec<String>| {
@@ -146,7 +146,7 @@ impl From<Value> for Json {
     }
 }
 
-/// An object's members, taken one by one by their names without regard to case; what is left is unknown.
+/// The members of an object, to be taken by their case-insensitive names. The rest is unknown.
 pub(crate) struct Object {
     pointer: String,
     members: Vec<(String, Json)>,
@@ -154,9 +154,9 @@ pub(crate) struct Object {
 
 impl Object {
     fn new(pointer: String, members: Vec<(String, Json)>) -> Result<Self> {
-        // Quadratic, and bounded: an object with more members than this has unknown ones.
-        const MOST: usize = 64;
-        if members.len() > MOST {
+        // The search for duplicates is quadratic. No object has that many known members.
+        const MAX_MEMBERS: usize = 64;
+        if members.len() > MAX_MEMBERS {
             return Err(Error::invalid(
                 pointer.as_str(),
                 format!("{} has too many members", property(&pointer)),
@@ -164,51 +164,51 @@ impl Object {
         }
         for (at, (name, _)) in members.iter().enumerate() {
             if members[..at].iter().any(|(earlier, _)| earlier.eq_ignore_ascii_case(name)) {
-                return Err(made_up(&pointer, name, "occurs twice"));
+                return Err(unexpected(&pointer, name, "occurs twice"));
             }
         }
         Ok(Self { pointer, members })
     }
 
-    /// The pointer of the member of this name.
+    /// The pointer of the member with this name.
     pub(crate) fn pointer_to(&self, name: &str) -> String {
         child(&self.pointer, name)
     }
 
-    /// Whether the member is there, `null` or not.
+    /// Whether the member exists, `null` or not.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.members.iter().any(|(given, _)| given.eq_ignore_ascii_case(name))
     }
 
-    /// Takes the member out; `null` counts as absent.
+    /// Removes and returns the member; `null` counts as absent.
     pub(crate) fn take(&mut self, name: &str) -> Option<Json> {
         let at = self.members.iter().position(|(given, _)| given.eq_ignore_ascii_case(name))?;
         Some(self.members.swap_remove(at).1).filter(|member| !member.is_null())
     }
 
-    /// Takes a string out; `null` and `""` count as absent.
+    /// Removes and returns a string; `null` and `""` count as absent.
     pub(crate) fn take_string(&mut self, name: &str) -> Result<Option<String>> {
         let pointer = self.pointer_to(name);
         let text = self.take(name).map(|member| member.into_string(&pointer)).transpose()?;
         Ok(text.filter(|text| !text.is_empty()))
     }
 
-    /// The error for a member that has to be there.
+    /// The error for a missing member.
     pub(crate) fn missing(&self, name: &str) -> Error {
         let pointer = self.pointer_to(name);
         Error::invalid(pointer.as_str(), format!("{} is missing", property(&pointer)))
     }
 
-    /// Refuses what nobody took.
+    /// Refuses members that have not been taken.
     pub(crate) fn finish(mut self) -> Result<()> {
         match self.members.pop() {
             None => Ok(()),
-            Some((name, _)) => Err(made_up(&self.pointer, &name, "is unknown")),
+            Some((name, _)) => Err(unexpected(&self.pointer, &name, "is unknown")),
         }
     }
 }
 
-/// How a message names the property at a pointer.
+/// The name of the property at a pointer, for messages.
 fn property(pointer: &str) -> String {
     match pointer {
         "" => "the document".to_owned(),
@@ -216,8 +216,8 @@ fn property(pointer: &str) -> String {
     }
 }
 
-/// The error for a member whose name the caller made up.
-fn made_up(parent: &str, name: &str, fault: &str) -> Error {
+/// The error for a member whose name comes from the caller.
+fn unexpected(parent: &str, name: &str, fault: &str) -> Error {
     if is_shown(name) {
         let pointer = child(parent, name);
         let message = format!("{} {fault}", property(&pointer));
@@ -226,11 +226,11 @@ fn made_up(parent: &str, name: &str, fault: &str) -> Error {
     Error::invalid(parent, format!("a property in {} {fault}", property(parent)))
 }
 
-/// Whether a name may be repeated in messages and `Debug`. What is long, or has other characters than a misspelt name
-/// has, may be a credential in the wrong place: a URI with a SAS, a connection string.
+/// Whether a name may be part of messages and `Debug`. A name that is long, or has characters that a misspelled name
+/// would not have, may be a misplaced credential: a URI with a SAS, or a connection string.
 pub(crate) fn is_shown(name: &str) -> bool {
-    const LONGEST: usize = 40;
-    name.len() <= LONGEST && name.chars().all(|c| c.is_alphanumeric() || " _-.$/~".contains(c))
+    const MAX_SHOWN: usize = 40;
+    name.len() <= MAX_SHOWN && name.chars().all(|c| c.is_alphanumeric() || " _-.$/~".contains(c))
 }
 
 fn child(pointer: &str, name: &str) -> String {

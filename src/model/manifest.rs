@@ -5,10 +5,19 @@ use serde_json::json;
 
 use crate::model::InstanceIdentifier;
 
-/// The manifest of one exported instance.
+/// An entry of the manifest: one exported instance.
 ///
-/// Written as one JSON object with camelCase names. An entry may stand in a manifest more than once: a crash repeats
-/// the batches under way, and an instance that changed at its source meanwhile then has entries that differ.
+/// It is written as one JSON object with camelCase names. An instance may have more than one entry: batches in flight
+/// are repeated after a crash, and the entries differ if the instance has changed at its source in the meantime.
+///
+/// ```
+/// use dicom_export::ManifestEntry;
+///
+/// let line = r#"{"identifier":"1.2/3.4/5.6","path":"<id>/results/1.2/3.4/5.6.dcm","size":132,"sha256":"e3b0…"}"#;
+/// let entry: ManifestEntry = serde_json::from_str(line)?;
+/// assert_eq!((entry.identifier().to_string().as_str(), entry.size()), ("1.2/3.4/5.6", 132));
+/// # Ok::<_, serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -22,8 +31,8 @@ pub struct ManifestEntry {
 }
 
 impl ManifestEntry {
-    /// `path` is the blob's name in the container, `size` its length in bytes, `sha256` 64 lower-case hexadecimal
-    /// digits.
+    /// Creates an entry. `path` is the blob's name in the container, `size` its length in bytes, `sha256` its digest as
+    /// 64 lower-case hexadecimal digits.
     pub fn new(
         identifier: InstanceIdentifier,
         path: impl Into<String>,
@@ -33,13 +42,14 @@ impl ManifestEntry {
         Self { identifier, path: path.into(), size, sha256: sha256.into(), etag: None }
     }
 
-    /// With the destination's tag.
+    /// Sets the destination's ETag.
+    #[must_use]
     pub fn with_etag(mut self, etag: Option<String>) -> Self {
         self.etag = etag;
         self
     }
 
-    /// Which instance it is.
+    /// The instance.
     pub fn identifier(&self) -> &InstanceIdentifier {
         &self.identifier
     }
@@ -54,17 +64,17 @@ impl ManifestEntry {
         self.size
     }
 
-    /// The SHA-256 of its bytes as the source gave them, in hexadecimal digits.
+    /// The SHA-256 of the bytes that the source returned, in hexadecimal digits.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
 
-    /// The destination's tag of the blob when it was written, if it has such a thing.
+    /// The ETag that the destination returned when the blob was written, if any.
     pub fn etag(&self) -> Option<&str> {
         self.etag.as_deref()
     }
 
-    /// The entry as its line, ended by `\n`.
+    /// The entry as a line of the manifest, terminated by `\n`.
     pub fn to_line(&self) -> String {
         let Self { identifier, path, size, sha256, etag } = self;
         let (path, sha256) = (json!(path), json!(sha256));

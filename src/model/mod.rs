@@ -1,4 +1,4 @@
-//! The data that callers, sources, sinks and stores exchange. Nothing here performs I/O.
+//! The data that callers, sources, sinks and stores exchange. This module performs no I/O.
 
 mod blob_path;
 mod checkpoint;

@@ -1,4 +1,4 @@
-//! An operation as callers see it: [`OperationId`], [`OperationStatus`] and the status document, [`Operation`].
+//! The status document of an operation, [`Operation`], and its parts.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,22 +9,30 @@ use uuid::Uuid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Timestamp;
 
-/// An operation's id: 32 lower-case hexadecimal digits. Read with or without dashes, in either case.
+/// The id of an operation: 32 lower-case hexadecimal digits. It is parsed with or without dashes, in either case.
+///
+/// ```
+/// use dicom_export::OperationId;
+///
+/// let id: OperationId = "DF1FF476-B83A-4A3E-AF11-B1EAC2E5AC56".parse()?;
+/// assert_eq!(id.to_string(), "df1ff476b83a4a3eaf11b1eac2e5ac56");
+/// # Ok::<_, dicom_export::Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OperationId(Uuid);
 
 impl OperationId {
-    /// A new random id (RFC 9562 version 4).
+    /// Creates a random id (RFC 9562, version 4).
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
 
-    /// The id as a number, for stores that key by it.
+    /// The id as a number, for stores that use it as a key.
     pub fn as_u128(self) -> u128 {
         self.0.as_u128()
     }
 
-    /// The id of this number.
+    /// The id with this number.
     pub fn from_u128(number: u128) -> Self {
         Self(Uuid::from_u128(number))
     }
@@ -34,11 +42,20 @@ impl FromStr for OperationId {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let plain = matches!(text.len(), 32 | 36);
+        // `Uuid` also reads braces and URNs.
+        let has_known_length = matches!(text.len(), 32 | 36);
         match Uuid::try_parse(text) {
-            Ok(id) if plain => Ok(Self(id)),
-            _ => Err(Error::new(ErrorKind::Invalid, "an operation id is 32 hexadecimal digits")),
+            Ok(id) if has_known_length => Ok(Self(id)),
+            _ => Err(Error::new(ErrorKind::Invalid, "an operation id must be 32 hexadecimal digits")),
         }
+    }
+}
+
+impl TryFrom<&str> for OperationId {
+    type Error = Error;
+
+    fn try_from(text: &str) -> Result<Self> {
+        text.parse()
     }
 }
 
@@ -66,59 +83,81 @@ impl<'de> Deserialize<'de> for OperationId {
     }
 }
 
-/// Where an operation stands.
+/// The state of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum OperationStatus {
-    /// Accepted; nobody runs it yet.
+    /// Accepted, not running yet.
     NotStarted,
-    /// Being run, or to be resumed after a restart.
+    /// Running, or waiting to be resumed after a restart.
     Running,
-    /// Ended: every listed instance is in the container or named in `errors.log`. Under `/v2` it is `succeeded`.
+    /// Ended: every listed instance is in the container or named in `errors.log`. Under `/v2` the status is `succeeded`.
     #[serde(alias = "succeeded")]
     Completed,
-    /// Ended early; `error` says why. It can be resumed.
+    /// Ended early; `error` is the reason. The operation can be resumed.
     Failed,
-    /// Ended early, because somebody asked for it.
+    /// Ended early on request.
     Canceled,
-    /// The store holds a status that this version does not know.
+    /// The stored status is not known to this version.
     #[serde(other)]
     Unknown,
 }
 
 impl OperationStatus {
-    /// Whether it changes no more by itself.
+    /// The name in a status document outside of `/v2`, in camelCase.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotStarted => "notStarted",
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Whether the operation has ended. A failed operation runs again only if it is resumed.
     pub fn is_ended(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Canceled)
     }
 }
 
+impl fmt::Display for OperationStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// What an export has done so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ExportResults {
     /// The URL of `errors.log`, without a credential.
+    #[cfg_attr(feature = "http", schema(format = "uri"))]
     pub error_href: String,
     /// Instances that are in the container.
     pub exported: u64,
-    /// Instances, failures of the listing, and identifiers that matched nothing, each named in `errors.log`.
+    /// Instances that were not exported, entries that could not be listed and identifiers that matched nothing, each
+    /// named in `errors.log`.
     pub skipped: u64,
 }
 
-/// A code for programs and a message for people: why an operation failed, or what it warns of.
+/// Why an operation failed, or a warning: a code for programs and a message for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[non_exhaustive]
 pub struct OperationIssue {
-    /// camelCase, stable.
+    /// A stable code in camelCase.
     pub code: String,
     /// A public message.
     pub message: String,
 }
 
 impl OperationIssue {
-    /// From its two parts.
+    /// Combines a code and a message.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into() }
     }
@@ -130,36 +169,37 @@ impl From<&Error> for OperationIssue {
     }
 }
 
-/// The status document: what `GET /operations/{id}` answers.
+/// The status document: the response of `GET /operations/{id}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Operation {
-    /// The id.
+    /// The operation's id.
     pub operation_id: OperationId,
     /// Always `export`.
     pub r#type: OperationType,
-    /// When it was accepted.
+    /// When the operation was accepted.
     pub created_time: Timestamp,
-    /// When its stored state last changed.
+    /// When the stored state of the operation last changed.
     pub last_updated_time: Timestamp,
-    /// Where it stands.
+    /// The state of the operation.
     pub status: OperationStatus,
-    /// What it has done so far; there from the start.
+    /// What the operation has done so far; present from the start.
     pub results: ExportResults,
-    /// 0 to 100, when the source can estimate.
+    /// How much of the export is done, from 0 to 100, if the source can estimate it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percent_complete: Option<u8>,
-    /// Why it failed.
+    /// Why the operation failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<OperationIssue>,
-    /// What its owner should know.
+    /// What the owner of the operation should know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<OperationIssue>,
 }
 
 /// The `type` of a status document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "http", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum OperationType {

@@ -1,5 +1,4 @@
-//! [`ExportRequest`]: the body of `POST /export`, read leniently where published clients differ and refused
-//! strictly where a guess would export the wrong data.
+//! [`ExportRequest`]: the body of `POST /export`.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -13,15 +12,27 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::json::{Json, Object, is_shown};
 use crate::model::{DicomIdentifier, Uid};
 
-/// What is to be exported, and where to.
+/// What to export, and the destination.
 ///
-/// Read from JSON with [`ExportRequest::from_json`], whose errors carry the JSON pointer of what is wrong, or
-/// through serde, whose errors name it in their text. Property names and type names are read in any case,
-/// `sources` is read as `source`, and any other unknown property is an error: a misspelt `source` that is ignored
-/// would export everything.
+/// [`ExportRequest::from_json`] reads the wire form and reports errors with the JSON pointer of the property that is
+/// wrong; serde reads it too. Property and type names are case-insensitive, and `sources` is read as `source`. Any other
+/// unknown property is an error, because a misspelled `source` that is ignored would export everything.
 ///
-/// Writing it gives the wire form back, **credentials in the destination included**: that is what a client sends.
-/// `Debug` hides them.
+/// Serializing a request produces the wire form, **including the credentials of the destination**. `Debug` hides them.
+///
+/// ```
+/// use dicom_export::ExportRequest;
+///
+/// let request = ExportRequest::from_json(br#"{
+///     "source": { "type": "identifiers", "settings": { "values": ["1.2.3", "1.2.4/5.6"] } },
+///     "destination": { "type": "azureblob", "settings": { "blobContainerUri": "https://a.blob.core.windows.net/c" } }
+/// }"#)?;
+/// assert_eq!(request.destination().kind(), "azureblob");
+///
+/// let error = ExportRequest::from_json(br#"{ "sorce": null }"#).unwrap_err();
+/// assert_eq!(error.pointer(), Some("/sorce"));
+/// # Ok::<_, dicom_export::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ExportRequest {
     #[serde(skip_serializing_if = "ExportSource::is_everything")]
@@ -30,7 +41,7 @@ pub struct ExportRequest {
 }
 
 impl ExportRequest {
-    /// From its two halves.
+    /// Combines a source and a destination.
     pub fn new(source: ExportSource, destination: ExportDestination) -> Self {
         Self { source, destination }
     }
@@ -38,23 +49,23 @@ impl ExportRequest {
     /// Reads the wire form.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`], with the JSON pointer of the property that is wrong or missing, or the line and
-    /// column where the text stops being JSON.
+    /// [`ErrorKind::Invalid`], with the JSON pointer of the property that is wrong or missing, or with the line and
+    /// column of a syntax error.
     pub fn from_json(text: &[u8]) -> Result<Self> {
         Self::read(Json::parse(text)?)
     }
 
-    /// What is to be exported.
+    /// What to export.
     pub fn source(&self) -> &ExportSource {
         &self.source
     }
 
-    /// Where to.
+    /// The destination.
     pub fn destination(&self) -> &ExportDestination {
         &self.destination
     }
 
-    /// Takes it apart.
+    /// Returns the source and the destination.
     pub fn into_parts(self) -> (ExportSource, ExportDestination) {
         (self.source, self.destination)
     }
@@ -65,7 +76,7 @@ impl ExportRequest {
             (true, true) => {
                 return Err(Error::invalid("/sources", "'/source' and '/sources' are both given"));
             }
-            // A published example spells it so.
+            // This spelling occurs in a published example.
             (false, true) => "sources",
             _ => "source",
         };
@@ -91,20 +102,21 @@ impl<'de> Deserialize<'de> for ExportRequest {
 pub enum ExportSource {
     /// Everything the server holds: `source` is absent or `null`.
     Everything,
-    /// What these identifiers cover.
+    /// The instances under these identifiers.
     Identifiers(Identifiers),
 }
 
 impl ExportSource {
-    /// The identifiers to export, in the order given, without repeats and without those another one covers.
+    /// Creates a source from identifiers. Their order is kept; identifiers that are repeated or covered by another one
+    /// are dropped.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when there are none.
+    /// [`ErrorKind::Invalid`] if there are no identifiers.
     pub fn identifiers(values: impl IntoIterator<Item = DicomIdentifier>) -> Result<Self> {
         Identifiers::new(values.into_iter().collect()).map(Self::Identifiers)
     }
 
-    /// Whether it is the whole archive.
+    /// Whether the source is the whole archive.
     pub fn is_everything(&self) -> bool {
         matches!(self, Self::Everything)
     }
@@ -163,9 +175,9 @@ impl<'de> Deserialize<'de> for ExportSource {
     }
 }
 
-/// One or more identifiers, none of which covers another: each instance under them is exported and counted once.
+/// One or more identifiers, none of which covers another, so each instance under them is exported and counted once.
 ///
-/// Cloning shares them.
+/// Clones share the identifiers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identifiers(Arc<[DicomIdentifier]>);
 
@@ -174,7 +186,6 @@ impl Identifiers {
         if values.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, "there are no identifiers"));
         }
-        // A million identifiers take a million look-ups.
         let mut studies: HashSet<Uid> = HashSet::new();
         let mut series: HashSet<(Uid, Uid)> = HashSet::new();
         for value in &values {
@@ -205,9 +216,16 @@ impl Identifiers {
     }
 }
 
-/// Where to: a destination type and its settings, which that type's [`SinkProvider`](crate::SinkProvider) checks.
+/// A destination: a type and its settings, which the [`SinkProvider`](crate::SinkProvider) of that type validates.
 ///
-/// `Debug` shows the settings' names only: their values hold credentials.
+/// `Debug` shows only the names of the settings, because their values may contain credentials.
+///
+/// ```
+/// use dicom_export::ExportDestination;
+///
+/// let destination = ExportDestination::azure_blob("https://account.blob.core.windows.net/container?sv=…&sig=secret");
+/// assert!(!format!("{destination:?}").contains("secret"));
+/// ```
 #[derive(Clone, PartialEq)]
 pub struct ExportDestination {
     kind: String,
@@ -218,22 +236,22 @@ impl ExportDestination {
     /// The published destination type: an Azure Blob container.
     pub const AZURE_BLOB: &str = "azureblob";
 
-    /// A destination of any type; the type is read without regard to case. Settings are a JSON object.
+    /// Creates a destination of any type. The type is case-insensitive; `settings` is a JSON object.
     pub fn new(kind: &str, settings: Value) -> Self {
         Self { kind: kind.to_ascii_lowercase(), settings }
     }
 
-    /// An Azure Blob container by its URI, with a SAS as its query if that is the credential.
+    /// An Azure Blob container with this URI. A SAS in its query is the credential.
     pub fn azure_blob(container_uri: &str) -> Self {
         Self::new(Self::AZURE_BLOB, json!({ "blobContainerUri": container_uri }))
     }
 
-    /// An Azure Blob container by its URI, written to with the server's managed identity.
+    /// An Azure Blob container with this URI, written to with the server's managed identity.
     pub fn azure_blob_with_managed_identity(container_uri: &str) -> Self {
         Self::new(Self::AZURE_BLOB, json!({ "blobContainerUri": container_uri, "useManagedIdentity": true }))
     }
 
-    /// An Azure Blob container by an account's connection string.
+    /// An Azure Blob container of the account with this connection string.
     pub fn azure_blob_from_connection_string(connection_string: &str, container_name: &str) -> Self {
         let settings = json!({ "connectionString": connection_string, "blobContainerName": container_name });
         Self::new(Self::AZURE_BLOB, settings)
@@ -244,7 +262,7 @@ impl ExportDestination {
         &self.kind
     }
 
-    /// The settings as they were given, **credentials included**.
+    /// The settings, **including credentials**.
     pub fn expose_settings(&self) -> &Value {
         &self.settings
     }
@@ -263,7 +281,7 @@ impl ExportDestination {
 impl fmt::Debug for ExportDestination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.settings.as_object().into_iter().flat_map(|map| map.keys());
-        // A name, too, may be a credential that was put into the wrong place.
+        // A name may be a misplaced credential too.
         let names: Vec<_> = names.map(|name| if is_shown(name) { name } else { "***" }).collect();
         f.debug_struct("ExportDestination").field("type", &self.kind).field("settings", &names).finish()
     }
@@ -284,7 +302,7 @@ impl<'de> Deserialize<'de> for ExportDestination {
     }
 }
 
-/// The shape that sources and destinations share: `{ "type": …, "settings": { … } }`.
+/// Reads the common form of sources and destinations: `{ "type": …, "settings": { … } }`.
 fn typed(json: Json, pointer: &str) -> Result<(String, Option<Json>)> {
     let mut object: Object = json.into_object(pointer)?;
     let kind = object.take_string("type")?.ok_or_else(|| object.missing("type"))?;

@@ -1,89 +1,96 @@
-//! An operation as it is stored when it is accepted: [`OperationSpec`].
+//! [`OperationSpec`]: an operation as it is stored when it is accepted.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::operation::OperationId;
-use super::request::ExportSource;
-use super::timestamp::Timestamp;
+use crate::model::{ExportSource, OperationId, Timestamp};
 
-/// What a host says of an operation when it starts it; stored with it, never on the wire. No secrets.
+/// Information that the host gives an operation when it starts. It is stored with the operation, is never sent to
+/// clients, and must not contain secrets.
+///
+/// ```
+/// use dicom_export::OperationContext;
+///
+/// let context = OperationContext::default().with_partition("north").with_attribute("ticket", "4711");
+/// assert_eq!(context.partition.as_deref(), Some("north"));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
+#[must_use]
 pub struct OperationContext {
-    /// The partition (tenant) whose data it exports.
+    /// The partition (tenant) whose data is exported.
     pub partition: Option<String>,
-    /// Who asked for it.
+    /// The caller that started the operation.
     pub caller: Option<String>,
-    /// Whatever else the host wants to find again.
+    /// Other information of the host.
     pub attributes: BTreeMap<String, String>,
 }
 
 impl OperationContext {
-    /// For this partition (tenant).
+    /// Sets the partition (tenant).
     pub fn with_partition(mut self, partition: impl Into<String>) -> Self {
         self.partition = Some(partition.into());
         self
     }
 
-    /// Asked for by this caller.
+    /// Sets the caller.
     pub fn with_caller(mut self, caller: impl Into<String>) -> Self {
         self.caller = Some(caller.into());
         self
     }
 
-    /// With one more attribute.
+    /// Adds an attribute.
     pub fn with_attribute(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.attributes.insert(name.into(), value.into());
         self
     }
 }
 
-/// Everything about an operation that does not change while it runs: written to the store once.
+/// The part of an operation that does not change while it runs. It is written to the store once.
 ///
-/// It may hold a million identifiers, and it holds no secret.
+/// It may contain a million identifiers, and it contains no secret.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct OperationSpec {
-    /// The id.
+    /// The operation's id.
     pub id: OperationId,
-    /// When it was accepted.
+    /// When the operation was accepted.
     pub created_time: Timestamp,
-    /// What is exported.
+    /// What to export.
     pub source: ExportSource,
-    /// Where to, without credentials.
+    /// The destination, without credentials.
     pub destination: StoredDestination,
     /// The URL of `errors.log`, without a credential.
     pub error_href: String,
-    /// What the host said of it.
+    /// The context that the host has given the operation.
     pub context: OperationContext,
     /// Whether `manifest.jsonl` is written.
     #[serde(default, alias = "receipt")]
     pub manifest: bool,
 }
 
-/// A destination as it is stored: its type, its place, and its settings without credentials.
+/// A destination as it is stored: its type, its location, and its settings without credentials.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct StoredDestination {
     /// The destination type, in lower case.
     pub r#type: String,
-    /// Which container it is, for comparing: a resumed operation goes on in the same one.
+    /// The container and prefix. A resumed operation must have the same location.
     pub location: String,
-    /// The public settings.
+    /// The settings without credentials.
     pub settings: Value,
-    /// Whether it needs a secret besides; that one is in the host's secret store.
+    /// Whether the destination needs a secret from the host's secret store.
     pub has_secret: bool,
-    /// When its credential expires, if the credential says.
+    /// When the credential expires, if it states that.
     pub expires: Option<Timestamp>,
 }
 
 impl StoredDestination {
-    /// From its parts.
+    /// Creates a destination from its parts; `expires` is `None`.
     pub fn new(kind: &str, location: impl Into<String>, settings: Value, has_secret: bool) -> Self {
         Self {
             r#type: kind.to_ascii_lowercase(),
@@ -95,7 +102,7 @@ impl StoredDestination {
     }
 }
 
-/// The sort key of an operation in a listing: by creation time, then by id.
+/// The sort key of an operation in a listing: creation time, then id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OperationKey {
     /// When the operation was accepted.

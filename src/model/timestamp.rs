@@ -1,4 +1,4 @@
-//! Times as the API writes them.
+//! [`Timestamp`]: times in the form of the API.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,19 +8,26 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// A moment in UTC, written as RFC 3339 with seven fractional digits and `Z`: `2022-09-08T16:40:36.2627618Z`.
+/// A time in UTC with a precision of 100 ns, written as RFC 3339 with seven fractional digits and `Z`:
+/// `2022-09-08T16:40:36.2627618Z`.
 ///
-/// It is kept at that precision (100 ns), so that writing and reading it changes nothing.
+/// ```
+/// use dicom_export::Timestamp;
+///
+/// let time: Timestamp = "2022-09-08T18:40:36.5+02:00".parse()?;
+/// assert_eq!(time.to_string(), "2022-09-08T16:40:36.5000000Z");
+/// # Ok::<_, dicom_export::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(DateTime<Utc>);
 
 impl Timestamp {
-    /// The system's clock.
+    /// The current time of the system's clock.
     pub fn now() -> Self {
         Utc::now().into()
     }
 
-    /// As chrono's type.
+    /// The time as chrono's type.
     pub fn to_utc(self) -> DateTime<Utc> {
         self.0
     }
@@ -34,7 +41,7 @@ impl From<DateTime<Utc>> for Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A leap second is second 60 with a nanosecond count above a thousand million.
+        // chrono represents a leap second by a nanosecond count of at least one billion.
         let ticks = self.0.timestamp_subsec_nanos() % 1_000_000_000 / 100;
         write!(f, "{}.{ticks:07}Z", self.0.format("%Y-%m-%dT%H:%M:%S"))
     }
@@ -43,7 +50,7 @@ impl fmt::Display for Timestamp {
 impl FromStr for Timestamp {
     type Err = Error;
 
-    /// Any RFC 3339 time, with any number of fractional digits and any offset.
+    /// Parses an RFC 3339 time with any number of fractional digits and any offset.
     fn from_str(text: &str) -> Result<Self> {
         DateTime::parse_from_rfc3339(text)
             .map(|time| time.to_utc().into())

@@ -1,4 +1,4 @@
-//! Who may start, see, cancel and resume what: a bearer token names a tenant, and tenants have prefixes.
+//! Authorization: a bearer token names a tenant, and each tenant has a path prefix.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::support::{Gated, Server, archive, azureblob, engine, everything, of};
+use crate::support::{GatedSink, Server, archive, azure_destination, engine, export_everything, export_of};
 
 struct Tenants;
 
@@ -32,20 +32,20 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
-        let refused = |detail| Rejection::unauthenticated(HeaderValue::from_static("Bearer"), detail);
+        let rejection = |detail| Rejection::unauthenticated(HeaderValue::from_static("Bearer"), detail);
         let token = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         match token.and_then(|token| token.strip_prefix("Bearer ")).map(|token| token.split_once('.')) {
             Some(Some((tenant, rights))) => {
                 Ok(Self { tenant: tenant.to_owned(), reads_only: rights == "read" })
             }
-            Some(None) => Err(refused("the token is not one")),
-            None => Err(refused("a bearer token is needed")),
+            Some(None) => Err(rejection("the bearer token is invalid")),
+            None => Err(rejection("a bearer token is required")),
         }
     }
 }
 
 fn caller(parts: &Parts) -> Result<Caller, Rejection> {
-    parts.extensions.get().cloned().ok_or_else(|| Rejection::unavailable("nobody has entered"))
+    parts.extensions.get().cloned().ok_or_else(|| Rejection::unavailable("the caller is not known"))
 }
 
 #[async_trait]
@@ -68,7 +68,7 @@ impl Authorize for Tenants {
             return Err(Rejection::forbidden("the token may only read"));
         }
         if request.destination().expose_settings()["blobContainerUri"] == "https://other.example/export" {
-            return Err(Rejection::forbidden("the tenant may not export to there"));
+            return Err(Rejection::forbidden("the tenant may not use this destination"));
         }
         Ok(OperationContext::default().with_partition(caller.tenant).with_caller("me"))
     }
@@ -76,7 +76,7 @@ impl Authorize for Tenants {
     async fn view(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Rejection> {
         match record.context.partition == Some(caller(parts)?.tenant) {
             true => Ok(()),
-            false => Err(Rejection::forbidden("it is another tenant's")),
+            false => Err(Rejection::forbidden("the operation belongs to another tenant")),
         }
     }
 
@@ -94,13 +94,13 @@ impl Authorize for Tenants {
         destination: Option<&ExportDestination>,
     ) -> Result<(), Rejection> {
         if destination.is_some() {
-            return Err(Rejection::forbidden("not to there"));
+            return Err(Rejection::forbidden("the tenant may not change the destination"));
         }
         self.cancel(parts, record).await
     }
 }
 
-async fn served(sink: &Gated) -> Server {
+async fn serve(sink: &GatedSink) -> Server {
     let engine = engine(archive(3), sink.clone());
     let routes = http::routes(Arc::new(engine), HttpOptions::new().authorize(Tenants), ApiVersion::V1);
     Server::serve(Router::new().nest("/v1/partitions/{partition}", routes)).await
@@ -111,35 +111,35 @@ fn with(request: RequestBuilder, token: &str) -> RequestBuilder {
 }
 
 #[tokio::test]
-async fn nobody_comes_in_without_a_token_and_nothing_is_told() {
-    let mut server = served(&Gated::open()).await;
+async fn a_request_without_a_token_is_401_before_anything_is_read() {
+    let mut server = serve(&GatedSink::new(true)).await;
     server.prefix = "/v1/partitions/north".to_owned();
     let path = |rest: &str| format!("/v1/partitions/north{rest}");
-    // A body is not read, and an operation not looked for.
+    // The body is not read, and the operation is not looked up.
     let unread =
         server.request(Method::POST, &path("/export")).header("content-type", "text/plain").body("no");
-    let answer = server.send(unread).await;
-    assert_eq!(answer.problem(401), "a bearer token is needed");
-    assert_eq!(answer.header("www-authenticate"), "Bearer");
+    let response = server.send(unread).await;
+    assert_eq!(response.assert_problem(401), "a bearer token is required");
+    assert_eq!(response.header("www-authenticate"), "Bearer");
     for rest in ["/operations", "/operations/1", "/operations/00000000000000000000000000000000"] {
-        server.get(&path(rest)).await.problem(401);
+        server.get(&path(rest)).await.assert_problem(401);
     }
-    let other = with(server.request(Method::POST, &path("/export")).json(&everything()), "south.all");
-    assert_eq!(server.send(other).await.problem(403), "another tenant's partition");
+    let other = with(server.request(Method::POST, &path("/export")).json(&export_everything()), "south.all");
+    assert_eq!(server.send(other).await.assert_problem(403), "another tenant's partition");
 }
 
 #[tokio::test]
-async fn an_operation_is_its_tenants_own() {
-    let sink = Gated::shut();
-    let mut server = served(&sink).await;
+async fn a_tenant_sees_only_its_own_operations() {
+    let sink = GatedSink::new(false);
+    let mut server = serve(&sink).await;
     let mut ids = Vec::new();
     for tenant in ["north", "south", "north", "south"] {
         server.prefix = format!("/v1/partitions/{tenant}");
         let path = format!("{}/export", server.prefix);
-        let request = server.request(Method::POST, &path).json(&of(json!(["1.2.0"])));
-        let answer = server.send(with(request, &format!("{tenant}.all"))).await;
-        assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
-        ids.push(answer.body["id"].as_str().unwrap().to_owned());
+        let request = server.request(Method::POST, &path).json(&export_of(json!(["1.2.0"])));
+        let response = server.send(with(request, &format!("{tenant}.all"))).await;
+        assert_eq!(response.status, StatusCode::ACCEPTED, "{response:?}");
+        ids.push(response.body["id"].as_str().unwrap().to_owned());
     }
     server.prefix = "/v1/partitions/north".to_owned();
     let ask = |method: Method, rest: String| {
@@ -147,14 +147,14 @@ async fn an_operation_is_its_tenants_own() {
         server.send(with(request, "north.all"))
     };
     assert_eq!(ask(Method::GET, format!("/operations/{}", ids[0])).await.status, StatusCode::ACCEPTED);
-    // Another tenant's is as if it were not there.
+    // Another tenant's operation is answered like an unknown one.
     let unknown = ask(Method::GET, "/operations/00000000000000000000000000000000".to_owned()).await;
     for (method, rest) in [(Method::GET, ""), (Method::DELETE, ""), (Method::POST, "/resume")] {
         let hidden = ask(method, format!("/operations/{}{rest}", ids[1])).await;
-        hidden.problem(404);
+        hidden.assert_problem(404);
         assert_eq!(hidden.body, unknown.body);
     }
-    // A listing shows what may be seen, a page is full of it.
+    // A listing fills its pages with visible operations.
     let page = ask(Method::GET, "/operations?limit=1".to_owned()).await.body;
     assert_eq!(page["operations"][0]["operationId"], ids[2]);
     let token = page["continuationToken"].as_str().unwrap();
@@ -167,23 +167,26 @@ async fn an_operation_is_its_tenants_own() {
     };
     let operation = format!("/operations/{}", ids[0]);
     assert_eq!(read_only(Method::GET, &operation, json!({})).await.status, StatusCode::ACCEPTED);
-    read_only(Method::DELETE, &operation, json!({})).await.problem(403);
-    read_only(Method::POST, &format!("{operation}/resume"), json!({})).await.problem(403);
-    let refused = read_only(Method::POST, "/export", everything()).await;
-    assert_eq!(refused.problem(403), "the token may only read");
+    read_only(Method::DELETE, &operation, json!({})).await.assert_problem(403);
+    read_only(Method::POST, &format!("{operation}/resume"), json!({})).await.assert_problem(403);
+    let rejected = read_only(Method::POST, "/export", export_everything()).await;
+    assert_eq!(rejected.assert_problem(403), "the token may only read");
     let elsewhere = json!({ "destination": { "type": "azureblob", "settings": { "blobContainerUri": "https://other.example/export" } } });
     let request = server.request(Method::POST, "/v1/partitions/north/export").json(&elsewhere);
     assert_eq!(
-        server.send(with(request, "north.all")).await.problem(403),
-        "the tenant may not export to there"
+        server.send(with(request, "north.all")).await.assert_problem(403),
+        "the tenant may not use this destination"
     );
     let request = server.request(Method::POST, &format!("/v1/partitions/north{operation}/resume"));
-    let request = request.json(&json!({ "destination": azureblob() }));
-    assert_eq!(server.send(with(request, "north.all")).await.problem(403), "not to there");
+    let request = request.json(&json!({ "destination": azure_destination() }));
+    assert_eq!(
+        server.send(with(request, "north.all")).await.assert_problem(403),
+        "the tenant may not change the destination"
+    );
 }
 
 #[tokio::test]
-async fn what_cannot_be_told_is_503() {
+async fn a_decision_that_cannot_be_made_is_503() {
     struct Down;
     #[async_trait]
     impl Authorize for Down {
@@ -192,14 +195,15 @@ async fn what_cannot_be_told_is_503() {
         }
 
         async fn view(&self, _: &mut Parts, _: &OperationRecord) -> Result<(), Rejection> {
-            Err(Rejection::unavailable("the directory does not answer"))
+            Err(Rejection::unavailable("the directory does not respond"))
         }
     }
-    let server = Server::of(&engine(archive(3), Gated::open()), HttpOptions::new().authorize(Down)).await;
-    let id = server.start("/v1/export", &everything()).await;
+    let server =
+        Server::start(&engine(archive(3), GatedSink::new(true)), HttpOptions::new().authorize(Down)).await;
+    let id = server.export("/v1/export", &export_everything()).await;
     for path in [format!("/v1/operations/{id}"), "/v1/operations".to_owned()] {
-        let answer = server.get(&path).await;
-        assert_eq!(answer.problem(503), "the directory does not answer");
-        assert_eq!(answer.header("retry-after"), "5");
+        let response = server.get(&path).await;
+        assert_eq!(response.assert_problem(503), "the directory does not respond");
+        assert_eq!(response.header("retry-after"), "5");
     }
 }

@@ -1,4 +1,4 @@
-//! Clients that are slow, that send too much, that go away, and that are many.
+//! Clients that are slow, send too much, disconnect, or are many.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use reqwest::{Body, Method, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Gated, Server, archive, engine, everything, of};
+use crate::support::{GatedSink, Server, archive, engine, export_everything, export_of};
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_413_whether_its_length_is_stated_or_not() {
+async fn a_body_above_the_limit_is_413_with_and_without_a_declared_length() {
     let options = HttpOptions::new().body_limit(1000);
-    let server = Server::of(&engine(archive(3), Gated::open()), options).await;
+    let server = Server::start(&engine(archive(3), GatedSink::new(true)), options).await;
     let padded = |length: usize| {
-        let body = everything().to_string();
+        let body = export_everything().to_string();
         let padding = " ".repeat(length - body.len());
         format!("{body}{padding}")
     };
@@ -25,66 +25,69 @@ async fn a_body_over_the_limit_is_413_whether_its_length_is_stated_or_not() {
         )
     };
     assert_eq!(post(padded(1000).into()).await.status, StatusCode::ACCEPTED);
-    assert!(post(padded(1001).into()).await.problem(413).contains("1000 bytes"));
+    assert!(post(padded(1001).into()).await.assert_problem(413).contains("1000 bytes"));
     let chunks = |body: String| {
         let chunks: Vec<_> = body.into_bytes().chunks(100).map(Bytes::copy_from_slice).collect();
         Body::wrap_stream(futures::stream::iter(chunks.into_iter().map(Ok::<_, std::io::Error>)))
     };
     assert_eq!(post(chunks(padded(1000))).await.status, StatusCode::ACCEPTED);
-    post(chunks(padded(1001))).await.problem(413);
+    post(chunks(padded(1001))).await.assert_problem(413);
 }
 
 #[tokio::test]
 async fn the_limit_is_16_mebibytes_by_default() {
-    let server = Server::of(&engine(archive(3), Gated::open()), HttpOptions::new()).await;
+    let server = Server::start(&engine(archive(3), GatedSink::new(true)), HttpOptions::new()).await;
     let head = format!(
         "POST /v1/export HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         (16 << 20) + 1
     );
-    // The answer comes before the body is sent.
-    let answer = raw(&server, head.as_bytes()).await;
-    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    // The response is sent before the body.
+    let response = raw(&server, head.as_bytes()).await;
+    assert!(response.starts_with("HTTP/1.1 413 "), "{response}");
     let values: Vec<_> = (0..80_000)
         .map(|n| format!("1.2.0/1.2.0.0/1.2.840.113619.2.55.3.604688119.971.1234567890.{n}"))
         .collect();
-    let body = of(serde_json::json!(values));
+    let body = export_of(serde_json::json!(values));
     assert!(body.to_string().len() < 16 << 20);
-    let id = server.start("/v1/export", &body).await;
+    let id = server.export("/v1/export", &body).await;
     server.delete(&format!("/v1/operations/{id}")).await;
-    server.ended(&format!("/v1/operations/{id}")).await;
+    server.wait(&format!("/v1/operations/{id}")).await;
 }
 
 #[tokio::test]
-async fn a_body_that_never_ends_meets_the_limit_and_a_slow_one_the_clock() {
+async fn an_endless_body_is_413_and_a_slow_one_408() {
     let options = HttpOptions::new().body_limit(1 << 20).body_timeout(Duration::from_millis(300));
-    let server = Server::of(&engine(archive(3), Gated::open()), options).await;
+    let server = Server::start(&engine(archive(3), GatedSink::new(true)), options).await;
     let post = |body: Body| {
         server.send(
             server.request(Method::POST, "/v1/export").header("content-type", "application/json").body(body),
         )
     };
     let endless = futures::stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 8192])));
-    post(Body::wrap_stream(endless)).await.problem(413);
+    post(Body::wrap_stream(endless)).await.assert_problem(413);
 
-    // It begins, and never goes on.
+    // It stops after the first byte.
     let stuck = b"POST /v1/export HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
-    let answer = raw(&server, stuck).await;
-    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("application/problem+json"), "{answer}");
-    // It goes on for ever, a byte at a time.
+    let response = raw(&server, stuck).await;
+    assert!(
+        response.starts_with("HTTP/1.1 408 ") && response.contains("application/problem+json"),
+        "{response}"
+    );
+    // It sends one byte at a time, endlessly.
     let drip = futures::stream::unfold((), async |()| {
         tokio::time::sleep(Duration::from_millis(20)).await;
         Some((Ok::<_, std::io::Error>(Bytes::from_static(b" ")), ()))
     });
-    post(Body::wrap_stream(drip)).await.problem(408);
+    post(Body::wrap_stream(drip)).await.assert_problem(408);
     assert_eq!(server.get("/operations").await.body["operations"].as_array().unwrap().len(), 0);
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_has_started_a_whole_operation_or_none() {
-    let sink = Gated::open();
-    // The limit's place is given back as well.
-    let server = Server::of(&engine(archive(3), sink.clone()), HttpOptions::new().max_running(1000)).await;
-    let body = everything().to_string();
+async fn a_client_that_disconnects_has_started_a_whole_operation_or_none() {
+    let sink = GatedSink::new(true);
+    // The slot under the limit is returned too.
+    let server = Server::start(&engine(archive(3), sink.clone()), HttpOptions::new().max_running(1000)).await;
+    let body = export_everything().to_string();
     let request = format!(
         "POST /v1/export HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
@@ -98,30 +101,33 @@ async fn a_client_that_hangs_up_has_started_a_whole_operation_or_none() {
         }
         drop(stream);
     }
-    // Another's request comes after them.
-    let id = server.start("/v1/export", &everything()).await;
-    server.ended(&format!("/v1/operations/{id}")).await;
+    // A request after all of them.
+    let id = server.export("/v1/export", &export_everything()).await;
+    server.wait(&format!("/v1/operations/{id}")).await;
     let operations = server.get("/v1/operations?limit=1000").await.body["operations"].clone();
     for operation in operations.as_array().unwrap() {
         let id = operation["operationId"].as_str().unwrap();
-        let ended = server.ended(&format!("/v1/operations/{id}")).await;
+        let ended = server.wait(&format!("/v1/operations/{id}")).await;
         assert_eq!((ended["status"].as_str().unwrap(), sink.blobs(id)), ("completed", 9));
     }
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_while_its_destination_is_tried_has_started_it() {
-    let sink =
-        SlowToOpen { gate: Gated::open(), opening: std::sync::Arc::default(), go: std::sync::Arc::default() };
-    let server = Server::of(&engine(archive(3), sink.clone()), HttpOptions::new().max_running(1)).await;
-    let request = server.request(Method::POST, "/v1/export").json(&everything()).build().unwrap();
+async fn an_operation_starts_although_its_client_disconnects_while_the_destination_is_tested() {
+    let sink = SlowToOpen {
+        gate: GatedSink::new(true),
+        opening: std::sync::Arc::default(),
+        go: std::sync::Arc::default(),
+    };
+    let server = Server::start(&engine(archive(3), sink.clone()), HttpOptions::new().max_running(1)).await;
+    let request = server.request(Method::POST, "/v1/export").json(&export_everything()).build().unwrap();
     let client = server.client.clone();
     let waiting = tokio::spawn(async move { client.execute(request).await });
     sink.opening.notified().await;
     waiting.abort();
     assert!(waiting.await.unwrap_err().is_cancelled());
-    // It keeps its place meanwhile.
-    server.post("/v1/export", &everything()).await.problem(429);
+    // The operation keeps its slot in the meantime.
+    server.post("/v1/export", &export_everything()).await.assert_problem(429);
     sink.go.notify_one();
     let id = loop {
         let listed = server.get("/v1/operations").await.body;
@@ -130,40 +136,40 @@ async fn a_client_that_hangs_up_while_its_destination_is_tried_has_started_it() 
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
-    assert_eq!(server.ended(&format!("/v1/operations/{id}")).await["results"]["exported"], 9);
+    assert_eq!(server.wait(&format!("/v1/operations/{id}")).await["results"]["exported"], 9);
     assert_eq!(sink.gate.blobs(&id), 9);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_polls_at_once_while_an_export_runs() {
-    let sink = Gated::shut();
-    let server = Server::of(&engine(archive(300), sink.clone()), HttpOptions::new()).await;
-    let id = server.start("/v1/export", &everything()).await;
+    let sink = GatedSink::new(false);
+    let server = Server::start(&engine(archive(300), sink.clone()), HttpOptions::new()).await;
+    let id = server.export("/v1/export", &export_everything()).await;
     let path = format!("/v1/operations/{id}");
     let polls = (0..1000).map(|_| async { server.get(&path).await.status });
     let statuses = futures::future::join_all(polls).await;
     assert!(statuses.iter().all(|status| *status == StatusCode::ACCEPTED));
-    sink.set(true);
+    sink.set_open(true);
     let polls = (0..1000).map(|_| async { server.get(&path).await.status });
     for status in futures::future::join_all(polls).await {
         assert!(matches!(status, StatusCode::ACCEPTED | StatusCode::OK));
     }
-    assert_eq!(server.ended(&path).await["results"]["exported"], 900);
+    assert_eq!(server.wait(&path).await["results"]["exported"], 900);
 }
 
-/// Sends bytes, and reads until the server closes or has answered.
+/// Sends bytes, and reads the response until the server closes the connection.
 async fn raw(server: &Server, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
     stream.write_all(bytes).await.unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
-    String::from_utf8(answer).unwrap()
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await.unwrap();
+    String::from_utf8(response).unwrap()
 }
 
-/// A container that takes its time to be tried.
+/// A container that is opened only after `go`.
 #[derive(Clone)]
 struct SlowToOpen {
-    gate: Gated,
+    gate: GatedSink,
     opening: std::sync::Arc<tokio::sync::Notify>,
     go: std::sync::Arc<tokio::sync::Notify>,
 }

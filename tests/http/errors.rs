@@ -1,4 +1,4 @@
-//! Every error code, and that none of them tells what is nobody's business.
+//! Every error status, and that no error response discloses internal information.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use dicom_export::{Error, ErrorKind, ExportEngine, OperationId, OperationSpec, R
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::support::{Gated, Server, archive, engine, engine_over, everything, of};
+use crate::support::{GatedSink, Server, archive, engine, engine_over, export_everything, export_of};
 
 #[tokio::test]
-async fn a_body_that_is_not_json_is_400_and_one_not_said_to_be_415() {
-    let server = Server::of(&engine(archive(3), Gated::open()), HttpOptions::new()).await;
+async fn malformed_json_is_400_and_another_media_type_is_415() {
+    let server = Server::start(&engine(archive(3), GatedSink::new(true)), HttpOptions::new()).await;
     let post = |kind: Option<&str>, body: &'static str| {
         let request = server.request(Method::POST, "/v1/export").body(body);
         match kind {
@@ -24,46 +24,49 @@ async fn a_body_that_is_not_json_is_400_and_one_not_said_to_be_415() {
         }
     };
     for body in ["", "{", "\u{0}", "{\"a\": 1,}"] {
-        assert!(post(Some("application/json"), body).await.problem_at(400, "").starts_with("not JSON"));
+        assert!(
+            post(Some("application/json"), body).await.assert_problem_at(400, "").starts_with("not JSON")
+        );
     }
     let deep: &'static str = Box::leak("[".repeat(100_000).into_boxed_str());
-    post(Some("application/json"), deep).await.problem_at(400, "");
+    post(Some("application/json"), deep).await.assert_problem_at(400, "");
     let body = r#"{"destination": {"type": "azureblob", "settings": {}}}"#;
     for kind in [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("json"), Some("")]
     {
-        post(kind, body).await.problem(415);
+        post(kind, body).await.assert_problem(415);
     }
 }
 
 #[tokio::test]
 async fn an_unusable_destination_is_400() {
-    // Nobody listens there.
+    // A free port: connections are refused.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let azure = AzureBlobProvider::new(AzureBlobPolicy::development());
-    let server = Server::of(&engine(archive(3), azure), HttpOptions::new()).await;
+    let server = Server::start(&engine(archive(3), azure), HttpOptions::new()).await;
     let uri = format!("http://127.0.0.1:{port}/devstoreaccount1/export?sv=1&sig=c2VjcmV0");
     let body = json!({ "destination": { "type": "azureblob", "settings": { "blobContainerUri": uri } } });
-    let answer = server.post("/v1/export", &body).await;
-    assert!(answer.problem_at(400, "/destination").starts_with("the destination cannot be used"));
-    assert!(!answer.body.to_string().contains("c2VjcmV0"));
+    let response = server.post("/v1/export", &body).await;
+    assert!(response.assert_problem_at(400, "/destination").starts_with("the destination cannot be used"));
+    assert!(!response.body.to_string().contains("c2VjcmV0"));
     assert_eq!(server.get("/operations").await.body, json!({ "operations": [] }));
 }
 
 #[tokio::test]
 async fn export_all_switched_off_is_403() {
     let server =
-        Server::of(&engine(archive(3), Gated::open()), HttpOptions::new().allow_export_all(false)).await;
-    server.post("/v1/export", &everything()).await.problem_at(403, "/source");
-    server.start("/v1/export", &of(json!(["1.2.0"]))).await;
+        Server::start(&engine(archive(3), GatedSink::new(true)), HttpOptions::new().allow_export_all(false))
+            .await;
+    server.post("/v1/export", &export_everything()).await.assert_problem_at(403, "/source");
+    server.export("/v1/export", &export_of(json!(["1.2.0"]))).await;
 }
 
 #[tokio::test]
 async fn an_unknown_operation_is_404_and_a_wrong_method_405() {
-    let server = Server::of(&engine(archive(3), Gated::open()), HttpOptions::new()).await;
+    let server = Server::start(&engine(archive(3), GatedSink::new(true)), HttpOptions::new()).await;
     let unknown = format!("/v2/operations/{}", OperationId::random());
-    server.get(&unknown).await.problem(404);
-    server.delete(&unknown).await.problem(404);
-    server.post(&format!("{unknown}/resume"), &json!({})).await.problem(404);
+    server.get(&unknown).await.assert_problem(404);
+    server.delete(&unknown).await.assert_problem(404);
+    server.post(&format!("{unknown}/resume"), &json!({})).await.assert_problem(404);
     for (method, path, allow) in [
         (Method::GET, "/v1/export", "POST"),
         (Method::PUT, "/export", "POST"),
@@ -71,80 +74,81 @@ async fn an_unknown_operation_is_404_and_a_wrong_method_405() {
         (Method::DELETE, "/operations", "GET,HEAD"),
         (Method::GET, &format!("{unknown}/resume"), "POST"),
     ] {
-        let answer = server.send(server.request(method, path)).await;
-        answer.problem(405);
-        let mut allowed: Vec<_> = answer.header("allow").split(',').map(str::trim).collect();
+        let response = server.send(server.request(method, path)).await;
+        response.assert_problem(405);
+        let mut allowed: Vec<_> = response.header("allow").split(',').map(str::trim).collect();
         allowed.sort_unstable();
         assert_eq!(allowed.join(","), allow);
     }
 }
 
 #[tokio::test]
-async fn one_operation_more_than_allowed_is_429() {
-    let (sink, store) = (Gated::shut(), MemoryOperationStore::new());
+async fn an_operation_above_the_limit_is_429() {
+    let (sink, store) = (GatedSink::new(false), MemoryOperationStore::new());
     let options = || HttpOptions::new().max_running(2);
     let first = engine_over(archive(3), sink.clone(), store.clone());
-    let server = Server::of(&first, options()).await;
-    // All at once: two pass.
-    let all = (0..10).map(|_| async { server.post("/v1/export", &everything()).await });
-    let answers = futures::future::join_all(all).await;
-    let started: Vec<_> = answers.iter().filter(|answer| answer.status == StatusCode::ACCEPTED).collect();
+    let server = Server::start(&first, options()).await;
+    // Of concurrent requests, two are accepted.
+    let all = (0..10).map(|_| async { server.post("/v1/export", &export_everything()).await });
+    let responses = futures::future::join_all(all).await;
+    let started: Vec<_> =
+        responses.iter().filter(|response| response.status == StatusCode::ACCEPTED).collect();
     assert_eq!(started.len(), 2);
-    for answer in answers.iter().filter(|answer| answer.status != StatusCode::ACCEPTED) {
-        answer.problem(429);
-        assert_eq!(answer.header("retry-after"), "10");
+    for response in responses.iter().filter(|response| response.status != StatusCode::ACCEPTED) {
+        response.assert_problem(429);
+        assert_eq!(response.header("retry-after"), "10");
     }
-    // What is refused before does not count, and bad input is told first.
-    server.post("/v1/export", &json!({})).await.problem(400);
+    // A refused request does not count, and an invalid one is refused as such.
+    server.post("/v1/export", &json!({})).await.assert_problem(400);
 
-    // After a restart, what a crash left counts too.
+    // After a restart, operations left by the previous process count too.
     first.shutdown(Duration::ZERO).await;
     let second = engine_over(archive(3), sink.clone(), store);
-    let server = Server::of(&second, options()).await;
-    server.post("/v1/export", &everything()).await.problem(429);
+    let server = Server::start(&second, options()).await;
+    server.post("/v1/export", &export_everything()).await.assert_problem(429);
     let path = format!("/v1/operations/{}", started[0].body["id"].as_str().unwrap());
-    // It counts already, so it is no more when it is resumed.
+    // Resuming an operation that already counts is allowed.
     let resumed = server.post(&format!("{path}/resume"), &json!({})).await;
     assert_eq!(resumed.status, StatusCode::ACCEPTED, "{resumed:?}");
     server.delete(&path).await;
-    server.ended(&path).await;
-    server.start("/v1/export", &everything()).await;
-    server.post("/v1/export", &everything()).await.problem(429);
-    sink.set(true);
+    server.wait(&path).await;
+    server.export("/v1/export", &export_everything()).await;
+    server.post("/v1/export", &export_everything()).await.assert_problem(429);
+    sink.set_open(true);
     second.resume_all().await.unwrap();
-    for answer in server.get("/operations").await.body["operations"].as_array().unwrap() {
-        server.ended(&format!("/operations/{}", answer["operationId"].as_str().unwrap())).await;
+    for operation in server.get("/operations").await.body["operations"].as_array().unwrap() {
+        server.wait(&format!("/operations/{}", operation["operationId"].as_str().unwrap())).await;
     }
-    server.start("/v1/export", &everything()).await;
+    server.export("/v1/export", &export_everything()).await;
 }
 
 #[tokio::test]
-async fn shutting_down_is_503_and_polls_go_on() {
-    let sink = Gated::shut();
+async fn during_shutdown_starts_are_503_and_polls_succeed() {
+    let sink = GatedSink::new(false);
     let engine = engine(archive(3), sink);
-    let server = Server::of(&engine, HttpOptions::new()).await;
-    let id = server.start("/v1/export", &everything()).await;
+    let server = Server::start(&engine, HttpOptions::new()).await;
+    let id = server.export("/v1/export", &export_everything()).await;
     engine.shutdown(Duration::ZERO).await;
-    let refused = server.post("/v1/export", &everything()).await;
-    refused.problem(503);
-    assert_eq!(refused.header("retry-after"), "5");
-    server.post(&format!("/v1/operations/{id}/resume"), &json!({})).await.problem(503);
+    let rejected = server.post("/v1/export", &export_everything()).await;
+    rejected.assert_problem(503);
+    assert_eq!(rejected.header("retry-after"), "5");
+    server.post(&format!("/v1/operations/{id}/resume"), &json!({})).await.assert_problem(503);
     assert_eq!(server.get(&format!("/v1/operations/{id}")).await.status, StatusCode::ACCEPTED);
 }
 
-/// A store whose troubles name what nobody should read.
-struct Broken(ErrorKind);
+/// A store whose errors contain internal information.
+struct FailingStore(ErrorKind);
 
 const INTERNAL: &str = "connection to postgres://operator:hunter2@db failed";
 
-impl Broken {
+impl FailingStore {
     fn fail<T>(&self) -> Result<T> {
         Err(Error::new(self.0, INTERNAL))
     }
 }
 
 #[async_trait]
-impl OperationStore for Broken {
+impl OperationStore for FailingStore {
     async fn create(&self, _: &OperationSpec, _: &Checkpoint) -> Result<()> {
         self.fail()
     }
@@ -171,27 +175,27 @@ impl OperationStore for Broken {
 }
 
 #[tokio::test]
-async fn the_servers_own_troubles_are_not_told() {
+async fn internal_errors_are_not_disclosed() {
     for (kind, status) in
         [(ErrorKind::Internal, 500), (ErrorKind::Unavailable, 503), (ErrorKind::Unauthorized, 500)]
     {
         let engine = ExportEngine::builder(archive(3))
-            .destination("azureblob", Gated::open())
-            .operation_store(Arc::new(Broken(kind)))
+            .destination("azureblob", GatedSink::new(true))
+            .operation_store(Arc::new(FailingStore(kind)))
             .build()
             .unwrap();
-        let server = Server::of(&engine, HttpOptions::new()).await;
+        let server = Server::start(&engine, HttpOptions::new()).await;
         let id = OperationId::random();
-        let answers = [
-            server.post("/v1/export", &everything()).await,
+        let responses = [
+            server.post("/v1/export", &export_everything()).await,
             server.get(&format!("/v1/operations/{id}")).await,
             server.delete(&format!("/v1/operations/{id}")).await,
             server.post(&format!("/v1/operations/{id}/resume"), &json!({})).await,
             server.get("/v1/operations").await,
         ];
-        for answer in answers {
-            answer.problem(status);
-            assert!(!answer.body.to_string().contains("postgres"), "{answer:?}");
+        for response in responses {
+            response.assert_problem(status);
+            assert!(!response.body.to_string().contains("postgres"), "{response:?}");
         }
     }
 }

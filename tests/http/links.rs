@@ -1,4 +1,4 @@
-//! Where `href` and `Location` lead.
+//! The URLs in `href` and `Location`.
 
 use std::sync::Arc;
 
@@ -7,23 +7,24 @@ use dicom_export::ErrorKind;
 use dicom_export::http::{self, ApiVersion, BaseUrl, HttpOptions};
 use reqwest::Method;
 
-use crate::support::{Gated, Server, archive, engine, everything};
+use crate::support::{GatedSink, Server, archive, engine, export_everything};
 
-/// Starts an export with these headers, and gives what its link has before the id.
+/// Starts an export with these headers, and returns the part of its link before the id.
 async fn link(base_url: BaseUrl, path: &str, headers: &[(&'static str, &'static str)]) -> String {
-    let server = Server::of(&engine(archive(3), Gated::open()), HttpOptions::new().base_url(base_url)).await;
-    let mut request = server.request(Method::POST, path).json(&everything());
+    let server =
+        Server::start(&engine(archive(3), GatedSink::new(true)), HttpOptions::new().base_url(base_url)).await;
+    let mut request = server.request(Method::POST, path).json(&export_everything());
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let answer = server.send(request).await;
-    let (href, id) = (answer.body["href"].as_str().unwrap(), answer.body["id"].as_str().unwrap());
-    assert_eq!(answer.header("location"), href);
+    let response = server.send(request).await;
+    let (href, id) = (response.body["href"].as_str().unwrap(), response.body["id"].as_str().unwrap());
+    assert_eq!(response.header("location"), href);
     href.strip_suffix(id).unwrap().replace(&server.url, "<server>")
 }
 
 #[tokio::test]
-async fn from_the_request() {
+async fn links_begin_with_the_requests_host() {
     let forwarded = [("forwarded", "host=evil.example;proto=https"), ("x-forwarded-host", "evil.example")];
     assert_eq!(link(BaseUrl::Request, "/export", &forwarded).await, "<server>/v1/operations/");
     let host = [("host", "pacs.example:8042")];
@@ -31,7 +32,7 @@ async fn from_the_request() {
 }
 
 #[tokio::test]
-async fn from_what_a_proxy_says_if_it_is_trusted() {
+async fn links_use_the_forwarded_headers_of_a_trusted_proxy() {
     let cases: [(&[(&'static str, &'static str)], &str); 8] = [
         (&[], "<server>/v1/operations/"),
         (
@@ -51,7 +52,7 @@ async fn from_what_a_proxy_says_if_it_is_trusted() {
             "https://pacs.example/dicom/v1/operations/",
         ),
         (&[("x-forwarded-proto", "https"), ("host", "pacs.example")], "https://pacs.example/v1/operations/"),
-        // Nonsense is as if it were not there.
+        // Invalid values are ignored.
         (
             &[
                 ("x-forwarded-host", "a@b"),
@@ -69,7 +70,7 @@ async fn from_what_a_proxy_says_if_it_is_trusted() {
 }
 
 #[tokio::test]
-async fn from_the_configuration() {
+async fn links_begin_with_the_configured_base_url() {
     let base = || BaseUrl::configured("https://pacs.example/dicom/").unwrap();
     let host = [("host", "inner.example")];
     assert_eq!(link(base(), "/export", &host).await, "https://pacs.example/dicom/v1/operations/");
@@ -82,13 +83,14 @@ async fn from_the_configuration() {
 }
 
 #[tokio::test]
-async fn a_prefix_of_the_servers_own_is_kept() {
-    let nested =
-        |version| http::routes(Arc::new(engine(archive(3), Gated::open())), HttpOptions::new(), version);
+async fn links_keep_the_prefix_of_a_nested_router() {
+    let nested = |version| {
+        http::routes(Arc::new(engine(archive(3), GatedSink::new(true))), HttpOptions::new(), version)
+    };
     let app = Router::new()
         .nest("/v1/partitions/{partition}", nested(ApiVersion::V1))
         .nest("/v2/partitions/{partition}", nested(ApiVersion::V2))
-        .nest("/dicom", http::router(Arc::new(engine(archive(3), Gated::open())), HttpOptions::new()))
+        .nest("/dicom", http::router(Arc::new(engine(archive(3), GatedSink::new(true))), HttpOptions::new()))
         .fallback(http::not_found);
     let mut server = Server::serve(app).await;
     for (prefix, links, completed) in [
@@ -99,11 +101,11 @@ async fn a_prefix_of_the_servers_own_is_kept() {
         ("/dicom/v2", "/dicom/v2", "succeeded"),
     ] {
         server.prefix = prefix.to_owned();
-        let answer = server.post(&format!("{prefix}/export"), &everything()).await;
-        let href = format!("{}{links}/operations/{}", server.url, answer.body["id"].as_str().unwrap());
-        assert_eq!(answer.body["href"], href);
+        let response = server.post(&format!("{prefix}/export"), &export_everything()).await;
+        let href = format!("{}{links}/operations/{}", server.url, response.body["id"].as_str().unwrap());
+        assert_eq!(response.body["href"], href);
         server.prefix = links.to_owned();
-        assert_eq!(server.ended(&href).await["status"], completed);
+        assert_eq!(server.wait(&href).await["status"], completed);
     }
     let nothing = server.client.get(format!("{}/v3/export", server.url)).send().await.unwrap();
     assert_eq!(nothing.status(), 404);
@@ -111,13 +113,13 @@ async fn a_prefix_of_the_servers_own_is_kept() {
 }
 
 #[tokio::test]
-async fn a_request_that_names_no_host_is_400() {
+async fn a_request_without_a_host_is_400() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let server = Server::of(&engine(archive(3), Gated::open()), HttpOptions::new()).await;
+    let server = Server::start(&engine(archive(3), GatedSink::new(true)), HttpOptions::new()).await;
     let mut stream = tokio::net::TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
     let request = b"POST /export HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
     stream.write_all(request).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.0 400 ") && answer.contains("names no host"), "{answer}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.0 400 ") && response.contains("no 'Host' header"), "{response}");
 }

@@ -1,20 +1,20 @@
-//! `GET /operations`: newest first, by pages.
+//! `GET /operations`: pages of operations, newest first.
 
 use dicom_export::http::HttpOptions;
 use serde_json::json;
 
-use crate::support::{Gated, Server, archive, engine, everything};
+use crate::support::{GatedSink, Server, archive, engine, export_everything};
 
 #[tokio::test]
-async fn pages_go_from_the_newest_to_the_oldest_and_what_starts_meanwhile_shifts_nothing() {
-    let server = Server::of(&engine(archive(3), Gated::open()), HttpOptions::new()).await;
+async fn pages_are_stable_while_operations_start() {
+    let server = Server::start(&engine(archive(3), GatedSink::new(true)), HttpOptions::new()).await;
     assert_eq!(server.get("/v1/operations").await.body, json!({ "operations": [] }));
     let mut started = Vec::new();
     for _ in 0..7 {
-        started.push(server.start("/v1/export", &everything()).await);
+        started.push(server.export("/v1/export", &export_everything()).await);
     }
     for id in &started {
-        server.ended(&format!("/v1/operations/{id}")).await;
+        server.wait(&format!("/v1/operations/{id}")).await;
     }
     for limit in [1, 3, 7, 1000] {
         let (mut found, mut next) = (Vec::new(), format!("/v2/operations?limit={limit}"));
@@ -25,7 +25,7 @@ async fn pages_go_from_the_newest_to_the_oldest_and_what_starts_meanwhile_shifts
                 found.push(operation["operationId"].as_str().unwrap().to_owned());
             }
             assert!(page["operations"].as_array().unwrap().len() <= limit);
-            server.start("/v1/export", &everything()).await;
+            server.export("/v1/export", &export_everything()).await;
             match page["continuationToken"].as_str() {
                 Some(token) => next = format!("/v2/operations?limit={limit}&continuationToken={token}"),
                 None => break,
@@ -37,8 +37,8 @@ async fn pages_go_from_the_newest_to_the_oldest_and_what_starts_meanwhile_shifts
 }
 
 #[tokio::test]
-async fn a_query_that_makes_no_sense_is_400() {
-    let server = Server::of(&engine(archive(3), Gated::open()), HttpOptions::new()).await;
+async fn an_invalid_query_is_400() {
+    let server = Server::start(&engine(archive(3), GatedSink::new(true)), HttpOptions::new()).await;
     for query in [
         "limit=0",
         "limit=1001",
@@ -52,10 +52,10 @@ async fn a_query_that_makes_no_sense_is_400() {
         "continuationToken=99999999999999999999999999999999.00000000000000000000000000000000",
         "limit=99999999999999999999999999",
     ] {
-        let answer = server.get(&format!("/operations?{query}")).await;
+        let response = server.get(&format!("/operations?{query}")).await;
         let name = query.split('=').next().unwrap();
-        assert!(answer.problem(400).contains(&format!("'{name}'")), "{answer:?}");
+        assert!(response.assert_problem(400).contains(&format!("'{name}'")), "{response:?}");
     }
-    // What others put there is theirs.
+    // Unknown parameters are ignored.
     server.get("/operations?api-version=1").await;
 }

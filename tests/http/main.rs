@@ -1,4 +1,4 @@
-//! The HTTP API, through a real listener: every answer is held to the OpenAPI document.
+//! The HTTP API over a TCP listener. Every response is checked against the OpenAPI document.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 #[path = "../support/azurite.rs"]

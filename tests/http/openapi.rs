@@ -1,12 +1,12 @@
-//! The OpenAPI document. That answers keep to it is held by every test here.
+//! The OpenAPI document. Every test in this binary checks its responses against it.
 
 use serde_json::json;
 
 use crate::lifecycle::reference_case;
-use crate::support::{DOCUMENT, check, everything};
+use crate::support::{DOCUMENT, check, export_everything};
 
 #[test]
-fn the_copy_in_the_repository_is_the_one_that_is_served() {
+fn the_copy_in_the_repository_is_up_to_date() {
     let mut text = serde_json::to_string_pretty(&*DOCUMENT).unwrap();
     text.push('\n');
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
@@ -14,11 +14,14 @@ fn the_copy_in_the_repository_is_the_one_that_is_served() {
         std::fs::write(path, &text).unwrap();
     }
     let copy = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(copy == text, "docs/openapi.json is another: DICOM_EXPORT_WRITE_OPENAPI=1 writes it anew");
+    assert!(
+        copy == text,
+        "docs/openapi.json is out of date: run this test with DICOM_EXPORT_WRITE_OPENAPI=1"
+    );
 }
 
 #[test]
-fn it_is_openapi_3_1_and_its_references_and_operations_hold() {
+fn it_is_openapi_3_1_with_valid_references_and_unique_operations() {
     assert_eq!(DOCUMENT["openapi"], "3.1.0");
     let paths = DOCUMENT["paths"].as_object().unwrap();
     assert_eq!(paths.len(), 12);
@@ -46,9 +49,12 @@ fn it_is_openapi_3_1_and_its_references_and_operations_hold() {
 }
 
 #[test]
-fn published_requests_are_in_its_schema() {
+fn published_requests_match_its_schemas() {
     check("#/components/schemas/ExportRequest", &reference_case());
-    check("#/components/schemas/ExportRequest", &everything());
+    check("#/components/schemas/ExportRequest", &export_everything());
     check("#/components/schemas/ResumeRequest", &json!({}));
-    check("#/components/schemas/ResumeRequest", &json!({ "destination": everything()["destination"] }));
+    check(
+        "#/components/schemas/ResumeRequest",
+        &json!({ "destination": export_everything()["destination"] }),
+    );
 }

@@ -21,11 +21,11 @@ use tokio::task::JoinHandle;
 use crate::azurite::{ACCOUNT, Azurite};
 use crate::support::{DOCUMENT, Server};
 
-/// Three studies: one of three instances, one of two series, one of several instances in a series.
+/// Three studies with different numbers of series.
 fn nine_instances() -> BTreeMap<String, Bytes> {
-    let places =
+    let numbers =
         [(1, 1, 1), (1, 1, 2), (1, 2, 1), (2, 1, 1), (2, 1, 2), (2, 1, 3), (3, 1, 1), (3, 1, 2), (3, 1, 3)];
-    places
+    numbers
         .into_iter()
         .map(|(study, series, sop)| {
             (fixtures::instance(study, series, sop).to_string(), fixtures::ct_slice(study, series, sop))
@@ -33,8 +33,8 @@ fn nine_instances() -> BTreeMap<String, Bytes> {
         .collect()
 }
 
-/// Asked for as a study, a series and instances, with one unknown of each.
-fn asked_for() -> (Vec<String>, Vec<String>) {
+/// The instances as a study, a series and instances, and an unknown one of each.
+fn requested() -> (Vec<String>, Vec<String>) {
     let known = [
         fixtures::study_identifier(1).to_string(),
         fixtures::series_identifier(2, 1).to_string(),
@@ -48,9 +48,9 @@ fn asked_for() -> (Vec<String>, Vec<String>) {
         fixtures::instance(3, 1, 9).to_string(),
     ];
     let mut unknown = unknown.to_vec();
-    let asked = known.iter().chain(&unknown).cloned().collect();
+    let requested = known.iter().chain(&unknown).cloned().collect();
     unknown.sort();
-    (asked, unknown)
+    (requested, unknown)
 }
 
 struct Running {
@@ -84,7 +84,7 @@ async fn run_with_state(source: &Path, base_url: BaseUrl, state: Option<PathBuf>
 }
 
 #[tokio::test]
-async fn it_serves_its_document_its_health_and_problems_and_stops() {
+async fn it_serves_the_document_health_and_problems_and_stops() {
     let folder = tempfile::tempdir().unwrap();
     let Running { server, stop, task } = run(folder.path(), BaseUrl::Request).await;
     let get = |path: &str| server.client.get(format!("{}{path}", server.url)).send();
@@ -102,7 +102,7 @@ async fn it_serves_its_document_its_health_and_problems_and_stops() {
 }
 
 #[tokio::test]
-async fn a_folder_that_is_not_there_ends_it() {
+async fn a_missing_folder_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing");
     let Running { task, .. } = run(&missing, BaseUrl::Request).await;
@@ -118,9 +118,9 @@ async fn the_reference_case_under_all_three_routes() {
         std::fs::write(folder.path().join(format!("{nth}.dcm")), bytes).unwrap();
     }
     let Running { server, stop, task } = run(folder.path(), BaseUrl::Request).await;
-    let (asked, unknown) = asked_for();
+    let (identifiers, unknown) = requested();
     let container = Azurite::shared().container().await;
-    // The whole export needs no more than to write objects.
+    // A SAS with write permission only is sufficient.
     let by_uri = json!({ "blobContainerUri": container.sas_url("w") });
     let (endpoint, name) =
         container.url().rsplit_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
@@ -132,15 +132,15 @@ async fn the_reference_case_under_all_three_routes() {
         [("", "completed", &by_uri), ("/v1", "completed", &by_connection), ("/v2", "succeeded", &by_uri)]
     {
         let body = json!({
-            "source": { "type": "identifiers", "settings": { "values": asked } },
+            "source": { "type": "identifiers", "settings": { "values": identifiers } },
             "destination": { "type": "azureblob", "settings": settings },
         });
         let started = server.post(&format!("{prefix}/export"), &body).await;
         assert_eq!(started.status, StatusCode::ACCEPTED, "{started:?}");
         let id = started.body["id"].as_str().unwrap();
         let log = format!("{id}/errors.log");
-        assert!(container.get(&log).await.is_some(), "there before the answer");
-        let ended = server.ended(started.body["href"].as_str().unwrap()).await;
+        assert!(container.get(&log).await.is_some(), "it exists before the response");
+        let ended = server.wait(started.body["href"].as_str().unwrap()).await;
         assert_eq!(ended["status"], completed, "{ended}");
         let href = format!("{}/{log}", container.url());
         assert_eq!(ended["results"], json!({ "errorHref": href, "exported": 9, "skipped": 3 }));
@@ -162,7 +162,7 @@ async fn the_reference_case_under_all_three_routes() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn a_container_that_cannot_be_written_is_the_requests_fault() {
+async fn a_container_that_cannot_be_written_is_400() {
     let folder = tempfile::tempdir().unwrap();
     let Running { server, stop: _stop, task: _ } = run(folder.path(), BaseUrl::Request).await;
     let (missing, there) = (Azurite::shared().missing_container(), Azurite::shared().container().await);
@@ -170,17 +170,19 @@ async fn a_container_that_cannot_be_written_is_the_requests_fault() {
     for uri in [missing.sas_url("w"), there.sas_url("r"), expired] {
         let signature = uri.split("sig=").nth(1).unwrap();
         let body = json!({ "destination": { "type": "azureblob", "settings": { "blobContainerUri": uri } } });
-        let answer =
+        let response =
             tokio::time::timeout(Duration::from_secs(20), server.post("/v1/export", &body)).await.unwrap();
-        assert!(answer.problem_at(400, "/destination").starts_with("the destination cannot be used: "));
-        assert!(!answer.body.to_string().contains(signature));
+        assert!(
+            response.assert_problem_at(400, "/destination").starts_with("the destination cannot be used: ")
+        );
+        assert!(!response.body.to_string().contains(signature));
     }
 }
 
 #[cfg(feature = "redb")]
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn guarantee_4_and_8_a_server_that_is_stopped_goes_on_when_it_starts_again() {
+async fn guarantee_4_and_8_a_restarted_server_resumes_its_operations() {
     const INSTANCES: u32 = 3_000;
     let folder = tempfile::tempdir().unwrap();
     for n in 0..INSTANCES {
@@ -190,7 +192,7 @@ async fn guarantee_4_and_8_a_server_that_is_stopped_goes_on_when_it_starts_again
     let container = Azurite::shared().container().await;
     let (endpoint, name) =
         container.url().rsplit_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
-    // The emulator's key is no secret: such an operation goes on by itself.
+    // The emulator's key is not a secret, so the operation is resumed automatically.
     let connection = format!(
         "DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={};BlobEndpoint={endpoint}",
         crate::azurite::KEY
@@ -205,7 +207,7 @@ async fn guarantee_4_and_8_a_server_that_is_stopped_goes_on_when_it_starts_again
     first.task.await.unwrap().unwrap();
 
     let second = run_with_state(folder.path(), BaseUrl::Request, Some(state)).await;
-    let ended = second.server.ended(&format!("{}/v1/operations/{id}", second.server.url)).await;
+    let ended = second.server.wait(&format!("{}/v1/operations/{id}", second.server.url)).await;
     assert_eq!(ended["status"], "completed", "{ended}");
     assert_eq!((&ended["results"]["exported"], &ended["results"]["skipped"]), (&json!(INSTANCES), &json!(0)));
     for n in 0..INSTANCES {

@@ -1,4 +1,4 @@
-//! A server on a port of its own, and a client that holds every answer to the OpenAPI document.
+//! A server on a free port, and a client that checks every response against the OpenAPI document.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// The published document, as the server makes it.
+/// The OpenAPI document that the server publishes.
 pub(crate) static DOCUMENT: LazyLock<Value> =
     LazyLock::new(|| serde_json::to_value(http::openapi()).expect("JSON"));
 
@@ -53,29 +53,24 @@ pub(crate) fn archive(per_study: usize) -> Arc<MemorySource> {
     Arc::new(all.collect())
 }
 
-/// A container in memory whose gate can be shut: then an instance waits, and the operation runs on. Its settings are
-/// those that the provider was made for; `"open": false` in them is a container that cannot be used.
+/// A container in memory with a gate. While the gate is closed, instances wait and the operation keeps running.
 #[derive(Clone)]
-pub(crate) struct Gated {
+pub(crate) struct GatedSink {
     pub(crate) inner: MemorySink,
     gate: watch::Sender<bool>,
 }
 
-impl Gated {
-    pub(crate) fn open() -> Self {
-        Self { inner: MemorySink::new(), gate: watch::Sender::new(true) }
+impl GatedSink {
+    pub(crate) fn new(open: bool) -> Self {
+        Self { inner: MemorySink::new(), gate: watch::Sender::new(open) }
     }
 
-    pub(crate) fn shut() -> Self {
-        Self { inner: MemorySink::new(), gate: watch::Sender::new(false) }
-    }
-
-    pub(crate) fn set(&self, open: bool) {
+    pub(crate) fn set_open(&self, open: bool) {
         self.gate.send_replace(open);
     }
 
     pub(crate) fn log(&self, id: &str) -> Vec<ErrorLogEntry> {
-        let log = self.inner.get(&format!("{id}/errors.log")).expect("errors.log is there");
+        let log = self.inner.get(&format!("{id}/errors.log")).expect("errors.log exists");
         std::str::from_utf8(&log).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
@@ -86,7 +81,7 @@ impl Gated {
 }
 
 #[async_trait]
-impl BlobSink for Gated {
+impl BlobSink for GatedSink {
     async fn prepare(&self, log: &BlobPath) -> Result<()> {
         self.inner.prepare(log).await
     }
@@ -114,7 +109,7 @@ impl BlobSink for Gated {
 }
 
 #[async_trait]
-impl SinkProvider for Gated {
+impl SinkProvider for GatedSink {
     fn validate(&self, _: &Value) -> Result<ValidatedSettings> {
         Ok(ValidatedSettings::new("memory", Value::Null))
     }
@@ -124,7 +119,7 @@ impl SinkProvider for Gated {
     }
 }
 
-/// The engine of most tests: everything in memory, nothing retried.
+/// An engine with everything in memory and without retries.
 pub(crate) fn engine(source: Arc<MemorySource>, sink: impl SinkProvider) -> ExportEngine {
     engine_over(source, sink, MemoryOperationStore::new())
 }
@@ -142,10 +137,10 @@ pub(crate) fn engine_over(
         .unwrap()
 }
 
-/// A server that ends with the test.
+/// A server that stops at the end of the test.
 pub(crate) struct Server {
     pub(crate) url: String,
-    /// What the API's routes stand under.
+    /// The path prefix of the API's routes.
     pub(crate) prefix: String,
     pub(crate) client: reqwest::Client,
     task: Option<JoinHandle<()>>,
@@ -160,7 +155,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    pub(crate) async fn of(engine: &ExportEngine, options: HttpOptions) -> Self {
+    pub(crate) async fn start(engine: &ExportEngine, options: HttpOptions) -> Self {
         Self::serve(http::router(Arc::new(engine.clone()), options)).await
     }
 
@@ -173,7 +168,7 @@ impl Server {
         server
     }
 
-    /// One that somebody else runs.
+    /// A server that runs elsewhere.
     pub(crate) fn at(url: String) -> Self {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { url, prefix: String::new(), client, task: None }
@@ -187,66 +182,66 @@ impl Server {
         self.client.request(method, url)
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Response {
         self.send(self.request(Method::GET, path)).await
     }
 
-    pub(crate) async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Response {
         self.send(self.request(Method::DELETE, path)).await
     }
 
-    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Response {
         self.send(self.request(Method::POST, path).json(body)).await
     }
 
-    /// Sends, and holds the answer to the document.
-    pub(crate) async fn send(&self, request: RequestBuilder) -> Answer {
+    /// Sends a request and checks the response against the document.
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Response {
         let request = request.build().unwrap();
         let (method, path) = (request.method().clone(), request.url().path().to_owned());
         let response = self.client.execute(request).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.unwrap();
         let body = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status} is not JSON: {text}"));
-        let answer = Answer { status, headers, body };
-        answer.hold(&method, path.strip_prefix(&self.prefix).expect("the API's prefix"));
-        answer
+        let response = Response { status, headers, body };
+        response.assert_documented(&method, path.strip_prefix(&self.prefix).expect("the API's prefix"));
+        response
     }
 
-    /// Starts an export, and gives its id.
-    pub(crate) async fn start(&self, path: &str, body: &Value) -> String {
-        let answer = self.post(path, body).await;
-        assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
-        answer.body["id"].as_str().unwrap().to_owned()
+    /// Starts an export and returns its id.
+    pub(crate) async fn export(&self, path: &str, body: &Value) -> String {
+        let response = self.post(path, body).await;
+        assert_eq!(response.status, StatusCode::ACCEPTED, "{response:?}");
+        response.body["id"].as_str().unwrap().to_owned()
     }
 
     /// Polls until the operation has ended.
-    pub(crate) async fn ended(&self, path: &str) -> Value {
+    pub(crate) async fn wait(&self, path: &str) -> Value {
         loop {
-            let answer = self.get(path).await;
-            match answer.status {
+            let response = self.get(path).await;
+            match response.status {
                 StatusCode::ACCEPTED => tokio::time::sleep(Duration::from_millis(5)).await,
-                StatusCode::OK => return answer.body,
-                _ => panic!("{answer:?}"),
+                StatusCode::OK => return response.body,
+                _ => panic!("{response:?}"),
             }
         }
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: StatusCode,
     pub(crate) headers: reqwest::header::HeaderMap,
     pub(crate) body: Value,
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).unwrap_or_else(|| panic!("no {name}: {self:?}")).to_str().unwrap()
     }
 
-    /// A problem of this status; gives its detail.
+    /// Asserts that this is a problem with this status, and returns its detail.
     #[track_caller]
-    pub(crate) fn problem(&self, status: u16) -> &str {
+    pub(crate) fn assert_problem(&self, status: u16) -> &str {
         assert_eq!(self.status.as_u16(), status, "{self:?}");
         assert_eq!(self.header("content-type"), "application/problem+json");
         assert_eq!(self.body["type"], "about:blank");
@@ -255,15 +250,15 @@ impl Answer {
         self.body["detail"].as_str().unwrap()
     }
 
-    /// A problem of this property.
+    /// Asserts that this is a problem with this status and pointer, and returns its detail.
     #[track_caller]
-    pub(crate) fn problem_at(&self, status: u16, pointer: &str) -> &str {
+    pub(crate) fn assert_problem_at(&self, status: u16, pointer: &str) -> &str {
         assert_eq!(self.body["pointer"], pointer, "{self:?}");
-        self.problem(status)
+        self.assert_problem(status)
     }
 
-    /// Holds the answer to the document: status, type, headers, body.
-    fn hold(&self, method: &Method, path: &str) {
+    /// Checks status, media type, headers and body against the document.
+    fn assert_documented(&self, method: &Method, path: &str) {
         assert_eq!(self.header("cache-control"), "no-store");
         let kind = self.header("content-type");
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
@@ -292,23 +287,23 @@ impl Answer {
     }
 }
 
-/// Holds a value to one of the document's schemas.
+/// Checks a value against one of the document's schemas.
 #[track_caller]
 pub(crate) fn check(schema: &str, value: &Value) {
     if let Err(fault) = SCHEMAS[schema].validate(value) {
-        panic!("{value} is no {schema}: {fault}");
+        panic!("{value} does not match {schema}: {fault}");
     }
 }
 
-/// An export of these identifiers to wherever `azureblob` leads.
-pub(crate) fn of(values: Value) -> Value {
-    json!({ "source": { "type": "identifiers", "settings": { "values": values } }, "destination": azureblob() })
+/// A request that exports these identifiers.
+pub(crate) fn export_of(values: Value) -> Value {
+    json!({ "source": { "type": "identifiers", "settings": { "values": values } }, "destination": azure_destination() })
 }
 
-pub(crate) fn everything() -> Value {
-    json!({ "destination": azureblob() })
+pub(crate) fn export_everything() -> Value {
+    json!({ "destination": azure_destination() })
 }
 
-pub(crate) fn azureblob() -> Value {
+pub(crate) fn azure_destination() -> Value {
     json!({ "type": "azureblob", "settings": { "blobContainerUri": "https://a.blob.core.windows.net/export" } })
 }

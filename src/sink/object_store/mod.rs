@@ -242,7 +242,11 @@ impl BlobSink for ObjectStoreSink {
         let store = Arc::clone(&self.store);
         let later = stream::iter(parts.clone()).then(move |part| {
             let store = Arc::clone(&store);
-            async move { Ok(store.get(&part).await.map_err(store_error)?.into_stream().map_err(store_error)) }
+            async move {
+                Ok::<_, Error>(
+                    store.get(&part).await.map_err(store_error)?.into_stream().map_err(store_error),
+                )
+            }
         });
         let joined = Content::from_stream(None, earlier.chain(later.try_flatten()));
         let upload = UploadContext::new(self.buffer_size(None), RetryPolicy::none(), 1);
