@@ -103,9 +103,9 @@ fn directory_sink() {
     let root = folder.path().join("not/there yet");
     let sink = DirectorySink::open(&root).unwrap();
     let read = async |name: &str| std::fs::read(root.join(name)).ok().map(Bytes::from);
-    let quirks = SinkTestOptions::default().lengths([(1 << 20) - 1, 1 << 20, (1 << 20) + 1]);
+    let options = SinkTestOptions::default().lengths([(1 << 20) - 1, 1 << 20, (1 << 20) + 1]);
     let runtime = Runtime::new().unwrap();
-    runtime.block_on(sink_conformance(&sink, read, &quirks));
+    runtime.block_on(sink_conformance(&sink, read, &options));
     // Waits for the threads that outlive a put that was dropped.
     drop(runtime);
     let left = |file: walkdir::DirEntry| file.file_name().to_str().unwrap().starts_with('.');
@@ -121,7 +121,7 @@ async fn object_store_sink() {
     let sink = ObjectStoreSink::new(Arc::clone(&store), "https://user:pw@host/bucket/?sig=secret");
     let sink = sink.with_prefix("a/b").unwrap();
     let read = async |name: &str| blob(&*store, &format!("a/b/{name}")).await;
-    sink_conformance(&sink, read, &object_store_quirks()).await;
+    sink_conformance(&sink, read, &object_store_options()).await;
     assert!(sink.throttle_key() == "https://host/bucket" && !format!("{sink:?}").contains("secret"));
     // Of the logs' parts none is left.
     let names: Vec<_> = store.list(None).map_ok(|meta| meta.location).try_collect().await.unwrap();
@@ -141,12 +141,12 @@ async fn object_store_sink_on_a_file_system() {
     let folder = TempDir::new().unwrap();
     let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
     let sink = ObjectStoreSink::new(Arc::clone(&store), "file:///archive");
-    sink_conformance(&sink, async |name| blob(&*store, name).await, &object_store_quirks()).await;
+    sink_conformance(&sink, async |name| blob(&*store, name).await, &object_store_options()).await;
 }
 
-fn object_store_quirks() -> SinkTestOptions {
+fn object_store_options() -> SinkTestOptions {
     let part = 5 << 20;
-    SinkTestOptions::default().log_is_joined_at_the_end().lengths([part - 1, part, part + 1, 2 * part])
+    SinkTestOptions::default().log_is_joined_on_finish().lengths([part - 1, part, part + 1, 2 * part])
 }
 
 async fn blob(store: &dyn ObjectStore, name: &str) -> Option<Bytes> {

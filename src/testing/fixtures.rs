@@ -1,7 +1,7 @@
-//! Small, valid DICOM instances, always the same for the same numbers.
+//! Small, valid DICOM instances.
 //!
-//! A patient, study, series and instance are given by numbers; UIDs are made of them under `2.25` (PS3.5 B.2), so that
-//! two runs make the same archive and two instances never share a UID.
+//! Patients, studies, series and instances are identified by numbers, from which UIDs under `2.25` are derived (PS3.5
+//! B.2). The same numbers produce the same bytes, and different numbers produce different UIDs.
 
 use std::io::Write;
 
@@ -19,7 +19,7 @@ const CT_SIZE: u16 = 32;
 /// Rows and columns of a frame of [`multi_frame`].
 const FRAME_SIZE: u16 = 64;
 
-/// What a UID names; part of the number, so that a study and its first series differ.
+/// The level that a UID identifies. It is part of the UID, so that the UIDs of a study and its first series differ.
 #[derive(Clone, Copy)]
 enum Kind {
     Study = 1,
@@ -28,8 +28,8 @@ enum Kind {
     FrameOfReference = 4,
 }
 
-/// `2.25.` and the number of a version 8 UUID (RFC 9562 5.8) that holds these numbers.
-#[allow(clippy::expect_used, reason = "of digits and dots, at most 44 characters")]
+/// `2.25.` and a version 8 UUID (RFC 9562 5.8) that contains these numbers.
+#[allow(clippy::expect_used, reason = "the UID has at most 44 digits and dots")]
 fn uid(kind: Kind, study: u32, series: u32, instance: u32) -> Uid {
     let mut bytes = [0; 16];
     // The UUID's version and variant take the upper bits of bytes 6 and 8.
@@ -41,25 +41,25 @@ fn uid(kind: Kind, study: u32, series: u32, instance: u32) -> Uid {
     bytes[10] = series.to_be_bytes()[3];
     bytes[12..].copy_from_slice(&instance.to_be_bytes());
     let number = Builder::from_custom_bytes(bytes).into_uuid().as_u128();
-    Uid::new(&format!("2.25.{number}")).expect("a UID")
+    Uid::new(&format!("2.25.{number}")).expect("a valid UID")
 }
 
-/// The Study Instance UID of this study.
+/// The Study Instance UID of a study.
 pub fn study_uid(study: u32) -> Uid {
     uid(Kind::Study, study, 0, 0)
 }
 
-/// The Series Instance UID of this series of a study.
+/// The Series Instance UID of a series.
 pub fn series_uid(study: u32, series: u32) -> Uid {
     uid(Kind::Series, study, series, 0)
 }
 
-/// The SOP Instance UID of this instance of a series.
+/// The SOP Instance UID of an instance.
 pub fn instance_uid(study: u32, series: u32, instance: u32) -> Uid {
     uid(Kind::Instance, study, series, instance)
 }
 
-/// The three UIDs of this instance.
+/// The study, series and SOP instance UIDs of an instance.
 pub fn instance(study: u32, series: u32, instance: u32) -> InstanceIdentifier {
     InstanceIdentifier::new(
         study_uid(study),
@@ -68,19 +68,27 @@ pub fn instance(study: u32, series: u32, instance: u32) -> InstanceIdentifier {
     )
 }
 
-/// The identifier of this whole study.
+/// The identifier of all instances of a study.
 pub fn study_identifier(study: u32) -> DicomIdentifier {
     DicomIdentifier::study(study_uid(study))
 }
 
-/// The identifier of this whole series.
+/// The identifier of all instances of a series.
 pub fn series_identifier(study: u32, series: u32) -> DicomIdentifier {
     DicomIdentifier::series(study_uid(study), series_uid(study, series))
 }
 
 /// A CT slice (PS3.3 A.3) of 32 × 32 pixels as a Part 10 file of about 3 KiB, Explicit VR Little Endian.
 ///
-/// The slices of a series share a frame of reference and lie 2 mm apart; the pixels differ from slice to slice.
+/// The slices of a series share a frame of reference, are 2 mm apart, and have different pixels.
+///
+/// ```
+/// use dicom_export::testing::fixtures;
+///
+/// let slice = fixtures::ct_slice(1, 1, 5);
+/// assert_eq!(&slice[128..132], b"DICM");
+/// assert_eq!(slice, fixtures::ct_slice(1, 1, 5));
+/// ```
 pub fn ct_slice(study: u32, series: u32, instance: u32) -> Bytes {
     part10(&ct_slice_object(study, series, instance))
 }
@@ -106,7 +114,7 @@ pub fn ct_slice_object(study: u32, series: u32, instance: u32) -> DefaultDicomOb
     slice.put_str(tags::RESCALE_SLOPE, VR::DS, "1");
     slice.put_str(tags::RESCALE_TYPE, VR::LO, "HU");
     pixels(&mut slice, CT_SIZE, 16, 12);
-    // A ball of water in air that grows along the series.
+    // A sphere of water in air, whose radius grows along the series.
     let radius = i64::from(4 + instance % 10);
     let stored = (0..CT_SIZE).flat_map(|y| (0..CT_SIZE).map(move |x| (i64::from(x) - 16, i64::from(y) - 16)));
     let stored = stored.map(|(x, y)| if x * x + y * y <= radius * radius { 1024_u16 } else { 24 });
@@ -114,8 +122,8 @@ pub fn ct_slice_object(study: u32, series: u32, instance: u32) -> DefaultDicomOb
     with_meta(slice)
 }
 
-/// A Multi-frame Grayscale Byte Secondary Capture (PS3.3 A.8.3) as a Part 10 file, Explicit VR Little Endian: 4 KiB a
-/// frame, at least one frame.
+/// A Multi-frame Grayscale Byte Secondary Capture (PS3.3 A.8.3) as a Part 10 file, Explicit VR Little Endian, with at least
+/// one frame of 4 KiB.
 pub fn multi_frame(study: u32, series: u32, instance: u32, frames: u32) -> Bytes {
     part10(&multi_frame_object(study, series, instance, frames))
 }
@@ -143,7 +151,7 @@ pub fn multi_frame_object(study: u32, series: u32, instance: u32, frames: u32) -
     with_meta(image)
 }
 
-/// What instances of every kind have: patient, study, series, equipment and SOP common (PS3.3 C.7, C.12.1).
+/// The modules that all instances have: patient, study, series, equipment and SOP common (PS3.3 C.7, C.12.1).
 fn general(class: &str, modality: &str, study: u32, series: u32, instance: u32) -> InMemDicomObject {
     let mut set = InMemDicomObject::new_empty();
     set.put_str(tags::SPECIFIC_CHARACTER_SET, VR::CS, "ISO_IR 192");
@@ -167,7 +175,7 @@ fn general(class: &str, modality: &str, study: u32, series: u32, instance: u32) 
     set
 }
 
-/// The image pixel module (PS3.3 C.7.6.3) without its data.
+/// The image pixel module (PS3.3 C.7.6.3) without pixel data.
 fn pixels(set: &mut InMemDicomObject, size: u16, allocated: u16, stored: u16) {
     set.put_str(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "MONOCHROME2");
     let mut put = |tag: Tag, value: u16| {
@@ -182,16 +190,16 @@ fn pixels(set: &mut InMemDicomObject, size: u16, allocated: u16, stored: u16) {
     put(tags::PIXEL_REPRESENTATION, 0);
 }
 
-#[allow(clippy::expect_used, reason = "its SOP class and instance are there")]
+#[allow(clippy::expect_used, reason = "the SOP class and instance UIDs are present")]
 fn with_meta(set: InMemDicomObject) -> DefaultDicomObject {
     let meta = FileMetaTableBuilder::new().transfer_syntax(uids::EXPLICIT_VR_LITTLE_ENDIAN);
-    set.with_meta(meta).expect("a file meta group")
+    set.with_meta(meta).expect("a valid file meta group")
 }
 
-/// A data set as a Part 10 file (PS3.10 7).
+/// Encodes a data set as a Part 10 file (PS3.10 7).
 ///
 /// # Panics
-/// When it cannot be encoded in its transfer syntax.
+/// If the data set cannot be encoded in its transfer syntax.
 #[allow(clippy::expect_used, reason = "documented")]
 pub fn part10(object: &DefaultDicomObject) -> Bytes {
     let mut bytes = Vec::new();
@@ -199,7 +207,7 @@ pub fn part10(object: &DefaultDicomObject) -> Bytes {
     bytes.into()
 }
 
-/// The same data set deflated (PS3.5 A.5), as a Part 10 file.
+/// Encodes a data set as a Part 10 file with Deflated Explicit VR Little Endian (PS3.5 A.5).
 ///
 /// # Panics
 /// As [`part10`].

@@ -1,4 +1,4 @@
-//! [`GeneratedSource`]: instances that are made up as they are asked for.
+//! [`GeneratedSource`]: instances that are generated on demand.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,23 +12,37 @@ use crate::model::{Cursor, Instance, ListRequest, Page, Scope};
 use crate::model::{DicomIdentifier, InstanceIdentifier, Uid};
 use crate::source::InstanceSource;
 
-/// Instances that come in one piece, and the pieces of larger ones.
-const CHUNK: u64 = 1 << 20;
+/// The size of a chunk. Smaller instances are in one chunk.
+const CHUNK_SIZE: u64 = 1 << 20;
 
-/// Instances differ in where they begin in one pattern, of this length beyond a chunk.
-const PATTERN: u64 = 8191;
+/// The period of the pattern that instances are cut from. Each instance begins at another offset.
+const PATTERN_LENGTH: u64 = 8191;
 
-const IN_A_SERIES: u64 = 500;
-const SERIES_IN_A_STUDY: u64 = 4;
+const INSTANCES_PER_SERIES: u64 = 500;
+const SERIES_PER_STUDY: u64 = 4;
 
-/// What the UIDs begin with; a study's goes on with 1 and its number, a series' with 2, an instance's with 3.
-const ROOT: &str = "1.2.826.0.1.3680043.10.999";
+/// The root of the UIDs, followed by `.1.` and the number of a study, `.2.` and the number of a series, or `.3.` and the
+/// number of an instance.
+const UID_ROOT: &str = "1.2.826.0.1.3680043.10.999";
 
-/// So many instances of one size, made up as they are listed and opened: it holds a megabyte, however many there are.
+/// Instances of one size that are generated when they are listed and opened. The source takes about 1 MiB of memory,
+/// regardless of their number.
 ///
-/// Five hundred make a series and two thousand a study, so that scopes of every size can be asked for. The bytes are a
-/// pattern that differs from one instance to the next and is no DICOM file: it is for measuring and for tests that do
-/// not look inside.
+/// A series has 500 instances and a study 2,000, so that requests can name scopes of each level. The bytes are a pattern
+/// that differs between instances; they are not a DICOM file. The source is for benchmarks, and for tests that do not
+/// parse instances.
+///
+/// ```
+/// use dicom_export::testing::{GeneratedSource, NullSink};
+/// use dicom_export::{BlobSink, ExportEngine, ExportSource, NewOperation};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> dicom_export::Result<()> {
+/// let engine = ExportEngine::builder(GeneratedSource::new(10_000, 512)).build()?;
+/// let sink: std::sync::Arc<dyn BlobSink> = std::sync::Arc::new(NullSink::new());
+/// let operation = engine.start(NewOperation::new(ExportSource::Everything, sink)).await?;
+/// assert_eq!(engine.wait(operation.operation_id).await?.results.exported, 10_000);
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct GeneratedSource {
     count: u64,
@@ -38,52 +52,54 @@ pub struct GeneratedSource {
 }
 
 impl GeneratedSource {
-    /// So many instances of so many bytes each.
+    /// Creates a source of `count` instances of `size` bytes each.
     pub fn new(count: u64, size: u64) -> Self {
-        let length = size.min(CHUNK) + PATTERN;
-        let pattern = (0..length).map(|at| (at % PATTERN).wrapping_mul(0x9e37_79b9).to_le_bytes()[1]);
+        let length = size.min(CHUNK_SIZE) + PATTERN_LENGTH;
+        let pattern = (0..length).map(|at| (at % PATTERN_LENGTH).wrapping_mul(0x9e37_79b9).to_le_bytes()[1]);
         Self { count, size, pattern: pattern.collect(), copied: false }
     }
 
-    /// Every piece is memory of its own, as a file's would be: for measuring memory. Otherwise they all are views of the
-    /// same megabyte.
+    /// Gives each chunk its own memory, like the chunks of a file, for measuring memory. By default, all chunks are views of
+    /// the same memory.
+    #[must_use]
     pub fn copied(mut self) -> Self {
         self.copied = true;
         self
     }
 
-    /// The instance of this number, from 0.
+    /// The identifier of the instance with this number, counted from 0.
     ///
     /// # Errors
-    /// None in practice: the UIDs are valid.
+    /// Never in practice, because the UIDs are valid.
     pub fn identifier(number: u64) -> Result<InstanceIdentifier> {
-        let series = number / IN_A_SERIES;
+        let series = number / INSTANCES_PER_SERIES;
         Ok(InstanceIdentifier::new(
-            Uid::new(&format!("{ROOT}.1.{}", series / SERIES_IN_A_STUDY))?,
-            Uid::new(&format!("{ROOT}.2.{series}"))?,
-            Uid::new(&format!("{ROOT}.3.{number}"))?,
+            Uid::new(&format!("{UID_ROOT}.1.{}", series / SERIES_PER_STUDY))?,
+            Uid::new(&format!("{UID_ROOT}.2.{series}"))?,
+            Uid::new(&format!("{UID_ROOT}.3.{number}"))?,
         ))
     }
 
-    /// The numbers of what lies under an identifier, and maybe others besides.
-    fn near(identifier: &DicomIdentifier) -> Option<std::ops::Range<u64>> {
+    /// A range of numbers that includes the instances of an identifier. The caller checks that the identifier's UIDs belong
+    /// together.
+    fn candidates(identifier: &DicomIdentifier) -> Option<std::ops::Range<u64>> {
         let (study, series) = (identifier.study_instance_uid(), identifier.series_instance_uid());
-        let (number, each) = match (series, identifier.sop_instance_uid()) {
+        let (number, count) = match (series, identifier.sop_instance_uid()) {
             (_, Some(sop)) => (number(sop, ".3.")?, 1),
-            (Some(series), None) => (number(series, ".2.")?, IN_A_SERIES),
-            (None, None) => (number(study, ".1.")?, IN_A_SERIES * SERIES_IN_A_STUDY),
+            (Some(series), None) => (number(series, ".2.")?, INSTANCES_PER_SERIES),
+            (None, None) => (number(study, ".1.")?, INSTANCES_PER_SERIES * SERIES_PER_STUDY),
         };
-        let from = number.checked_mul(each)?;
-        Some(from..from.saturating_add(each))
+        let from = number.checked_mul(count)?;
+        Some(from..from.saturating_add(count))
     }
 }
 
-/// What a UID of this kind ends with.
-fn number(uid: &Uid, kind: &str) -> Option<u64> {
-    uid.as_str().strip_prefix(ROOT)?.strip_prefix(kind)?.parse().ok()
+/// The number in a UID of this level.
+fn number(uid: &Uid, level: &str) -> Option<u64> {
+    uid.as_str().strip_prefix(UID_ROOT)?.strip_prefix(level)?.parse().ok()
 }
 
-/// As a file is read.
+/// Copies bytes into a buffer from the pool, as reading a file does.
 fn copy(bytes: &[u8]) -> Bytes {
     let mut buffer = Buffer::with_capacity(bytes.len());
     buffer.unfilled()[..bytes.len()].copy_from_slice(bytes);
@@ -104,10 +120,10 @@ impl InstanceSource for GeneratedSource {
         let range = match request.scope {
             Scope::Everything => 0..self.count,
             Scope::Identifier(identifier) => {
-                let near = Self::near(identifier).unwrap_or(0..0);
-                // UIDs that do not belong together find nothing.
-                match near.start < self.count && identifier.covers(&Self::identifier(near.start)?) {
-                    true => near.start..near.end.min(self.count),
+                let candidates = Self::candidates(identifier).unwrap_or(0..0);
+                let start = candidates.start;
+                match start < self.count && identifier.covers(&Self::identifier(start)?) {
+                    true => start..candidates.end.min(self.count),
                     false => 0..0,
                 }
             }
@@ -128,30 +144,30 @@ impl InstanceSource for GeneratedSource {
         let identifier = instance.identifier();
         let (study, series) = (identifier.study_instance_uid(), identifier.series_instance_uid());
         let number = number(identifier.sop_instance_uid(), ".3.").filter(|found| {
-            let in_series = found / IN_A_SERIES;
+            let in_series = found / INSTANCES_PER_SERIES;
             *found < self.count
                 && number(series, ".2.") == Some(in_series)
-                && number(study, ".1.") == Some(in_series / SERIES_IN_A_STUDY)
+                && number(study, ".1.") == Some(in_series / SERIES_PER_STUDY)
         });
         let Some(number) = number else {
-            return Err(Error::new(ErrorKind::NotFound, "there is no such instance"));
+            return Err(Error::new(ErrorKind::NotFound, "the instance does not exist"));
         };
-        let begin = number.wrapping_mul(31) % PATTERN;
+        let start = number.wrapping_mul(31) % PATTERN_LENGTH;
         let (pattern, copied, size) = (self.pattern.clone(), self.copied, self.size);
-        let piece = move |length: u64| {
-            let bytes = pattern.slice(begin as usize..(begin + length) as usize);
+        let chunk = move |length: u64| {
+            let bytes = pattern.slice(start as usize..(start + length) as usize);
             if copied { copy(&bytes) } else { bytes }
         };
-        if size <= CHUNK {
-            return Ok(Content::from_bytes(piece(size)));
+        if size <= CHUNK_SIZE {
+            return Ok(Content::from_bytes(chunk(size)));
         }
-        let mut left = size;
-        let pieces = std::iter::from_fn(move || {
-            let length = left.min(CHUNK);
-            left -= length;
-            (length > 0).then(|| Ok(piece(length)))
+        let mut remaining = size;
+        let chunks = std::iter::from_fn(move || {
+            let length = remaining.min(CHUNK_SIZE);
+            remaining -= length;
+            (length > 0).then(|| Ok(chunk(length)))
         });
-        Ok(Content::from_stream(Some(size), stream::iter(pieces)))
+        Ok(Content::from_stream(Some(size), stream::iter(chunks)))
     }
 
     async fn estimate(&self, source: &ExportSource) -> Result<Option<u64>> {

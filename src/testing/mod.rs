@@ -1,14 +1,13 @@
-//! What a host's tests need: valid DICOM instances, conformance suites for its own sources, sinks and stores, and faults.
+//! Test support: conformance suites for sources, sinks and stores, fault injection, and valid DICOM instances.
 //!
-//! The suites are async functions that panic with a message where an implementation breaks its trait's contract. Every
-//! implementation in this crate passes them.
+//! Run the conformance suites against your own implementations. A suite is an async function that panics with a message if
+//! an implementation violates the contract of its trait. All implementations in this crate pass.
 //!
-//! # What becomes of an export when something fails
-//! [`FaultySource`], [`FaultySink`], [`FaultyOperationStore`] and [`FaultySecretStore`] stand before a host's own, or
-//! before those of this crate, and let calls fail as a [`FaultPlan`] says: with an error, after some time, with a content
-//! that breaks off or repeats itself, with an answer that is lost although the work was done. The plan decides by its
-//! seed, so a failing test fails again, and its pauses are Tokio's, so that under a paused clock ten minutes of trouble
-//! take no time:
+//! # Fault injection
+//! [`FaultySource`], [`FaultySink`], [`FaultyOperationStore`] and [`FaultySecretStore`] wrap an implementation and make its
+//! calls fail according to a [`FaultPlan`]: with an error, after a delay, with a truncated or repeated content, or with a
+//! lost response after the work was done. The plan is determined by its seed, so a failing test can be repeated. It uses
+//! Tokio's clock, so under a paused clock an outage of ten minutes takes no time:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -19,17 +18,17 @@
 //! };
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> dicom_export::Result<()> {
-//! // In a host's test, its own source.
+//! // Replace this with your own source.
 //! let source = MemorySource::new();
 //! for n in 0..100 {
 //!     source.insert(fixtures::instance(1, 1, n), fixtures::ct_slice(1, 1, n));
 //! }
-//! let (reading, writing) = (FaultPlan::new(7), FaultPlan::new(8));
-//! let source = FaultySource::new(source, reading.damages(0.05, [StreamFault::Unavailable, StreamFault::Stalls]));
+//! let (source_faults, sink_faults) = (FaultPlan::new(7), FaultPlan::new(8));
+//! let source = FaultySource::new(source, source_faults.damages(0.05, [StreamFault::Unavailable, StreamFault::Stalls]));
 //! let container = MemorySink::new();
 //! let sink: Arc<dyn BlobSink> = Arc::new(FaultySink::new(
 //!     container.clone(),
-//!     writing
+//!     sink_faults
 //!         .fails(Call::SINK, 0.1, [ErrorKind::Unavailable, ErrorKind::Throttled])
 //!         .lost_responses(Call::SINK, 0.1)
 //!         .latency(Duration::from_millis(200)),
@@ -43,23 +42,24 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`GeneratedSource`] and [`NullSink`] are the cheapest source and sink there can be, for measuring the other side.
+//! # Benchmarks
+//! [`GeneratedSource`] and [`NullSink`] cost as little as possible, for measuring everything else.
 
-#![allow(clippy::future_not_send, reason = "a suite runs in its test's own task")]
+#![allow(clippy::future_not_send, reason = "a suite is awaited in its test's own task")]
 
 mod faults;
 pub mod fixtures;
 mod generated;
 mod null_sink;
-mod sink;
-mod source;
-mod store;
+mod sink_suite;
+mod source_suite;
+mod store_suite;
 
 pub use self::faults::{
     Call, FaultPlan, FaultyOperationStore, FaultySecretStore, FaultySink, FaultySource, StreamFault,
 };
 pub use self::generated::GeneratedSource;
 pub use self::null_sink::NullSink;
-pub use self::sink::{SinkTestOptions, sink_conformance};
-pub use self::source::source_conformance;
-pub use self::store::store_conformance;
+pub use self::sink_suite::{SinkTestOptions, sink_conformance};
+pub use self::source_suite::source_conformance;
+pub use self::store_suite::store_conformance;
