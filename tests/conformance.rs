@@ -1,4 +1,4 @@
-//! Every source, sink and store here holds to the contract of its trait, and the fixtures are DICOM.
+//! The conformance suites of all sources, sinks and stores, and the fixtures.
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 use std::collections::{BTreeMap, HashSet};
@@ -31,7 +31,7 @@ fn archive() -> BTreeMap<InstanceIdentifier, Bytes> {
             archive.insert(fixtures::instance(study, series, instance), slice);
         }
     }
-    // Larger than what a file source reads in one piece.
+    // Larger than what the directory source reads at once.
     archive.insert(fixtures::instance(3, 3, 1), fixtures::multi_frame(3, 3, 1, 1100));
     archive
 }
@@ -48,7 +48,7 @@ async fn directory_source() {
     let archive = archive();
     let folder = TempDir::new().unwrap();
     for (number, bytes) in archive.values().enumerate() {
-        // The order of paths is not that of identifiers.
+        // The paths have another order than the identifiers.
         let path = folder.path().join(format!("{}/{}", number % 3, 1000 - number));
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, bytes).unwrap();
@@ -58,7 +58,7 @@ async fn directory_source() {
     source_conformance(|| Arc::clone(&one), &archive).await;
 }
 
-async fn stored(archive: &BTreeMap<InstanceIdentifier, Bytes>, prefix: &str) -> Arc<dyn ObjectStore> {
+async fn store_with(archive: &BTreeMap<InstanceIdentifier, Bytes>, prefix: &str) -> Arc<dyn ObjectStore> {
     let store = InMemory::new();
     for (identifier, bytes) in archive {
         store.put(&format!("{prefix}{identifier}.dcm").into(), bytes.clone().into()).await.unwrap();
@@ -69,7 +69,7 @@ async fn stored(archive: &BTreeMap<InstanceIdentifier, Bytes>, prefix: &str) -> 
 #[tokio::test]
 async fn object_store_source() {
     let archive = archive();
-    let store = stored(&archive, "").await;
+    let store = store_with(&archive, "").await;
     source_conformance(|| ObjectStoreSource::new(Arc::clone(&store)), &archive).await;
     let one = ObjectStoreSource::new(store);
     source_conformance(|| one.clone(), &archive).await;
@@ -78,8 +78,8 @@ async fn object_store_source() {
 #[tokio::test]
 async fn object_store_source_below_a_prefix() {
     let archive = archive();
-    let store = stored(&archive, "a/results/").await;
-    // Beside the prefix, before and behind it.
+    let store = store_with(&archive, "a/results/").await;
+    // Keys that sort before and after the prefix.
     for name in ["a/errors.log", "a/result/1/2/3.dcm", "a/results.old/1/2/3.dcm", "1/2/3.dcm"] {
         store.put(&name.into(), "other".into()).await.unwrap();
     }
@@ -100,18 +100,18 @@ async fn memory_sink() {
 #[test]
 fn directory_sink() {
     let folder = TempDir::new().unwrap();
-    let root = folder.path().join("not/there yet");
+    let root = folder.path().join("not yet/created");
     let sink = DirectorySink::open(&root).unwrap();
     let read = async |name: &str| std::fs::read(root.join(name)).ok().map(Bytes::from);
     let options = SinkTestOptions::default().lengths([(1 << 20) - 1, 1 << 20, (1 << 20) + 1]);
     let runtime = Runtime::new().unwrap();
     runtime.block_on(sink_conformance(&sink, read, &options));
-    // Waits for the threads that outlive a put that was dropped.
+    // Waits for the blocking threads that outlive a dropped put.
     drop(runtime);
-    let left = |file: walkdir::DirEntry| file.file_name().to_str().unwrap().starts_with('.');
+    let is_hidden = |file: walkdir::DirEntry| file.file_name().to_str().unwrap().starts_with('.');
     assert!(
-        !walkdir::WalkDir::new(&root).into_iter().any(|file| left(file.unwrap())),
-        "hidden files are left"
+        !walkdir::WalkDir::new(&root).into_iter().any(|file| is_hidden(file.unwrap())),
+        "hidden files remain"
     );
 }
 
@@ -123,7 +123,7 @@ async fn object_store_sink() {
     let read = async |name: &str| blob(&*store, &format!("a/b/{name}")).await;
     sink_conformance(&sink, read, &object_store_options()).await;
     assert!(sink.throttle_key() == "https://host/bucket" && !format!("{sink:?}").contains("secret"));
-    // Of the logs' parts none is left.
+    // All parts of logs were deleted.
     let names: Vec<_> = store.list(None).map_ok(|meta| meta.location).try_collect().await.unwrap();
     assert!(names.iter().all(|name| !name.as_ref().contains("parts")), "{names:?}");
     let log = names.iter().find(|name| name.as_ref().ends_with("errors.log")).unwrap();
@@ -135,7 +135,7 @@ async fn object_store_sink() {
     }
 }
 
-/// A store that has no content types.
+/// A store without content types.
 #[tokio::test]
 async fn object_store_sink_on_a_file_system() {
     let folder = TempDir::new().unwrap();
@@ -158,7 +158,7 @@ async fn blob(store: &dyn ObjectStore, name: &str) -> Option<Bytes> {
 }
 
 #[test]
-fn a_prefix_is_plain() {
+fn prefixes_with_other_characters_are_refused() {
     let sink = || ObjectStoreSink::new(Arc::new(InMemory::new()), "memory:///");
     for prefix in ["a b", "a?b", "a%20b", "../b", "a//b", "ä"] {
         assert_eq!(sink().with_prefix(prefix).unwrap_err().kind(), ErrorKind::Invalid, "{prefix}");
@@ -171,7 +171,6 @@ async fn memory_operation_store() {
     store_conformance(&MemoryOperationStore::new()).await;
 }
 
-/// A sink behind a pointer is the same sink.
 #[tokio::test]
 async fn sinks_behind_pointers() {
     let sink = MemorySink::new();
@@ -180,7 +179,7 @@ async fn sinks_behind_pointers() {
 }
 
 #[test]
-fn a_ct_slice_reads_back() {
+fn a_ct_slice_can_be_parsed() {
     let bytes = fixtures::ct_slice(1, 2, 3);
     assert_eq!(&bytes[128..132], b"DICM");
     let slice = dicom_object::from_reader(&bytes[..]).unwrap();
@@ -196,11 +195,11 @@ fn a_ct_slice_reads_back() {
     );
     assert_eq!(text(tags::SOP_INSTANCE_UID).trim_end_matches('\0'), identifier.sop_instance_uid().as_str());
     assert_eq!(slice.element(tags::PIXEL_DATA).unwrap().to_bytes().unwrap().len(), 32 * 32 * 2);
-    assert_eq!(bytes, fixtures::ct_slice(1, 2, 3), "the same numbers make the same bytes");
+    assert_eq!(bytes, fixtures::ct_slice(1, 2, 3), "the same numbers produced other bytes");
 }
 
 #[test]
-fn a_multi_frame_instance_reads_back() {
+fn a_multi_frame_instance_can_be_parsed() {
     let bytes = fixtures::multi_frame(7, 1, 1, 5);
     let image = dicom_object::from_reader(&bytes[..]).unwrap();
     assert_eq!(image.element(tags::NUMBER_OF_FRAMES).unwrap().to_int::<u32>().unwrap(), 5);
@@ -208,7 +207,7 @@ fn a_multi_frame_instance_reads_back() {
 }
 
 #[test]
-fn numbers_that_differ_make_uids_that_differ() {
+fn different_numbers_produce_different_uids() {
     let mut seen = HashSet::new();
     for number in [0, 1, 2, 255, 256, 65_536, 16_777_216, u32::MAX] {
         assert!(seen.insert(fixtures::study_uid(number)));

@@ -1,5 +1,4 @@
-//! What `ObjectStoreSource` passes over, refuses and signs, over stores in memory; its contract is held in
-//! `conformance.rs`.
+//! `ObjectStoreSource`: other objects, unordered stores and signed URLs. `conformance.rs` runs the conformance suite.
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 use std::collections::BTreeMap;
@@ -22,7 +21,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-/// Twelve slices, in the order of their keys.
+/// Twelve slices.
 fn archive() -> BTreeMap<InstanceIdentifier, Bytes> {
     let all =
         (1..=3).flat_map(|study| (1..=2).flat_map(move |series| (0..2).map(move |n| (study, series, n))));
@@ -38,23 +37,23 @@ async fn stored(archive: &BTreeMap<InstanceIdentifier, Bytes>) -> Arc<dyn Object
     Arc::new(store)
 }
 
-/// Every listing, and the warnings' count.
-async fn walk(source: &ObjectStoreSource, scope: Scope<'_>, limit: usize) -> (Vec<Instance>, u64) {
-    let (mut found, mut passed_over, mut after) = (Vec::new(), 0, None::<Cursor>);
+/// Lists a scope and counts the objects that the warnings report.
+async fn list_all(source: &ObjectStoreSource, scope: Scope<'_>, limit: usize) -> (Vec<Instance>, u64) {
+    let (mut found, mut ignored, mut after) = (Vec::new(), 0, None::<Cursor>);
     loop {
         let page = source.list(ListRequest::new(scope, after.as_ref(), limit)).await.unwrap();
         assert!(page.warnings.iter().all(|warning| warning.code == "unidentifiedObject"));
-        passed_over += page.warnings.iter().map(|warning| warning.count).sum::<u64>();
+        ignored += page.warnings.iter().map(|warning| warning.count).sum::<u64>();
         found.extend(page.instances);
         match page.next {
             Some(next) => after = Some(next),
-            None => return (found, passed_over),
+            None => return (found, ignored),
         }
     }
 }
 
 #[tokio::test]
-async fn objects_that_are_named_otherwise_are_passed_over_and_counted() {
+async fn objects_with_other_names_are_ignored_and_counted() {
     let archive = archive();
     let store = stored(&archive).await;
     let some = archive.keys().nth(7).unwrap();
@@ -76,19 +75,19 @@ async fn objects_that_are_named_otherwise_are_passed_over_and_counted() {
     let source = ObjectStoreSource::new(store);
     let scope = DicomIdentifier::study(study.clone());
     for limit in [1, 2, 5, 1000] {
-        let (found, passed_over) = walk(&source, Scope::Everything, limit).await;
+        let (found, ignored) = list_all(&source, Scope::Everything, limit).await;
         assert!(found.iter().map(Instance::identifier).eq(archive.keys()));
-        assert_eq!(passed_over, others.len() as u64);
-        let (found, passed_over) = walk(&source, Scope::Identifier(&scope), limit).await;
+        assert_eq!(ignored, others.len() as u64);
+        let (found, ignored) = list_all(&source, Scope::Identifier(&scope), limit).await;
         let covered = archive.keys().filter(|instance| scope.covers(instance));
         assert!(found.iter().map(Instance::identifier).eq(covered));
-        assert_eq!(passed_over, others.len() as u64 - 2);
+        assert_eq!(ignored, others.len() as u64 - 2);
     }
 }
 
-/// A page ends also where there is nothing to list for long.
+/// A page ends even if it finds no instance, so that one call does not list without limit.
 #[tokio::test]
-async fn a_heap_of_other_objects_is_passed_over_in_steps() {
+async fn many_other_objects_are_listed_in_several_pages() {
     let store = InMemory::new();
     for number in 0..45_000 {
         store.put(&format!("a/{number}.txt").into(), Bytes::new().into()).await.unwrap();
@@ -98,21 +97,21 @@ async fn a_heap_of_other_objects_is_passed_over_in_steps() {
     let source = ObjectStoreSource::new(Arc::new(store));
     let first = source.list(ListRequest::new(Scope::Everything, None, 10)).await.unwrap();
     assert!(first.instances.is_empty() && first.next.is_some());
-    assert_eq!(walk(&source, Scope::Everything, 10).await, (Vec::new(), 45_002));
+    assert_eq!(list_all(&source, Scope::Everything, 10).await, (Vec::new(), 45_002));
 }
 
-/// Lists from the last key to the first.
+/// A store that lists keys in descending order.
 #[derive(Debug)]
-struct Backwards(Arc<dyn ObjectStore>);
+struct DescendingStore(Arc<dyn ObjectStore>);
 
-impl fmt::Display for Backwards {
+impl fmt::Display for DescendingStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Backwards")
+        f.write_str("DescendingStore")
     }
 }
 
 #[async_trait]
-impl ObjectStore for Backwards {
+impl ObjectStore for DescendingStore {
     async fn put_opts(&self, to: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         self.0.put_opts(to, payload, options).await
     }
@@ -135,9 +134,9 @@ impl ObjectStore for Backwards {
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let all = self.0.list(prefix).try_collect::<Vec<_>>();
-        let backwards =
+        let descending =
             futures::TryFutureExt::map_ok(all, |all| futures::stream::iter(all.into_iter().rev().map(Ok)));
-        futures::TryFutureExt::try_flatten_stream(backwards).boxed()
+        futures::TryFutureExt::try_flatten_stream(descending).boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -149,20 +148,20 @@ impl ObjectStore for Backwards {
     }
 }
 
-/// Going on after a key would lose instances there.
+/// Resuming a listing after a key would miss instances in such a store.
 #[tokio::test]
 async fn a_store_that_lists_in_another_order_is_refused() {
-    let source = ObjectStoreSource::new(Arc::new(Backwards(stored(&archive()).await)));
+    let source = ObjectStoreSource::new(Arc::new(DescendingStore(stored(&archive()).await)));
     let refused = source.list(ListRequest::new(Scope::Everything, None, 10)).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unsupported);
 }
 
-/// Signs for the place that it is asked for.
+/// Signs URLs without a key.
 #[derive(Debug)]
-struct Stamp;
+struct TestSigner;
 
 #[async_trait]
-impl Signer for Stamp {
+impl Signer for TestSigner {
     async fn signed_url(&self, method: Method, path: &Path, expires_in: Duration) -> Result<Url> {
         let seconds = expires_in.as_secs();
         Ok(Url::parse(&format!("https://host/{path}?method={method}&for={seconds}&sig=secret")).unwrap())
@@ -170,15 +169,15 @@ impl Signer for Stamp {
 }
 
 #[tokio::test]
-async fn urls_are_signed_for_the_version_that_was_listed() {
+async fn signed_urls_name_the_listed_version() {
     let archive = archive();
     let store = stored(&archive).await;
     let (empty, unsigned) = ("1.2/3.4/5.6", ObjectStoreSource::new(Arc::clone(&store)));
     store.put(&format!("{empty}.dcm").into(), Bytes::new().into()).await.unwrap();
-    let source = unsigned.clone().with_signer(Arc::new(Stamp));
+    let source = unsigned.clone().with_signer(Arc::new(TestSigner));
     let short = source.clone().url_validity(Duration::from_secs(60));
-    assert!(!format!("{source:?}").contains("Stamp") && !format!("{source:?}").contains("InMemory"));
-    let (found, _) = walk(&source, Scope::Everything, 1000).await;
+    assert!(!format!("{source:?}").contains("TestSigner") && !format!("{source:?}").contains("InMemory"));
+    let (found, _) = list_all(&source, Scope::Everything, 1000).await;
     assert_eq!(found.len(), archive.len() + 1);
     for instance in found {
         assert!(unsigned.copy_url(&instance).await.unwrap().is_none());
@@ -194,7 +193,7 @@ async fn urls_are_signed_for_the_version_that_was_listed() {
         assert_eq!(copy.expose_url(), url(3600));
         assert_eq!((copy.length(), copy.etag()), (meta.size, meta.e_tag.as_deref()));
         assert_eq!(short.copy_url(&instance).await.unwrap().unwrap().expose_url(), url(60));
-        // Found by its identifier alone, it could be of any version by now.
+        // Without the listed ETag, the object could have been replaced.
         let bare = Instance::new(instance.identifier().clone()).with_size(meta.size);
         assert!(source.copy_url(&bare).await.unwrap().is_none());
     }

@@ -1,4 +1,4 @@
-//! The store in one file: opening and refusing, and what a power cut leaves.
+//! The redb store: opening and refusing files, and power failures.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,14 +36,14 @@ fn first() -> Checkpoint {
 }
 
 #[tokio::test]
-async fn it_holds_to_the_contract_of_a_store() {
+async fn the_redb_store_passes_the_conformance_suite() {
     let folder = tempfile::tempdir().unwrap();
     store_conformance(&RedbOperationStore::open(folder.path().join("state.redb")).unwrap()).await;
     store_conformance(&RedbOperationStore::open_backend(|| Ok(InMemoryBackend::new())).unwrap()).await;
 }
 
 #[tokio::test]
-async fn a_file_holds_its_operations_from_one_opening_to_the_next() {
+async fn operations_survive_reopening_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.redb");
     let (older, newer) = (spec(1), spec(2));
@@ -67,11 +67,11 @@ async fn a_file_holds_its_operations_from_one_opening_to_the_next() {
     assert_eq!(store.list(Some(newest_first[0]), 10).await.unwrap(), newest_first[1..]);
 
     let files: Vec<_> = folder.path().read_dir().unwrap().map(|file| file.unwrap().file_name()).collect();
-    assert_eq!(files, ["state.redb"], "making it leaves nothing else in its folder");
+    assert_eq!(files, ["state.redb"], "creating the store left other files in its folder");
 }
 
 #[tokio::test]
-async fn a_file_in_use_is_not_opened_again() {
+async fn a_file_in_use_cannot_be_opened() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.redb");
     let store = RedbOperationStore::open(&path).unwrap();
@@ -85,10 +85,10 @@ async fn a_file_in_use_is_not_opened_again() {
 }
 
 #[tokio::test]
-async fn what_is_not_a_state_file_is_refused_and_left_as_it_is() {
+async fn other_files_are_refused_and_not_changed() {
     let folder = tempfile::tempdir().unwrap();
 
-    // A DICOM file begins with 128 zeros: nothing that looks like a file not yet written is taken for one.
+    // A DICOM file begins with 128 zeros, which must not be mistaken for an empty state file.
     let dicom = folder.path().join("image.dcm");
     let bytes = [&[0; 128][..], b"DICM", &[7; 4000]].concat();
     std::fs::write(&dicom, &bytes).unwrap();
@@ -111,7 +111,7 @@ async fn what_is_not_a_state_file_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_later_format_is_refused_and_left_as_it_is() {
+async fn a_later_format_is_refused_and_not_changed() {
     const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.redb");
@@ -139,7 +139,7 @@ async fn a_truncated_file_is_refused() {
 }
 
 #[tokio::test]
-async fn one_of_several_savers_over_a_version_wins() {
+async fn one_of_several_concurrent_saves_succeeds() {
     let store = RedbOperationStore::open_backend(|| Ok(InMemoryBackend::new())).unwrap();
     let spec = spec(1);
     store.create(&spec, &first()).await.unwrap();
@@ -153,7 +153,7 @@ async fn one_of_several_savers_over_a_version_wins() {
     );
 }
 
-/// A disk that fails while it is full.
+/// A disk whose writes fail while it is full.
 #[derive(Debug, Clone, Default)]
 struct Disk {
     content: Arc<InMemoryBackend>,
@@ -185,10 +185,10 @@ impl StorageBackend for Disk {
     }
 }
 
-/// redb refuses everything once a write has failed; a server whose disk was full for a minute must not need a
-/// restart.
+/// After a failed write, redb refuses all calls until the file is opened again. A server whose disk was full for a minute
+/// must not need a restart.
 #[tokio::test]
-async fn a_disk_that_was_full_is_written_to_again() {
+async fn writes_succeed_again_after_the_disk_was_full() {
     let disk = Disk::default();
     let content = disk.clone();
     let store = RedbOperationStore::open_backend(move || Ok(content.clone())).unwrap();
@@ -207,10 +207,10 @@ async fn a_disk_that_was_full_is_written_to_again() {
     assert_eq!(store.load(spec.id).await.unwrap().totals.exported, 5);
 }
 
-/// What a store has been asked for and has returned from: every operation, and its checkpoint's count.
+/// The operations after the calls that have returned, each with the count in its checkpoint.
 type Confirmed = BTreeMap<u128, u64>;
 
-/// A backend that keeps a journal of all that is asked of it.
+/// A backend that records all changes in a journal.
 #[derive(Debug, Clone, Default)]
 struct Recorder {
     live: Arc<InMemoryBackend>,
@@ -259,12 +259,12 @@ impl StorageBackend for Recorder {
     }
 }
 
-/// What of the steps since the last sync is on the disk when the power is cut.
+/// Which of the steps since the last sync are on the disk after a power failure.
 #[derive(Debug, Clone, Copy)]
 enum Unsynced {
     Lost,
     Kept,
-    /// Some, in no order, and some cut at a sector: what a disk's cache does.
+    /// Some of them, and some only up to a sector, as a disk's cache may leave them.
     Some(u64),
 }
 
@@ -281,10 +281,10 @@ fn apply(disk: &mut Vec<u8>, step: &Step) {
     }
 }
 
-/// What is on the disk when the power is cut after these unsynced steps.
-fn cut(synced: &[u8], unsynced: &[Step], fate: Unsynced) -> Vec<u8> {
+/// The content of the disk after a power failure.
+fn power_failure(synced: &[u8], unsynced: &[Step], kept: Unsynced) -> Vec<u8> {
     let mut disk = synced.to_vec();
-    match fate {
+    match kept {
         Unsynced::Lost => {}
         Unsynced::Kept => unsynced.iter().for_each(|step| apply(&mut disk, step)),
         Unsynced::Some(seed) => {
@@ -305,9 +305,9 @@ fn cut(synced: &[u8], unsynced: &[Step], fate: Unsynced) -> Vec<u8> {
     disk
 }
 
-/// Opens what a power cut has left, and checks it against what had been confirmed before (`sure`) and would have been
-/// after the call that was under way (`next`): each operation is as it is in the one or in the other, whole.
-async fn check(disk: &[u8], sure: &Confirmed, next: &Confirmed) {
+/// Opens the disk after a power failure. It must contain the operations before the call that was in progress (`confirmed`)
+/// or after it (`next`).
+async fn check(disk: &[u8], confirmed: &Confirmed, next: &Confirmed) {
     let disk = disk.to_vec();
     let open = move || {
         let backend = InMemoryBackend::new();
@@ -325,7 +325,7 @@ async fn check(disk: &[u8], sure: &Confirmed, next: &Confirmed) {
         assert_eq!(
             checkpoint.version,
             checkpoint.totals.exported + 1,
-            "the version belongs to its checkpoint"
+            "the version and the checkpoint are of different saves"
         );
         found.insert(number, checkpoint.totals.exported);
         newest.get_or_insert((key.id, checkpoint));
@@ -334,27 +334,27 @@ async fn check(disk: &[u8], sure: &Confirmed, next: &Confirmed) {
         assert_eq!(
             store.save(id, &checkpoint).await.unwrap(),
             checkpoint.version + 1,
-            "it goes on from there"
+            "the operation cannot be saved"
         );
     }
-    assert!(found == *sure || found == *next, "found {found:?}, confirmed {sure:?}, then {next:?}");
-    let gone: BTreeSet<_> =
-        sure.keys().chain(next.keys()).filter(|number| !found.contains_key(number)).collect();
-    for number in gone {
+    assert!(found == *confirmed || found == *next, "found {found:?}, confirmed {confirmed:?}, next {next:?}");
+    let deleted: BTreeSet<_> =
+        confirmed.keys().chain(next.keys()).filter(|number| !found.contains_key(number)).collect();
+    for number in deleted {
         let error = store.load(OperationId::from_u128(*number)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
     }
 }
 
-/// The power is cut after each write, resize and sync that a row of calls makes. Whatever had returned by then is
-/// there after it, and of the one call that was under way all or nothing.
+/// A power failure after each write, resize and sync of a sequence of calls. The changes of all calls that had returned
+/// survive, and the call in progress is either complete or has no effect.
 #[tokio::test]
 async fn guarantee_4_a_power_cut_at_any_write_loses_nothing_that_was_confirmed() {
     let recorder = Recorder::default();
     let recording = recorder.clone();
     let store = RedbOperationStore::open_backend(move || Ok(recording.clone())).unwrap();
 
-    // What was confirmed once the journal had so many steps, call after call.
+    // The length of the journal and the confirmed operations after each call.
     let mut history = vec![(recorder.steps(), Confirmed::new())];
     let mut confirmed = Confirmed::new();
     for round in 0..4 {
@@ -381,30 +381,30 @@ async fn guarantee_4_a_power_cut_at_any_write_loses_nothing_that_was_confirmed()
     let (opened, _) = history[0];
     let last = history[history.len() - 1].0;
     let (mut synced, mut since) = (Vec::new(), 0);
-    let mut cuts = 0;
+    let mut failures = 0;
     for step in 0..last {
         if matches!(journal[step], Step::Sync) {
             journal[since..step].iter().for_each(|step| apply(&mut synced, step));
             since = step;
         }
-        // Before the store had been opened there is nothing to keep.
+        // Nothing was confirmed before the store was open.
         let after = step + 1;
         if after < opened {
             continue;
         }
         let calls = history.partition_point(|(steps, _)| *steps <= after);
-        let sure = &history[calls - 1].1;
-        let next = history.get(calls).map_or(sure, |(_, next)| next);
-        for fate in [
+        let confirmed = &history[calls - 1].1;
+        let next = history.get(calls).map_or(confirmed, |(_, next)| next);
+        for kept in [
             Unsynced::Lost,
             Unsynced::Kept,
             Unsynced::Some(2 * after as u64),
             Unsynced::Some(2 * after as u64 + 1),
         ] {
-            let disk = cut(&synced, &journal[since..after], fate);
-            check(&disk, sure, next).await;
-            cuts += 1;
+            let disk = power_failure(&synced, &journal[since..after], kept);
+            check(&disk, confirmed, next).await;
+            failures += 1;
         }
     }
-    assert!(cuts > 400, "only {cuts} power cuts");
+    assert!(failures > 400, "only {failures} power failures");
 }

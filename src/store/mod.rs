@@ -153,8 +153,8 @@ pub trait OperationStore: Send + Sync + 'static {
 /// [`OperationStore`].
 ///
 /// # Contract
-/// [`get`](Self::get) returns what [`put`](Self::put) stored, until [`delete`](Self::delete) is called; it returns `None`
-/// if there is no secret. The engine deletes a secret when its operation ends.
+/// [`get`](Self::get) returns what [`put`](Self::put) stored, until [`delete`](Self::delete) is called, and otherwise
+/// `None`. The engine deletes a secret when its operation ends.
 ///
 /// # Errors
 /// [`Unavailable`](crate::ErrorKind::Unavailable) is retried by the engine. No message repeats a secret.

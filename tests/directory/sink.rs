@@ -1,4 +1,4 @@
-//! What is particular to [`DirectorySink`].
+//! [`DirectorySink`]: URLs, interrupted appends and missing folders.
 
 use dicom_export::sink::LogKey;
 use dicom_export::testing::fixtures::instance;
@@ -6,8 +6,8 @@ use dicom_export::{BlobPath, BlobSink, DirectorySink, OperationId, RetryPolicy, 
 
 use super::*;
 
-fn upload(window: u64) -> UploadContext {
-    UploadContext::new(window, RetryPolicy::none(), 1)
+fn upload(buffer_limit: u64) -> UploadContext {
+    UploadContext::new(buffer_limit, RetryPolicy::none(), 1)
 }
 
 #[tokio::test]
@@ -21,9 +21,9 @@ async fn urls_are_file_urls() {
     assert_eq!(fs::read(url.to_file_path().unwrap()).unwrap(), slice(1));
 }
 
-/// A process that is killed in the middle of an append leaves half a line; the next append must not go on there.
+/// A process that is killed while it appends leaves an incomplete line.
 #[tokio::test]
-async fn half_a_line_at_the_end_of_a_log_is_taken_away() {
+async fn an_incomplete_line_at_the_end_of_a_log_is_removed() {
     let folder = TempDir::new().unwrap();
     let sink = DirectorySink::open(folder.path()).unwrap();
     let log = BlobPath::error_log(OperationId::random());
@@ -37,25 +37,25 @@ async fn half_a_line_at_the_end_of_a_log_is_taken_away() {
     ] {
         write(&file, before.as_bytes());
         sink.prepare(&log).await.unwrap();
-        assert_eq!(fs::read_to_string(&file).unwrap(), before, "preparing changes nothing");
+        assert_eq!(fs::read_to_string(&file).unwrap(), before, "prepare changed the log");
         sink.append(&log, LogKey::batch(1), "three\n".into()).await.unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), format!("{kept}three\n"));
     }
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_one_is_refused() {
+async fn a_path_that_is_not_a_folder_is_refused() {
     let folder = folder([("file", slice(1))]);
     let refused = DirectorySink::open(folder.path().join("file/below")).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Invalid);
-    assert!(!refused.to_string().contains("below"), "a path is shown: {refused}");
+    assert!(!refused.to_string().contains("below"), "the error contains a path: {refused}");
     let refused = DirectorySink::open(folder.path().join("file")).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Invalid);
 }
 
-/// A disk that went away must not be replaced by a folder on the disk beneath it.
+/// If the root's disk was unmounted, a new root would be a folder on another disk.
 #[tokio::test]
-async fn a_folder_that_went_away_is_not_made_again() {
+async fn a_deleted_root_is_not_created_again() {
     let folder = TempDir::new().unwrap();
     let root = folder.path().join("mount");
     let sink = DirectorySink::open(&root).unwrap();
@@ -70,15 +70,15 @@ async fn a_folder_that_went_away_is_not_made_again() {
 }
 
 #[tokio::test]
-async fn small_chunks_and_a_small_window_are_written_whole() {
+async fn small_chunks_and_buffers_are_written_completely() {
     let folder = TempDir::new().unwrap();
     let sink = DirectorySink::open(folder.path()).unwrap();
     let path = BlobPath::instance(OperationId::random(), &instance(1, 1, 1));
     let bytes = slice(1);
-    for window in [0, 1, 1000] {
+    for buffer_limit in [0, 1, 1000] {
         let chunks: Vec<_> = bytes.chunks(10).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
         let content = Content::from_stream(None, futures::stream::iter(chunks));
-        let stored = sink.put(&path, content, &upload(window)).await.unwrap();
+        let stored = sink.put(&path, content, &upload(buffer_limit)).await.unwrap();
         assert_eq!(stored.size, bytes.len() as u64);
         assert_eq!(fs::read(folder.path().join(path.as_str())).unwrap(), bytes);
     }
