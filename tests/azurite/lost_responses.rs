@@ -28,7 +28,7 @@ impl AppendBlob {
     }
 
     fn respond(&mut self, request: &Request) -> Reply {
-        if !request.is("appendblock") {
+        if !request.has_comp("appendblock") {
             assert_eq!(request.header("if-none-match"), Some("*"));
             return match std::mem::replace(&mut self.exists, true) {
                 true => Reply::code(409, "BlobAlreadyExists"),
@@ -75,7 +75,7 @@ fn numbers(blob: &Mutex<AppendBlob>) -> Vec<u64> {
 #[tokio::test]
 async fn line_appears_once_although_its_response_was_lost() {
     let lost = |append: usize| match append % 5 {
-        0 => Some(Reply::HangUp),
+        0 => Some(Reply::Disconnect),
         2 => Some(Reply::code(500, "OperationTimedOut")),
         _ => None,
     };
@@ -96,7 +96,7 @@ async fn line_appears_once_although_its_response_was_lost() {
 
 #[tokio::test]
 async fn first_response_after_a_restart_has_the_end_of_the_log() {
-    let lost = |append: usize| (append > 2 && append.is_multiple_of(2)).then_some(Reply::HangUp);
+    let lost = |append: usize| (append > 2 && append.is_multiple_of(2)).then_some(Reply::Disconnect);
     let (server, blob) = start(AppendBlob::new(lost)).await;
     let log = log();
     for run in 0..3 {

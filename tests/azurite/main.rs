@@ -4,6 +4,8 @@
 
 #[path = "../support/azurite.rs"]
 mod azurite;
+#[path = "../support/daemon.rs"]
+mod daemon;
 #[path = "../support/proxy.rs"]
 mod proxy;
 #[path = "../support/responder.rs"]

@@ -15,7 +15,7 @@ use dicom_export::{
 };
 
 use crate::azurite::{Azurite, Container};
-use crate::proxy::{Door, Fate, Proxy};
+use crate::proxy::{Action, Mode, Proxy};
 use crate::{MIB, bytes};
 
 /// Small instances, an empty one, and two that are written in blocks.
@@ -48,7 +48,7 @@ impl Export {
             .retry(RetryPolicy::with_budget(retry))
             .build()
             .unwrap();
-        Self { container, proxy: Proxy::before(azurite.port()).await, engine, archive }
+        Self { container, proxy: Proxy::start(azurite.port()).await, engine, archive }
     }
 
     /// The container through the proxy, with a write-only SAS that differs by its expiry.
@@ -91,17 +91,17 @@ impl Export {
     }
 }
 
-/// Applies a fate to the first three requests, and to one in `one_in` of the others at random. Returns their number.
-fn fail_some(proxy: &Proxy, fate: Fate, one_in: u64) -> Arc<AtomicUsize> {
+/// Applies an action to the first three requests, and to one in `one_in` of the others at random. Returns their number.
+fn fail_some(proxy: &Proxy, action: Action, one_in: u64) -> Arc<AtomicUsize> {
     let failed = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&failed);
     // Seeded by the request's number, so that every run is the same.
-    proxy.decide(move |number, _| {
+    proxy.on_request(move |number, _| {
         if number >= 4 && fastrand::Rng::with_seed(number as u64).u64(..one_in) > 0 {
-            return Fate::Passes;
+            return Action::Forward;
         }
         count.fetch_add(1, SeqCst);
-        fate
+        action
     });
     failed
 }
@@ -109,18 +109,19 @@ fn fail_some(proxy: &Proxy, fate: Fate, one_in: u64) -> Arc<AtomicUsize> {
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
 async fn guarantee_3_transient_failures_skip_nothing() {
-    let busy = Fate::Answered("503 Busy\r\nx-ms-error-code: ServerBusy");
-    let busy_for = Fate::Answered("503 Busy\r\nx-ms-error-code: ServerBusy\r\nretry-after: 1");
-    let failed = Fate::Answered("500 Failed\r\nx-ms-error-code: InternalError");
-    let fates = [(busy, 4), (busy_for, 40), (failed, 4), (Fate::Cut, 5), (Fate::AnswerLost, 4)];
-    let exports = fates.map(async |(fate, one_in)| {
+    let busy = Action::Respond("503 Busy\r\nx-ms-error-code: ServerBusy");
+    let busy_for = Action::Respond("503 Busy\r\nx-ms-error-code: ServerBusy\r\nretry-after: 1");
+    let failed = Action::Respond("500 Failed\r\nx-ms-error-code: InternalError");
+    let actions =
+        [(busy, 4), (busy_for, 40), (failed, 4), (Action::Disconnect, 5), (Action::DropResponse, 4)];
+    let exports = actions.map(async |(action, one_in)| {
         let export = Export::new(Duration::from_secs(60), FaultPlan::new(0)).await;
-        let failed = fail_some(&export.proxy, fate, one_in);
+        let failed = fail_some(&export.proxy, action, one_in);
         let ended = export.run(export.destination(1)).await;
-        assert_eq!(ended.status, OperationStatus::Completed, "{fate:?}: {:?}", ended.error);
+        assert_eq!(ended.status, OperationStatus::Completed, "{action:?}: {:?}", ended.error);
         export.verify(&ended).await;
         let failed = failed.load(SeqCst);
-        assert!(failed >= 4, "{fate:?} applied to {failed} requests");
+        assert!(failed >= 4, "{action:?} applied to {failed} requests");
     });
     futures::future::join_all(exports).await;
 }
@@ -130,7 +131,7 @@ async fn guarantee_3_transient_failures_skip_nothing() {
 async fn error_log_is_complete_although_responses_are_lost() {
     let reading = FaultPlan::new(4).permanent_failures([Call::Open], 0.3, [ErrorKind::Unreadable]);
     let export = Export::new(Duration::from_secs(60), reading).await;
-    fail_some(&export.proxy, Fate::AnswerLost, 3);
+    fail_some(&export.proxy, Action::DropResponse, 3);
     let ended = export.run(export.destination(1)).await;
     assert_eq!(ended.status, OperationStatus::Completed, "{:?}", ended.error);
     let (exported, skipped) = (ended.results.exported as usize, ended.results.skipped as usize);
@@ -153,10 +154,10 @@ async fn guarantee_3_temporary_outage_is_waited_for() {
     let export = Export::new(Duration::from_secs(60), FaultPlan::new(0)).await;
     let destination = export.destination(1);
     let outage = async {
-        export.proxy.seen(25).await;
-        export.proxy.set(Door::Shut);
+        export.proxy.wait_for_requests(25).await;
+        export.proxy.set_mode(Mode::Disconnect);
         tokio::time::sleep(Duration::from_secs(2)).await;
-        export.proxy.set(Door::Open);
+        export.proxy.set_mode(Mode::Forward);
     };
     let (ended, ()) = futures::future::join(export.run(destination), outage).await;
     assert_eq!(ended.status, OperationStatus::Completed, "{:?}", ended.error);
@@ -169,8 +170,8 @@ async fn guarantee_3_lasting_outage_fails_the_operation_which_can_be_resumed() {
     let export = Export::new(Duration::from_secs(1), FaultPlan::new(0)).await;
     let (first, second) = (export.destination(1), export.destination(2));
     let outage = async {
-        export.proxy.seen(25).await;
-        export.proxy.set(Door::Shut);
+        export.proxy.wait_for_requests(25).await;
+        export.proxy.set_mode(Mode::Disconnect);
     };
     let (failed, ()) = futures::future::join(export.run(first), outage).await;
     assert_eq!(failed.status, OperationStatus::Failed);
@@ -180,7 +181,7 @@ async fn guarantee_3_lasting_outage_fails_the_operation_which_can_be_resumed() {
     // A resumption fails while the destination is down.
     let refused = export.engine.resume(failed.operation_id, Some(second.clone().into())).await;
     assert_eq!(refused.unwrap_err().pointer(), Some("/destination"));
-    export.proxy.set(Door::Open);
+    export.proxy.set_mode(Mode::Forward);
     export.engine.resume(failed.operation_id, Some(second.into())).await.unwrap();
     let ended = export.engine.wait(failed.operation_id).await.unwrap();
     assert_eq!(ended.status, OperationStatus::Completed, "{:?}", ended.error);
@@ -198,9 +199,9 @@ async fn guarantee_3_refused_credential_is_replaced_by_a_resumption() {
     let (first, second) = (export.destination(1), export.destination(2));
     let refused = expiry(&first);
     assert_ne!(refused, expiry(&second));
-    export.proxy.decide(move |number, head| match number > 30 && head.contains(&refused) {
-        true => Fate::Answered("403 Refused\r\nx-ms-error-code: AuthenticationFailed"),
-        false => Fate::Passes,
+    export.proxy.on_request(move |number, head| match number > 30 && head.contains(&refused) {
+        true => Action::Respond("403 Refused\r\nx-ms-error-code: AuthenticationFailed"),
+        false => Action::Forward,
     });
     let failed = export.run(first.clone()).await;
     assert_eq!(failed.status, OperationStatus::Failed);

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::azurite::{Azurite, Container};
 use crate::process::Export;
-use crate::proxy::{Door, Proxy};
+use crate::proxy::{Mode, Proxy};
 use crate::signatures;
 
 const KILLS: usize = 12;
@@ -154,16 +154,16 @@ impl Lives<'_> {
                 false => 2 + random.usize(..left / 4),
             };
             if is_long {
-                self.proxy.set(Door::HoldAfter(before + moment));
+                self.proxy.set_mode(Mode::HoldAfter(before + moment));
             }
-            self.proxy.seen(before + moment).await;
+            self.proxy.wait_for_requests(before + moment).await;
             let pause = random.u64(..20_000) + if is_long { 1_200_000 } else { 0 };
             tokio::time::sleep(Duration::from_micros(pause)).await;
             assert!(!running.has_ended(), "it is killed in the midst of it");
             running.signal("-KILL");
             let outcome = running.outcome().await;
             assert_eq!((outcome.code, &*outcome.stdout), (None, ""), "{outcome:?}");
-            self.proxy.set(Door::Open);
+            self.proxy.set_mode(Mode::Forward);
             killed += 1;
 
             let (id, checkpoint) = self.checkpoint().await;
@@ -203,7 +203,7 @@ async fn lives<'a>(
 ) -> Lives<'a> {
     let azurite = Azurite::shared();
     let container = azurite.container().await;
-    let proxy = Proxy::before(azurite.port()).await;
+    let proxy = Proxy::start(azurite.port()).await;
     let uri = proxy.through(&container.sas_url("w"));
     let (identifiers, unknown) = match identifiers {
         None => (None, BTreeSet::new()),

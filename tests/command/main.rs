@@ -7,6 +7,8 @@
 mod azurite;
 #[path = "../support/canary.rs"]
 mod canary;
+#[path = "../support/daemon.rs"]
+mod daemon;
 #[path = "../support/proxy.rs"]
 mod proxy;
 

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use crate::azurite::{Azurite, Container};
 use crate::durability::Generated;
 use crate::process::Export;
-use crate::proxy::{Door, Proxy};
+use crate::proxy::{Mode, Proxy};
 use crate::signatures;
 
 /// How many blobs with instances are in the container.
@@ -20,10 +20,10 @@ async fn there(container: &Container<'_>) -> u64 {
 async fn a_destination_that_dies_fails_the_operation() {
     let archive = Generated::new(600, 0);
     let azurite = Azurite::new();
-    let proxy = Proxy::before(azurite.port()).await;
+    let proxy = Proxy::start(azurite.port()).await;
     let uri = proxy.through(&azurite.container().await.sas_url("w"));
     let running = Export::of(archive.root()).to(&uri).arg("--retry-for").arg("2").start();
-    proxy.seen(100).await;
+    proxy.wait_for_requests(100).await;
     drop(azurite);
     let outcome = running.outcome().await;
     let document = outcome.ended(1, "failed");
@@ -42,19 +42,19 @@ async fn guarantee_3_what_failed_goes_on_with_another_credential() {
     let archive = Generated::new(600, 0);
     let folder = TempDir::new().unwrap();
     let container = Azurite::shared().container().await;
-    let proxy = Proxy::before(Azurite::shared().port()).await;
+    let proxy = Proxy::start(Azurite::shared().port()).await;
     let export = |container: &Container<'_>| {
         let uri = proxy.through(&container.sas_url("w"));
         let export = Export::of(archive.root()).to(&uri).arg("--retry-for").arg("1");
         export.arg("--state").arg(folder.path().join("state"))
     };
     let running = export(&container).start();
-    proxy.seen(200).await;
-    proxy.set(Door::Shut);
+    proxy.wait_for_requests(200).await;
+    proxy.set_mode(Mode::Disconnect);
     let failed = running.outcome().await.ended(1, "failed");
     assert_eq!(failed["error"]["code"], "unavailable", "{failed}");
     assert_eq!(failed["results"]["skipped"], 0);
-    proxy.set(Door::Open);
+    proxy.set_mode(Mode::Forward);
 
     let elsewhere = Azurite::shared().container().await;
     let refused = export(&elsewhere).arg("--resume").arg("last").run().await;
@@ -75,10 +75,10 @@ async fn guarantee_8_an_interrupt_cancels_and_leaves_no_partial_blob() {
     for held_after in [1, 60] {
         let archive = Generated::new(300, 2);
         let container = Azurite::shared().container().await;
-        let proxy = Proxy::before(Azurite::shared().port()).await;
-        proxy.set(Door::HoldAfter(held_after));
+        let proxy = Proxy::start(Azurite::shared().port()).await;
+        proxy.set_mode(Mode::HoldAfter(held_after));
         let running = Export::of(archive.root()).to(&proxy.through(&container.sas_url("w"))).start();
-        proxy.seen(held_after + 8).await;
+        proxy.wait_for_requests(held_after + 8).await;
         let began = Instant::now();
         running.signal("-INT");
         let outcome = running.outcome().await;

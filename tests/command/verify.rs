@@ -12,7 +12,7 @@ use crate::archive::archive;
 use crate::azurite::Azurite;
 use crate::durability::Generated;
 use crate::process::{Export, Outcome};
-use crate::proxy::{Door, Proxy};
+use crate::proxy::{Mode, Proxy};
 use crate::signatures;
 
 async fn verify(destination: impl AsRef<Path>, id: &str) -> Outcome {
@@ -182,7 +182,7 @@ async fn guarantee_4_a_receipt_is_whole_after_kills() {
     let (archive, folder) = (Generated::new(1_200, 2), TempDir::new().unwrap());
     let azurite = Azurite::shared();
     let container = azurite.container().await;
-    let proxy = Proxy::before(azurite.port()).await;
+    let proxy = Proxy::start(azurite.port()).await;
     let uri = proxy.through(&container.sas_url("w"));
     let export = |life: usize| {
         let export = Export::of(archive.root()).to(&uri).arg("--state").arg(folder.path().join("state"));
@@ -192,12 +192,12 @@ async fn guarantee_4_a_receipt_is_whole_after_kills() {
         let moment = proxy.requests().len() + 250;
         let running = export(life).start();
         // It stands still until a checkpoint has passed some of it.
-        proxy.set(Door::HoldAfter(moment));
-        proxy.seen(moment).await;
+        proxy.set_mode(Mode::HoldAfter(moment));
+        proxy.wait_for_requests(moment).await;
         tokio::time::sleep(Duration::from_millis(1_300)).await;
         running.signal("-KILL");
         assert_eq!(running.outcome().await.code, None);
-        proxy.set(Door::Open);
+        proxy.set_mode(Mode::Forward);
     }
     let document = export(3).run().await.ended(0, "completed");
     assert_eq!(document["results"]["exported"], INSTANCES);

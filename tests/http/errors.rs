@@ -11,6 +11,7 @@ use dicom_export::{Error, ErrorKind, ExportEngine, OperationId, OperationSpec, R
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
+use crate::port::Port;
 use crate::support::{GatedSink, Server, archive, engine, engine_over, export_everything, export_of};
 
 #[tokio::test]
@@ -39,11 +40,11 @@ async fn malformed_json_is_400_and_another_media_type_is_415() {
 
 #[tokio::test]
 async fn an_unusable_destination_is_400() {
-    // A free port: connections are refused.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // No server listens on it: connections are refused.
+    let port = Port::reserve();
     let azure = AzureBlobProvider::new(AzureBlobPolicy::development());
     let server = Server::start(&engine(archive(3), azure), HttpOptions::new()).await;
-    let uri = format!("http://127.0.0.1:{port}/devstoreaccount1/export?sv=1&sig=c2VjcmV0");
+    let uri = format!("http://127.0.0.1:{}/devstoreaccount1/export?sv=1&sig=c2VjcmV0", port.number());
     let body = json!({ "destination": { "type": "azureblob", "settings": { "blobContainerUri": uri } } });
     let response = server.post("/v1/export", &body).await;
     assert!(response.assert_problem_at(400, "/destination").starts_with("the destination cannot be used"));

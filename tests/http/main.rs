@@ -3,6 +3,13 @@
 
 #[path = "../support/azurite.rs"]
 mod azurite;
+#[path = "../support/daemon.rs"]
+mod daemon;
+#[path = "../support/port.rs"]
+mod port;
+#[cfg(feature = "redb")]
+#[path = "../support/proxy.rs"]
+mod proxy;
 
 mod authorize;
 mod clients;
@@ -12,6 +19,8 @@ mod lifecycle;
 mod links;
 mod listing;
 mod openapi;
+#[cfg(feature = "redb")]
+mod restart;
 mod schemathesis;
 mod server;
 mod support;

@@ -5,7 +5,7 @@
 mod example;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -60,16 +60,12 @@ struct Running {
 }
 
 async fn run(source: &Path, base_url: BaseUrl) -> Running {
-    run_with_state(source, base_url, None).await
-}
-
-async fn run_with_state(source: &Path, base_url: BaseUrl, state: Option<PathBuf>) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let listen = listener.local_addr().unwrap();
     let settings = example::Settings {
         source: source.to_owned(),
         listen,
-        state,
+        state: None,
         development: true,
         base_url,
         restate: None,
@@ -177,44 +173,4 @@ async fn a_container_that_cannot_be_written_is_400() {
         );
         assert!(!response.body.to_string().contains(signature));
     }
-}
-
-#[cfg(feature = "redb")]
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs Azurite: tests/run.sh"]
-async fn guarantee_4_and_8_a_restarted_server_resumes_its_operations() {
-    const INSTANCES: u32 = 3_000;
-    let folder = tempfile::tempdir().unwrap();
-    for n in 0..INSTANCES {
-        std::fs::write(folder.path().join(format!("{n:04}.dcm")), fixtures::ct_slice(1, n / 100, n)).unwrap();
-    }
-    let state = folder.path().join("state.redb");
-    let container = Azurite::shared().container().await;
-    let (endpoint, name) =
-        container.url().rsplit_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
-    // The emulator's key is not a secret, so the operation is resumed automatically.
-    let connection = format!(
-        "DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={};BlobEndpoint={endpoint}",
-        crate::azurite::KEY
-    );
-    let settings = json!({ "connectionString": connection, "blobContainerName": name });
-    let body = json!({ "destination": { "type": "azureblob", "settings": settings } });
-
-    let first = run_with_state(folder.path(), BaseUrl::Request, Some(state.clone())).await;
-    let started = first.server.post("/v1/export", &body).await;
-    let id = started.body["id"].as_str().unwrap().to_owned();
-    first.stop.send(()).unwrap();
-    first.task.await.unwrap().unwrap();
-
-    let second = run_with_state(folder.path(), BaseUrl::Request, Some(state)).await;
-    let ended = second.server.wait(&format!("{}/v1/operations/{id}", second.server.url)).await;
-    assert_eq!(ended["status"], "completed", "{ended}");
-    assert_eq!((&ended["results"]["exported"], &ended["results"]["skipped"]), (&json!(INSTANCES), &json!(0)));
-    for n in 0..INSTANCES {
-        let (instance, bytes) = (fixtures::instance(1, n / 100, n), fixtures::ct_slice(1, n / 100, n));
-        let blob = container.get(&format!("{id}/results/{instance}.dcm")).await.expect("the instance");
-        assert_eq!(blob.bytes, bytes);
-    }
-    second.stop.send(()).unwrap();
-    second.task.await.unwrap().unwrap();
 }

@@ -3,6 +3,10 @@
 
 #[path = "../support/azurite.rs"]
 mod azurite;
+#[path = "../support/daemon.rs"]
+mod daemon;
+#[path = "../support/port.rs"]
+mod port;
 mod server;
 
 use std::collections::BTreeMap;

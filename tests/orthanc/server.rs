@@ -1,7 +1,6 @@
 //! Orthanc, a DICOM server, with its DICOMweb plugin, on a free port and in a temporary folder. `tests/run.sh` installs it.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,6 +11,8 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::port::Port;
 
 pub(crate) const USER: &str = "exporter";
 pub(crate) const PASSWORD: &str = "a pass-wörd: with a colon";
@@ -25,7 +26,7 @@ const LEASH: &str = r#""$@" </dev/null & trap 'kill $!; wait' EXIT; trap exit HU
 /// A running server. It ends when this value is dropped or the test process ends.
 pub(crate) struct Orthanc {
     process: Child,
-    port: u16,
+    port: Port,
     http: Client,
     _folder: TempDir,
 }
@@ -38,11 +39,11 @@ impl Orthanc {
             "run tests/run.sh: it installs Orthanc"
         );
         let folder = TempDir::new().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = Port::reserve();
         let configuration = json!({
             "StorageDirectory": folder.path().join("storage"),
             "IndexDirectory": folder.path().join("storage"),
-            "HttpPort": port,
+            "HttpPort": port.number(),
             "RemoteAccessAllowed": false,
             "AuthenticationEnabled": true,
             "RegisteredUsers": { USER: PASSWORD },
@@ -76,11 +77,11 @@ impl Orthanc {
 
     /// The DICOMweb service root.
     pub(crate) fn root(&self) -> String {
-        format!("http://127.0.0.1:{}/dicom-web", self.port)
+        format!("http://127.0.0.1:{}/dicom-web", self.port.number())
     }
 
     fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}/{path}", self.port)
+        format!("http://127.0.0.1:{}/{path}", self.port.number())
     }
 
     fn get(&self, path: &str) -> RequestBuilder {

@@ -136,7 +136,7 @@ async fn guarantee_6_a_server_that_repeats_the_credential_or_the_patient_is_not_
         Reply::status(200).header(json.0, json.1).body(json!([row(&[("0020000D", archive::NAME)])])),
         Reply::status(200).header("content-encoding", KEY).body(&said),
         Reply::status(200).header("content-type", format!("multipart/related; boundary={KEY}")).body(&said),
-        Reply::HangUp,
+        Reply::Disconnect,
     ];
     for reply in wrong {
         for credentials in every_kind() {

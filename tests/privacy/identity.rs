@@ -76,7 +76,7 @@ async fn guarantee_6_an_answer_with_a_token_that_cannot_be_read_is_not_quoted() 
         Reply::status(400).body(json!({ "error": token() })),
         Reply::status(500).body(token()).header("x-ms-error-code", token()),
         Reply::status(302).header("location", format!("http://127.0.0.1:1/{}", token())),
-        Reply::HangUp,
+        Reply::Disconnect,
     ];
     for reply in answers {
         let identities = Responder::start(move |_| reply.clone()).await;

@@ -9,6 +9,8 @@
 mod azurite;
 #[path = "../support/canary.rs"]
 mod canary;
+#[path = "../support/daemon.rs"]
+mod daemon;
 #[path = "../support/responder.rs"]
 mod responder;
 

@@ -1,4 +1,4 @@
-//! A folder of DICOM files, and what has to become of it.
+//! A folder of DICOM files, and the expected result of its export.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::azurite::Container;
 
-/// Instances a study.
+/// Instances per study.
 pub(crate) const STUDY: u32 = 50;
 
 pub(crate) struct Archive {
@@ -36,11 +36,16 @@ impl Archive {
         self.folder.path()
     }
 
+    /// The UID of the study that is listed first.
+    pub(crate) fn first_study(&self) -> String {
+        fixtures::study_uid(0).to_string()
+    }
+
     pub(crate) fn len(&self) -> u64 {
         self.instances.len() as u64
     }
 
-    /// Every instance is there, byte for byte, and nothing else but the log.
+    /// Panics unless the container holds every instance, byte for byte, and nothing else but the log.
     pub(crate) async fn assert_exported(&self, container: &Container<'_>, id: &str) {
         let names = container.list().await;
         let mut expected: Vec<_> =
@@ -50,7 +55,7 @@ impl Archive {
         assert!(names.keys().eq(expected.iter()), "{} blobs of {}", names.len(), expected.len());
         let all = self.instances.iter().map(|(instance, file)| async move {
             let blob = container.get(&format!("{id}/results/{instance}.dcm")).await.unwrap();
-            assert!(blob.bytes == fs::read(file).unwrap(), "{instance} has other bytes");
+            assert!(blob.bytes == fs::read(file).unwrap(), "{instance} has different bytes");
         });
         stream::iter(all).buffer_unordered(8).collect::<()>().await;
     }

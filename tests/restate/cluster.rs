@@ -1,4 +1,4 @@
-//! A Restate server, and worker processes behind one port.
+//! A Restate server, and worker processes that share one port.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -16,24 +16,26 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::azurite::{ACCOUNT, Container, KEY};
-use crate::process::Process;
-use crate::server::{Restate, lasting_port};
+use crate::daemon::Daemon;
+use crate::port::Port;
+use crate::server::Restate;
 
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 pub(crate) struct Cluster {
     pub(crate) restate: Restate,
     source: PathBuf,
-    port: u16,
+    port: Port,
     arguments: Vec<String>,
     folder: TempDir,
-    pub(crate) workers: Vec<Option<Process>>,
+    /// `None`: it was killed.
+    pub(crate) workers: Vec<Option<Daemon>>,
 }
 
 impl Cluster {
-    /// So many workers over a folder.
+    /// Starts a server and `workers` workers that export this folder.
     pub(crate) async fn new(source: &Path, workers: usize, arguments: &[&str]) -> Self {
-        let port = lasting_port();
+        let port = Port::reserve();
         let restate = Restate::new().await;
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let folder = TempDir::new().unwrap();
@@ -43,15 +45,16 @@ impl Cluster {
             cluster.add_worker();
         }
         for number in 0..workers {
-            cluster.listening(number).await;
+            cluster.wait_until_listening(number);
         }
         if workers > 0 {
-            cluster.restate.register(&format!("http://127.0.0.1:{port}/")).await;
+            let url = format!("http://127.0.0.1:{}/", cluster.port.number());
+            cluster.restate.register(&url).await;
         }
         cluster
     }
 
-    /// A worker in this process, made of this engine. It ends with what is given back.
+    /// Starts a worker in this process. It ends when the returned value is dropped.
     pub(crate) async fn inner_worker(&self, engine: ExportEngineBuilder) -> JoinSet<()> {
         let endpoint = restate::endpoint(engine.build().unwrap(), &self.restate.ingress).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -62,23 +65,23 @@ impl Cluster {
         serving
     }
 
-    /// One more worker; gives its number.
+    /// Starts another worker, and returns its number.
     pub(crate) fn add_worker(&mut self) -> usize {
         let number = self.workers.len();
-        // Where cargo puts examples: beside the folder of this test.
+        // Cargo puts examples next to the folder of this test.
         let test = std::env::current_exe().unwrap();
         let program = test.ancestors().nth(2).unwrap().join("examples/restate_worker");
-        let listen = format!("127.0.0.1:{}", self.port);
+        let listen = format!("127.0.0.1:{}", self.port.number());
         let mut arguments = vec!["--source".as_ref(), self.source.as_os_str()];
         let rest = ["--development", "--listen", &listen, "--restate", &self.restate.ingress];
         arguments.extend(rest.into_iter().chain(self.arguments.iter().map(String::as_str)).map(OsStr::new));
         let env = [("RUST_LOG", "warn,dicom_export=debug"), ("NO_COLOR", "1")];
-        self.workers.push(Some(Process::start(&program, &arguments, &self.log(number), &env)));
+        self.workers.push(Some(Daemon::start(&program, arguments, &env, &self.log(number))));
         number
     }
 
-    pub(crate) async fn listening(&self, number: usize) {
-        until("the worker listens", || self.log_text(number).contains("listening on")).await;
+    fn wait_until_listening(&self, number: usize) {
+        self.workers[number].as_ref().unwrap().wait_for_output("listening on ");
     }
 
     pub(crate) fn kill_worker(&mut self, number: usize) {
@@ -93,34 +96,35 @@ impl Cluster {
         std::fs::read_to_string(self.log(number)).unwrap_or_default()
     }
 
-    /// The batches that every worker has finished, each as often as it was.
+    /// The numbers of the batches that all workers have finished, with repetitions.
     pub(crate) fn all_finished(&self) -> Vec<u64> {
         (0..self.workers.len()).flat_map(|number| self.batches(number, "batch done")).collect()
     }
 
-    /// Waits until Restate knows of every batch that a worker has finished while a door is shut; gives those batches.
-    pub(crate) async fn settled(&self, batches: usize) -> BTreeSet<u64> {
+    /// Waits until the first batch is finished and Restate knows of all `batches` batches and of every finished one, while
+    /// the proxy holds the requests of the others. Returns the finished ones.
+    pub(crate) async fn wait_until_held(&self, batches: usize) -> BTreeSet<u64> {
         let sql = "select count(*) as left from sys_invocation \
                    where target_service_name = 'ExportBatch' and status <> 'completed'";
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let finished: BTreeSet<u64> = self.all_finished().into_iter().collect();
             let left = self.restate.query(sql).await[0]["left"].as_u64().unwrap() as usize;
             let again: BTreeSet<u64> = self.all_finished().into_iter().collect();
-            if finished == again && !finished.is_empty() && left + finished.len() == batches {
+            if finished == again && finished.contains(&0) && left + finished.len() == batches {
                 return finished;
             }
             if Instant::now() > deadline {
-                self.say(&format!("{left} left of {batches}, {} finished", finished.len()));
+                self.fail(&format!("{left} left of {batches}, {} finished", finished.len()));
             }
             sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// The batches that a worker has finished, or begun.
-    pub(crate) fn batches(&self, number: usize, what: &str) -> Vec<u64> {
+    /// The numbers of the batches in the lines of a worker's log that contain `event`.
+    fn batches(&self, number: usize, event: &str) -> Vec<u64> {
         let log = self.log_text(number);
-        let lines = log.lines().filter(|line| line.contains(what));
+        let lines = log.lines().filter(|line| line.contains(event));
         let number = |line: &str| {
             let (_, rest) = line.split_once("number=")?;
             rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
@@ -132,7 +136,7 @@ impl Cluster {
         self.batches(number, "batch done").into_iter().collect()
     }
 
-    /// How a server's engine is made: like the workers'.
+    /// The engine of a server, with the same source and destinations as the workers.
     pub(crate) fn engine(&self) -> ExportEngineBuilder {
         ExportEngine::builder(DirectorySource::open(&self.source).unwrap()).destination(
             ExportDestination::AZURE_BLOB,
@@ -149,8 +153,8 @@ impl Cluster {
         Arc::new(restate::Client::new(engine, &self.restate.ingress, &self.restate.admin).unwrap())
     }
 
-    /// Panics with what everybody said last.
-    pub(crate) fn say(&self, complaint: &str) -> ! {
+    /// Panics with the ends of all logs.
+    pub(crate) fn fail(&self, message: &str) -> ! {
         for number in 0..self.workers.len() {
             let text = self.log_text(number);
             let tail: Vec<_> = text.lines().rev().take(20).collect();
@@ -158,18 +162,18 @@ impl Cluster {
         }
         let text = self.restate.log_text();
         let tail: Vec<_> = text.lines().rev().take(20).collect();
-        panic!("{complaint}\nRestate:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        panic!("{message}\nRestate:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
     }
 }
 
-/// The emulator by its published key, which is no secret, through this port.
+/// A container of the emulator on this port, with the published key.
 pub(crate) fn emulator(container: &Container<'_>, port: u16) -> ExportDestination {
     let string =
         format!("BlobEndpoint=http://127.0.0.1:{port}/{ACCOUNT};AccountName={ACCOUNT};AccountKey={KEY}");
     ExportDestination::azure_blob_from_connection_string(&string, container.name())
 }
 
-/// The status document, whatever becomes of the server meanwhile.
+/// The status document; `None` while the server is not available.
 pub(crate) async fn status(client: &restate::Client, id: OperationId) -> Option<Operation> {
     match client.operation(id).await {
         Ok(record) => Some(record.operation),
@@ -180,21 +184,23 @@ pub(crate) async fn status(client: &restate::Client, id: OperationId) -> Option<
 
 /// Waits for the end of an operation.
 pub(crate) async fn ended(cluster: &Cluster, client: &restate::Client, id: OperationId) -> Operation {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         match status(client, id).await {
             Some(operation) if operation.status.is_ended() => return operation,
-            seen if Instant::now() > deadline => cluster.say(&format!("it does not end: {seen:?}")),
+            last if Instant::now() > deadline => {
+                cluster.fail(&format!("the operation does not end: {last:?}"))
+            }
             _ => sleep(Duration::from_millis(100)).await,
         }
     }
 }
 
-/// Waits until something is so.
-pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "not so: {what}");
+/// Waits until a condition is true.
+pub(crate) async fn until(condition: &str, is_true: impl Fn() -> bool) {
+    let deadline = Instant::now() + TIMEOUT;
+    while !is_true() {
+        assert!(Instant::now() < deadline, "timed out: {condition}");
         sleep(Duration::from_millis(20)).await;
     }
 }

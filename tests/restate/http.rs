@@ -1,4 +1,4 @@
-//! The HTTP API over Restate, as the example server serves it.
+//! The HTTP API on Restate, as the example server provides it.
 
 #[path = "../../examples/server.rs"]
 #[allow(dead_code, unreachable_pub, clippy::print_stderr, reason = "it is an example")]
@@ -16,7 +16,7 @@ use crate::cluster::Cluster;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Azurite and Restate: tests/run.sh"]
-async fn the_api_answers_as_over_the_engine_in_one_process() {
+async fn the_api_responds_as_with_the_engine_in_one_process() {
     let archive = Archive::new(100);
     let azurite = Azurite::shared();
     let container = azurite.container().await;

