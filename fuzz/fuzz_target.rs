@@ -1,4 +1,4 @@
-//! A target of `tests/hostile`, for libFuzzer: the one that this binary is called after.
+//! Runs the target of `tests/hostile` that this binary is named after, with libFuzzer.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -18,7 +18,7 @@ fuzz_target!(|input: &[u8]| {
         "multipart" => targets::multipart::run,
         "qido" => targets::qido::run,
         "state_file" => targets::state_file::run,
-        name => panic!("there is no target {name}"),
+        name => panic!("unknown target {name}"),
     };
     run(input);
 });

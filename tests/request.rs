@@ -1,5 +1,4 @@
-//! The request model: what clients send, read leniently where they differ and refused strictly where a guess would
-//! export the wrong data; and the documents that come back.
+//! The wire documents: export requests, status documents, identifiers, times and log lines.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use chrono::{DateTime, Utc};
@@ -22,7 +21,7 @@ fn accepted(body: Value) -> ExportRequest {
     request
 }
 
-/// Refused at this pointer, by both ways of reading, which say the same.
+/// Asserts that `from_json` and serde refuse the body with the same message, at this pointer.
 #[track_caller]
 fn refused(body: Value, pointer: &str) -> String {
     refused_text(&body.to_string(), pointer)
@@ -43,7 +42,7 @@ fn destination() -> Value {
     json!({ "type": "azureblob", "settings": { "blobContainerUri": "https://a.example/export" } })
 }
 
-fn of(values: Value) -> Value {
+fn export_of(values: Value) -> Value {
     json!({ "source": { "type": "identifiers", "settings": { "values": values } }, "destination": destination() })
 }
 
@@ -59,7 +58,7 @@ fn identifiers(request: &ExportRequest) -> Vec<String> {
 
 #[test]
 fn the_published_request() {
-    let request = accepted(of(json!(["1.2.3", "12.3/4.5.678", "123.456/7.8/9.1011.12"])));
+    let request = accepted(export_of(json!(["1.2.3", "12.3/4.5.678", "123.456/7.8/9.1011.12"])));
     assert_eq!(identifiers(&request), ["1.2.3", "12.3/4.5.678", "123.456/7.8/9.1011.12"]);
     assert_eq!(request.destination().kind(), "azureblob");
     assert_eq!(
@@ -92,7 +91,7 @@ fn sources_is_read_as_source() {
 }
 
 #[test]
-fn everything_is_asked_for_by_leaving_the_source_out() {
+fn a_missing_source_means_everything() {
     for body in [
         json!({ "destination": destination() }),
         json!({ "source": null, "destination": destination() }),
@@ -103,7 +102,7 @@ fn everything_is_asked_for_by_leaving_the_source_out() {
 }
 
 #[test]
-fn an_unknown_property_is_named_wherever_it_stands() {
+fn an_unknown_property_is_an_error_with_its_pointer() {
     let settings = json!({ "values": ["1.2.3"] });
     let source = json!({ "type": "identifiers", "settings": settings });
     for (body, pointer) in [
@@ -122,7 +121,7 @@ fn an_unknown_property_is_named_wherever_it_stands() {
     ] {
         assert!(refused(body, pointer).contains("unknown"));
     }
-    // One that may be a credential in the wrong place is not repeated, neither in the message nor in the pointer.
+    // A name that may be a misplaced credential is part of neither the message nor the pointer.
     for name in
         ["x".repeat(100_000), "https://host/container?sig=secret".into(), "AccountKey=c2VjcmV0".into()]
     {
@@ -136,8 +135,8 @@ fn an_unknown_property_is_named_wherever_it_stands() {
 }
 
 #[test]
-fn a_property_that_occurs_twice() {
-    // Kept, the last of them would export the whole archive.
+fn a_duplicate_property_is_an_error() {
+    // If the last one were used, the whole archive would be exported.
     let source = r#"{"type":"identifiers","settings":{"values":["1.2.3"]}}"#;
     let destination = r#"{"type":"azureblob","settings":{}}"#;
     for (body, pointer) in [
@@ -164,7 +163,7 @@ fn a_property_that_occurs_twice() {
 }
 
 #[test]
-fn what_is_missing() {
+fn a_missing_property_is_an_error_with_its_pointer() {
     refused(json!({}), "/destination");
     refused(json!({ "destination": null }), "/destination");
     refused(json!({ "destination": {} }), "/destination/type");
@@ -180,8 +179,8 @@ fn what_is_missing() {
         json!({ "source": { "type": "identifiers", "settings": {} }, "destination": destination() }),
         values,
     );
-    refused(of(json!(null)), values);
-    let message = refused(of(json!([])), values);
+    refused(export_of(json!(null)), values);
+    let message = refused(export_of(json!([])), values);
     assert!(message.contains("leave the source out"), "{message}");
     let plural =
         json!({ "sources": { "type": "identifiers", "settings": {} }, "destination": destination() });
@@ -189,7 +188,7 @@ fn what_is_missing() {
 }
 
 #[test]
-fn what_has_the_wrong_type() {
+fn a_value_of_the_wrong_type_is_an_error_with_its_pointer() {
     for body in [json!(null), json!([]), json!("source"), json!(7), json!(true)] {
         refused(body, "");
     }
@@ -198,16 +197,16 @@ fn what_has_the_wrong_type() {
     refused(json!({ "source": { "type": 1 }, "destination": destination() }), "/source/type");
     let source = json!({ "type": "identifiers", "settings": ["1.2.3"] });
     refused(json!({ "source": source, "destination": destination() }), "/source/settings");
-    refused(of(json!("1.2.3")), "/source/settings/values");
+    refused(export_of(json!("1.2.3")), "/source/settings/values");
     refused(json!({ "destination": "azureblob" }), "/destination");
     refused(json!({ "destination": { "type": "azureblob", "settings": "x" } }), "/destination/settings");
     for value in [json!(1.2), json!(null), json!(["1.2"]), json!({}), json!(true)] {
-        refused(of(json!(["1.2.3", value])), "/source/settings/values/1");
+        refused(export_of(json!(["1.2.3", value])), "/source/settings/values/1");
     }
 }
 
 #[test]
-fn what_is_not_json() {
+fn malformed_json_is_an_error_with_its_position() {
     for (text, place) in [("", "line 1, column 0"), ("{", "line 1, column 1"), ("{}\n}", "line 2, column 1")]
     {
         assert_eq!(refused_text(text, ""), format!("not JSON: {place}"));
@@ -219,7 +218,7 @@ fn what_is_not_json() {
 }
 
 #[test]
-fn identifiers_that_are_none() {
+fn invalid_identifiers_are_errors() {
     for value in [
         "",
         " ",
@@ -241,7 +240,7 @@ fn identifiers_that_are_none() {
         "-1",
         &"1".repeat(65),
     ] {
-        let message = refused(of(json!(["1.2.3", value])), "/source/settings/values/1");
+        let message = refused(export_of(json!(["1.2.3", value])), "/source/settings/values/1");
         assert!(value.trim().len() < 3 || !message.contains(value), "{message}");
         assert!(value.parse::<DicomIdentifier>().is_err());
     }
@@ -257,24 +256,24 @@ fn identifiers_in_every_accepted_form() {
         ("1.02.003/0", "1.02.003/0"),
         (&longest, &longest),
     ] {
-        assert_eq!(identifiers(&accepted(of(json!([given])))), [written]);
+        assert_eq!(identifiers(&accepted(export_of(json!([given])))), [written]);
     }
 }
 
 #[test]
-fn repeats_and_what_another_one_covers_are_dropped() {
+fn repeated_and_covered_identifiers_are_dropped() {
     for (given, kept) in [
         (json!(["1.2", "1.2", " 1.2 "]), vec!["1.2"]),
         (json!(["1.2/3", "1.2"]), vec!["1.2"]),
         (json!(["1.2", "1.2/3/4", "1.2/3"]), vec!["1.2"]),
         (json!(["1/2/3", "1/2", "1/2/4", "1/3/3"]), vec!["1/2", "1/3/3"]),
-        // Text that begins alike covers nothing.
+        // A common text prefix is not coverage.
         (json!(["1.2", "1.20/3", "1.2.1", "1/2"]), vec!["1.2", "1.20/3", "1.2.1", "1/2"]),
-        // A leading zero makes another UID.
+        // A leading zero makes a different UID.
         (json!(["1.2", "1.02/3"]), vec!["1.2", "1.02/3"]),
         (json!(["3", "1", "2", "1"]), vec!["3", "1", "2"]),
     ] {
-        assert_eq!(identifiers(&accepted(of(given))), kept);
+        assert_eq!(identifiers(&accepted(export_of(given))), kept);
     }
 }
 
@@ -282,15 +281,15 @@ fn repeats_and_what_another_one_covers_are_dropped() {
 fn a_million_identifiers() {
     let values: Vec<_> =
         (0..1_000_000).map(|n| format!("1.2.840.{}/3.{}/5.{n}", n % 1000, n % 100_000)).collect();
-    let request = read(&of(json!(values))).unwrap();
+    let request = read(&export_of(json!(values))).unwrap();
     let ExportSource::Identifiers(read) = request.source() else { panic!("everything") };
     assert_eq!(read.as_slice().len(), values.len());
     assert_eq!(read.as_slice()[999_999].to_string(), values[999_999]);
 }
 
 #[test]
-fn a_request_writes_what_it_reads() {
-    let body = of(json!(["1.2.3", "1.3/4"]));
+fn a_request_is_written_as_it_was_read() {
+    let body = export_of(json!(["1.2.3", "1.3/4"]));
     assert_eq!(serde_json::to_value(accepted(body.clone())).unwrap(), body);
     let everything = json!({ "destination": destination() });
     assert_eq!(serde_json::to_value(accepted(everything.clone())).unwrap(), everything);
@@ -300,7 +299,7 @@ fn a_request_writes_what_it_reads() {
 }
 
 #[test]
-fn a_request_made_in_code_is_the_one_on_the_wire() {
+fn a_request_built_in_code_has_the_wire_form() {
     let uid = |text| Uid::new(text).unwrap();
     let values = [
         DicomIdentifier::study(uid("1.2.3")),
@@ -310,7 +309,7 @@ fn a_request_made_in_code_is_the_one_on_the_wire() {
     let source = ExportSource::identifiers(values).unwrap();
     let uri = "https://a.example/export";
     let request = ExportRequest::new(source, ExportDestination::azure_blob(uri));
-    assert_eq!(serde_json::to_value(&request).unwrap(), of(json!(["1.2.3", "5/6/7"])));
+    assert_eq!(serde_json::to_value(&request).unwrap(), export_of(json!(["1.2.3", "5/6/7"])));
     let identity = ExportDestination::azure_blob_with_managed_identity(uri);
     let settings = json!({ "blobContainerUri": uri, "useManagedIdentity": true });
     assert_eq!(identity.expose_settings(), &settings);
@@ -339,7 +338,7 @@ fn uids_from_files_lose_their_padding() {
 }
 
 #[test]
-fn an_instance_lies_under_its_own_identifiers_only() {
+fn an_identifier_covers_the_instances_under_it() {
     let instance: InstanceIdentifier = "1.2/3/4".parse().unwrap();
     let covers = |text: &str| text.parse::<DicomIdentifier>().unwrap().covers(&instance);
     assert!(covers("1.2") && covers("1.2/3") && covers("1.2/3/4"));
@@ -421,14 +420,14 @@ fn statuses() {
 }
 
 #[test]
-fn times_always_have_the_same_digits() {
+fn timestamps_always_have_seven_fractional_digits() {
     for (given, written) in [
         ("2022-09-08T16:40:36.2627618Z", "2022-09-08T16:40:36.2627618Z"),
         ("2022-09-08T16:40:36Z", "2022-09-08T16:40:36.0000000Z"),
         ("2022-09-08T16:40:36.26Z", "2022-09-08T16:40:36.2600000Z"),
         ("2022-09-08T16:40:36.123456789Z", "2022-09-08T16:40:36.1234567Z"),
         ("2022-09-08T18:40:36.5+02:00", "2022-09-08T16:40:36.5000000Z"),
-        // A leap second's nanoseconds go past a thousand million inside chrono.
+        // chrono represents a leap second by a nanosecond count of at least one billion.
         ("2016-12-31T23:59:60Z", "2016-12-31T23:59:60.0000000Z"),
         ("2016-12-31T23:59:60.5Z", "2016-12-31T23:59:60.5000000Z"),
     ] {
@@ -468,29 +467,29 @@ fn uid() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn every_identifier_comes_back_as_it_was(parts in prop::collection::vec(uid(), 1..=3)) {
+    fn identifiers_round_trip(parts in prop::collection::vec(uid(), 1..=3)) {
         let text = parts.join("/");
         let identifier: DicomIdentifier = text.parse().unwrap();
         prop_assert_eq!(identifier.to_string(), text);
     }
 
-    /// What is kept covers what was asked for, exactly once.
+    /// The kept identifiers cover each requested instance exactly once.
     #[test]
-    fn each_instance_lies_under_one_kept_identifier(
+    fn each_instance_is_under_one_kept_identifier(
         given in prop::collection::vec(prop::collection::vec(0_u8..3, 1..=3), 1..20),
         instance in prop::array::uniform3(0_u8..3),
     ) {
         let join = |parts: &[u8]| parts.iter().map(ToString::to_string).collect::<Vec<_>>().join("/");
         let given: Vec<DicomIdentifier> = given.iter().map(|parts| join(parts).parse().unwrap()).collect();
         let instance: InstanceIdentifier = join(&instance).parse().unwrap();
-        let asked = given.iter().any(|identifier| identifier.covers(&instance));
+        let requested = given.iter().any(|identifier| identifier.covers(&instance));
         let ExportSource::Identifiers(kept) = ExportSource::identifiers(given).unwrap() else { unreachable!() };
         let under = kept.as_slice().iter().filter(|identifier| identifier.covers(&instance)).count();
-        prop_assert_eq!(under, usize::from(asked));
+        prop_assert_eq!(under, usize::from(requested));
     }
 
     #[test]
-    fn every_time_comes_back_as_it_was(seconds in 0_i64..4_000_000_000, nanos in 0_u32..1_000_000_000) {
+    fn timestamps_round_trip(seconds in 0_i64..4_000_000_000, nanos in 0_u32..1_000_000_000) {
         let time: Timestamp = DateTime::<Utc>::from_timestamp(seconds, nanos).unwrap().into();
         let text = time.to_string();
         prop_assert_eq!(text.len(), "2022-09-08T16:40:36.2627618Z".len());

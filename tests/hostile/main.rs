@@ -1,9 +1,9 @@
-//! Hostile input: whatever comes from outside is read without a panic, without work or memory out of proportion to its
-//! size, and never leads anywhere else.
+//! Hostile input: it is read without panics, with work and memory in proportion to its size, and leads to no other path
+//! or host.
 //!
-//! Each target has a corpus in `tests/hostile/corpus/`, small and made for this; it is run as it is and mutated, always
-//! in the same ways. `DICOM_EXPORT_FUZZ_SEED` chooses others, `DICOM_EXPORT_FUZZ_ROUNDS` how many; `DICOM_EXPORT_LONG`
-//! runs fifty times as many. `fuzz/README.md` says how to fuzz the same targets with coverage.
+//! Each target has a small corpus in `tests/hostile/corpus/`, which runs unchanged and in deterministic mutations.
+//! `DICOM_EXPORT_FUZZ_SEED` sets the first seed, `DICOM_EXPORT_FUZZ_ROUNDS` the number of mutations, and
+//! `DICOM_EXPORT_LONG` runs fifty times as many. `fuzz/README.md` describes fuzzing the same targets with coverage.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -32,8 +32,8 @@ macro_rules! targets {
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-// How many bytes may be allocated in all, not at a time, so that it also bounds the work that allocates. The fixed
-// parts are those of a runtime, a connection, a store's cache.
+// The limit applies to the sum of all allocations, so it also bounds the work that allocates. The fixed part is for a
+// runtime, a connection, or a store's cache.
 targets! {
     request: 4000 rounds, 256 * size + 64 * KIB;
     connection_string: 4000 rounds, 64 * size + 64 * KIB;

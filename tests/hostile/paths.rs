@@ -1,5 +1,5 @@
-//! Guarantee 1, from the other side: whatever a source says, nothing lands outside `<operation>/`, and nothing outside
-//! its folder is read.
+//! Guarantee 1: regardless of what a source returns, nothing is written outside `<operation>/`, and nothing outside the
+//! source's folder is read.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use dicom_export::{
 };
 use walkdir::WalkDir;
 
-use crate::runner::{alone, run_alone};
+use crate::runner::{exclusive, run_exclusive};
 
-/// What climbs, ends names early, or means something to some reader of paths.
-const CLIMBING: &[&str] = &[
+/// Texts that leave a folder, truncate a name, or have a meaning in some path syntax.
+const TRAVERSALS: &[&str] = &[
     "..",
     ".",
     "...",
@@ -49,15 +49,15 @@ const CLIMBING: &[&str] = &[
 ];
 
 #[test]
-fn guarantee_1_no_uid_can_climb() {
-    let _alone = alone();
-    for text in CLIMBING {
+fn guarantee_1_no_uid_is_a_path_traversal() {
+    let _exclusive = exclusive();
+    for text in TRAVERSALS {
         assert!(Uid::new(text).is_err(), "{text:?}");
         assert!(serde_json::from_value::<Uid>((*text).into()).is_err(), "{text:?}");
         let padding = text.trim_end_matches([' ', '\0']).len() < text.len();
         assert!(padding || Uid::from_padded(text).is_err(), "{text:?}");
         for identifier in [format!("{text}/1/2"), format!("1/{text}/2"), format!("1/2/{text}")] {
-            // White space around a part is dropped.
+            // White space around a part is ignored.
             let blank = text.trim().parse::<Uid>().is_ok();
             assert!(blank || identifier.parse::<InstanceIdentifier>().is_err(), "{identifier:?}");
             assert!(
@@ -68,17 +68,17 @@ fn guarantee_1_no_uid_can_climb() {
     }
 }
 
-/// Files whose UIDs climb are passed over, and everything that was exported lies below the operation.
+/// Files whose UIDs are path traversals are skipped, and everything that is exported is below the operation.
 #[test]
-fn guarantee_1_files_with_uids_that_climb_are_not_exported() {
-    run_alone(export_files_that_climb());
+fn guarantee_1_files_whose_uids_are_path_traversals_are_not_exported() {
+    run_exclusive(export_traversals());
 }
 
-async fn export_files_that_climb() {
+async fn export_traversals() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     std::fs::create_dir(&from).unwrap();
-    for (number, text) in CLIMBING.iter().enumerate() {
+    for (number, text) in TRAVERSALS.iter().enumerate() {
         std::fs::write(from.join(format!("{number}-study")), file(text, "1.2", "1.2.3")).unwrap();
         std::fs::write(from.join(format!("{number}-series")), file("1.2", text, "1.2.3")).unwrap();
         std::fs::write(from.join(format!("{number}-instance")), file("1.2", "1.2.3", text)).unwrap();
@@ -102,12 +102,12 @@ async fn export_files_that_climb() {
         let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"./".contains(&b));
         assert!(name.starts_with(&format!("{id}/")) && plain, "{name}");
     }
-    // Those whose padding alone was odd are instances.
+    // Files with only unusual padding are instances.
     assert_eq!(names.len() as u64, ended.results.exported + 1);
     assert!(ended.results.exported < 6, "{ended:?}");
 }
 
-/// Explicit VR Little Endian (PS3.5 7.1.2), as far as the three UIDs.
+/// A file in Explicit VR Little Endian (PS3.5 7.1.2) with the three UIDs only.
 fn file(study: &str, series: &str, sop: &str) -> Vec<u8> {
     let element = |group: u16, number: u16, text: &str| {
         let padding = if text.len() % 2 == 1 { "\0" } else { "" };
@@ -121,13 +121,13 @@ fn file(study: &str, series: &str, sop: &str) -> Vec<u8> {
     [&[0; 128][..], b"DICM", &[2, 0, 0, 0], b"UL\x04\0", &length.to_le_bytes(), &meta, &data].concat()
 }
 
-/// Locators and cursors travel, so they come back as anything.
+/// Locators and cursors are stored elsewhere, so they may come back changed.
 #[test]
-fn guarantee_1_no_locator_leads_out_of_the_folder() {
-    run_alone(open_what_leads_out());
+fn guarantee_1_no_locator_leads_outside_the_folder() {
+    run_exclusive(open_outside_locators());
 }
 
-async fn open_what_leads_out() {
+async fn open_outside_locators() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(folder.path().join("archive/inner")).unwrap();
     std::fs::write(folder.path().join("secret"), file("1", "2", "3")).unwrap();

@@ -1,5 +1,5 @@
-//! Work in proportion to the input: inputs that grow along one line each, and what is allocated for them. Time is not
-//! measured: what is counted comes out the same on any machine.
+//! Work in proportion to the input: what is allocated for inputs that grow in one dimension. Allocations are counted
+//! instead of time, because they are the same on every machine.
 
 use std::fmt::Write;
 
@@ -7,10 +7,10 @@ use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
 use dicom_export::{ExportRequest, SinkProvider};
 use serde_json::json;
 
-use crate::runner::{Cost, alone, measure};
+use crate::runner::{Cost, exclusive, measure};
 use crate::targets;
 
-/// The body of a request for so many identifiers.
+/// The body of a request with this number of identifiers.
 fn body(identifiers: usize, identifier: impl Fn(usize) -> String) -> String {
     let mut text = String::from(r#"{"source":{"type":"identifiers","settings":{"values":["#);
     for number in 0..identifiers {
@@ -21,25 +21,25 @@ fn body(identifiers: usize, identifier: impl Fn(usize) -> String) -> String {
     text
 }
 
-/// Holds the cost of the larger input to that of the smaller, in proportion to their sizes, and a quarter more.
+/// Asserts that the cost grows with the size of the input, with a tolerance of a quarter.
 #[track_caller]
 fn assert_linear(small: (usize, Cost), large: (usize, Cost)) {
-    let most = |cost: usize| cost as f64 * (large.0 as f64 / small.0 as f64) * 1.25 + 10_000.0;
+    let limit = |cost: usize| cost as f64 * (large.0 as f64 / small.0 as f64) * 1.25 + 10_000.0;
     let (a, b) = (small.1, large.1);
-    assert!(b.allocations as f64 <= most(a.allocations), "{small:?} {large:?}");
-    assert!(b.bytes as f64 <= most(a.bytes), "{small:?} {large:?}");
+    assert!(b.allocations as f64 <= limit(a.allocations), "{small:?} {large:?}");
+    assert!(b.bytes as f64 <= limit(a.bytes), "{small:?} {large:?}");
 }
 
 #[test]
-fn a_request_with_a_million_identifiers_is_read_in_linear_time() {
-    let _alone = alone();
+fn the_cost_of_a_request_is_linear_in_its_identifiers() {
+    let _exclusive = exclusive();
     let read = |count: usize, identifier: fn(usize) -> String| {
         let text = body(count, identifier);
         let (request, cost) = measure(|| ExportRequest::from_json(text.as_bytes()).unwrap());
         assert!(cost.bytes < 64 * text.len(), "{cost:?} for {} bytes", text.len());
         (text.len(), cost, request)
     };
-    // Powers of two, so that tables that double are as full in both.
+    // Powers of two, so that tables that grow by doubling are equally full in both.
     let million = 1 << 20;
     type Shape = fn(usize) -> String;
     let instances: Shape = |n| format!("1.2.{:07}/1.2.3.{:07}/1.2.3.4.{n:07}", n / 64, n / 8);
@@ -64,14 +64,14 @@ fn a_request_with_a_million_identifiers_is_read_in_linear_time() {
     }
 }
 
-/// What was once quadratic, or could become so: each grows along one line.
+/// Inputs whose cost was once quadratic, or could become so. Each grows in one dimension.
 #[test]
-fn input_that_grows_along_one_line_costs_in_proportion() {
-    let _alone = alone();
+fn the_cost_of_an_input_is_linear_in_its_size() {
+    let _exclusive = exclusive();
     let settings = |settings: String| format!(r#"{{"destination":{{"type":"x","settings":{settings}}}}}"#);
     type Shape = (fn(&[u8]), Box<dyn Fn(usize) -> String>);
     let shapes: Vec<Shape> = vec![
-        // Once a pointer was made for every item below a name, however long.
+        // A pointer for each item below a long name would be quadratic.
         (
             targets::request::run,
             Box::new(move |n| settings(format!(r#"{{"{}":[0{}]}}"#, "k".repeat(n), ",0".repeat(n)))),
@@ -146,15 +146,15 @@ fn input_that_grows_along_one_line_costs_in_proportion() {
             (input.len(), measure(|| work(input.as_bytes())).1)
         };
         let (small, large) = (cost(1 << 10), cost(1 << 15));
-        let most = small.1.bytes.max(4096) * 2 * large.0 / small.0;
-        assert!(large.1.bytes <= most, "shape {number}: {small:?} {large:?}");
+        let limit = small.1.bytes.max(4096) * 2 * large.0 / small.0;
+        assert!(large.1.bytes <= limit, "shape {number}: {small:?} {large:?}");
     }
 }
 
-/// A name of a megabyte with half a million items below it: gigabytes, if each had a pointer of its own.
+/// A name of 1 MiB with half a million items below it: a pointer for each would take hundreds of gigabytes.
 #[test]
-fn a_long_name_above_many_items_costs_no_more_than_its_length() {
-    let _alone = alone();
+fn the_cost_of_a_long_name_is_independent_of_the_items_below_it() {
+    let _exclusive = exclusive();
     let settings = json!({ "k".repeat(1 << 20): vec![0; 1 << 19] });
     let text = json!({ "destination": { "type": "x", "settings": settings } }).to_string();
     let (read, cost) = measure(|| ExportRequest::from_json(text.as_bytes()));

@@ -1,4 +1,4 @@
-//! Runs a target over its corpus and over mutations of it, and measures.
+//! Runs a target on its corpus and on mutations of it, and measures allocations.
 
 use std::alloc::System;
 use std::collections::BTreeMap;
@@ -11,39 +11,39 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// What is measured is the whole process's, so one thing runs at a time.
-static ALONE: Mutex<()> = Mutex::new(());
+/// Allocations are measured for the whole process, so tests run one at a time.
+static EXCLUSIVE: Mutex<()> = Mutex::new(());
 
-/// Nothing else is measured as long as it is held.
-pub(crate) fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Keeps other tests from running while the guard is held.
+pub(crate) fn exclusive() -> MutexGuard<'static, ()> {
+    EXCLUSIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs this to its end, and nothing beside it.
-pub(crate) fn run_alone(work: impl Future<Output = ()>) {
-    let _alone = alone();
+/// Runs a future to its end while no other test runs.
+pub(crate) fn run_exclusive(work: impl Future<Output = ()>) {
+    let _exclusive = exclusive();
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(work);
 }
 
 pub(crate) struct Target {
     pub(crate) name: &'static str,
     pub(crate) work: fn(&[u8]),
-    /// How many mutations are run.
+    /// The number of mutations.
     pub(crate) rounds: u64,
-    /// How many bytes it may allocate for a byte of input,
+    /// How many bytes may be allocated for each byte of input,
     pub(crate) per_byte: usize,
-    /// and for any.
+    /// and in addition.
     pub(crate) fixed: usize,
 }
 
-/// What work has cost.
+/// The allocations of some work.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cost {
     pub(crate) allocations: usize,
     pub(crate) bytes: usize,
 }
 
-/// Does work, and says what all threads have allocated meanwhile.
+/// Does work, and returns what all threads have allocated in the meantime.
 pub(crate) fn measure<T>(work: impl FnOnce() -> T) -> (T, Cost) {
     let region = Region::new(ALLOCATOR);
     let value = work();
@@ -53,15 +53,15 @@ pub(crate) fn measure<T>(work: impl FnOnce() -> T) -> (T, Cost) {
     (value, Cost { allocations, bytes: change.bytes_allocated + grown })
 }
 
-/// Runs the corpus, and so many mutations of it.
+/// Runs the corpus and mutations of it.
 ///
 /// # Panics
-/// When the target does, or allocates too much; with the input as a file in the system's folder for such things.
+/// If the target panics or allocates too much. The input is kept in the system's folder for temporary files.
 pub(crate) fn run(target: &Target) {
-    let _alone = alone();
+    let _exclusive = exclusive();
     let corpus = corpus(target.name);
     assert!(corpus.len() > 3, "tests/hostile/corpus/{} is too small", target.name);
-    // What is made once is no input's cost.
+    // The first run also initializes statics.
     (target.work)(&corpus.values().next().unwrap()[..]);
     for (path, input) in &corpus {
         check(target, input, &path.display().to_string());
@@ -102,7 +102,7 @@ fn check(target: &Target, input: &[u8], which: &str) {
     }
 }
 
-/// What stands in many formats for an end, a beginning, a limit.
+/// Delimiters and extreme values of many formats.
 const TOKENS: &[&[u8]] = &[
     b"",
     b"\0",
@@ -144,10 +144,10 @@ const TOKENS: &[&[u8]] = &[
     b"\t",
 ];
 
-/// One of the inputs, changed in a few places; always the same for the same seed.
+/// One of the inputs with a few changes, deterministic for each seed.
 fn mutate(inputs: &[Vec<u8>], seed: u64) -> Vec<u8> {
-    /// Long enough for what is quadratic to show.
-    const LONGEST: usize = 256 << 10;
+    /// Long enough to reveal quadratic work.
+    const MAX_LEN: usize = 256 << 10;
     let mut random = fastrand::Rng::with_seed(seed);
     let mut input = inputs[random.usize(..inputs.len())].clone();
     for _ in 0..random.usize(1..=4) {
@@ -172,13 +172,13 @@ fn mutate(inputs: &[Vec<u8>], seed: u64) -> Vec<u8> {
                 let token = TOKENS[random.usize(..TOKENS.len())];
                 input.splice(from..to.min(from + token.len()), token.iter().copied());
             }
-            // A piece again and again.
+            // Repeats a piece.
             6 => {
                 let piece = input[from..to.min(from + 64)].to_vec();
-                let times = (1 << random.u8(..14)).min(LONGEST / piece.len().max(1));
+                let times = (1 << random.u8(..14)).min(MAX_LEN / piece.len().max(1));
                 input.splice(to..to, piece.repeat(times));
             }
-            // A piece from elsewhere.
+            // Inserts a piece of another input.
             7 => {
                 let other = &inputs[random.usize(..inputs.len())];
                 let (a, b) = (random.usize(..=other.len()), random.usize(..=other.len()));
@@ -193,7 +193,7 @@ fn mutate(inputs: &[Vec<u8>], seed: u64) -> Vec<u8> {
                 input.splice(at..at, piece);
             }
         }
-        input.truncate(LONGEST);
+        input.truncate(MAX_LEN);
     }
     input
 }

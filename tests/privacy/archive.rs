@@ -1,4 +1,4 @@
-//! A folder of files of a patient whose name and id stand in the files, and whose other name stands in their paths.
+//! A folder of a patient's files, with the patient's name and id in the files, and another name in their paths.
 
 use dicom_core::{PrimitiveValue, VR};
 use dicom_dictionary_std::tags;
@@ -9,23 +9,23 @@ use tempfile::TempDir;
 
 use crate::canary::Canaries;
 
-/// In the files.
+/// Occurs in the files.
 pub(crate) const NAME: &str = "Canarywing^Serinette";
 pub(crate) const ID: &str = "PID-7741-CANARY";
-/// In their paths.
+/// Occurs in their paths.
 pub(crate) const FOLDER: &str = "Ghostbird_Linnet_1951";
 
-/// What must not show of the patient.
+/// Everything about the patient.
 pub(crate) fn canaries() -> Canaries {
     patient().with("the patient's name in a path", FOLDER)
 }
 
-/// What stands in the files.
+/// The patient's data in the files.
 pub(crate) fn patient() -> Canaries {
     Canaries::default().with("the patient's name", NAME).with("the patient's id", ID)
 }
 
-/// An instance's bytes with the patient in them.
+/// The bytes of an instance with the patient's data.
 pub(crate) fn file(number: u32) -> Vec<u8> {
     let mut object = dicom_object::from_reader(&fixtures::ct_slice(1, 1, number)[..]).unwrap();
     object.put(InMemElement::new(tags::PATIENT_NAME, VR::PN, PrimitiveValue::from(NAME)));
@@ -39,7 +39,7 @@ pub(crate) fn instance(number: u32) -> InstanceIdentifier {
     fixtures::instance(1, 1, number)
 }
 
-/// So many files, and what a listing passes over: a copy, a cut one, one that is a link to nowhere.
+/// This number of files, a copy of one, and a truncated one.
 pub(crate) fn folder(files: u32) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let patient = folder.path().join(FOLDER);

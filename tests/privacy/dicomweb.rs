@@ -1,4 +1,4 @@
-//! A DICOMweb server behind a password, a token or a key, with a patient in its answers.
+//! A DICOMweb server that requires a password, a token or a key, with a patient's data in its responses.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ fn uid(tag: &str, uid: &str) -> (String, Value) {
     (tag.to_owned(), json!({ "vr": "UI", "Value": [uid] }))
 }
 
-/// A row with the patient in it, as a server gives it unasked.
+/// A row with the patient's data, which some servers return unrequested.
 fn row(uids: &[(&str, &str)]) -> Value {
     let mut row: serde_json::Map<_, _> = uids.iter().map(|(tag, text)| uid(tag, text)).collect();
     row.insert("00100010".into(), json!({ "vr": "PN", "Value": [{ "Alphabetic": archive::NAME }] }));
@@ -35,7 +35,7 @@ fn row(uids: &[(&str, &str)]) -> Value {
     row.into()
 }
 
-/// One study of one instance; asked again for more, there is none.
+/// One study with one instance, on a single page.
 fn serve(request: &Request) -> Reply {
     let (study, series, sop) = (("0020000D", "1.2"), ("0020000E", "1.2.3"), ("00080018", "1.2.3.4"));
     let list = |rows: Value| match request.query.get("offset").map(String::as_str) {
@@ -73,7 +73,7 @@ fn source(url: &str, credentials: &DicomWebCredentials) -> DicomWebSource {
     source
 }
 
-/// Exports everything, and gives how it ended with the log of errors.
+/// Exports everything, and returns the operation and its `errors.log`.
 async fn export(source: impl InstanceSource) -> (Operation, String) {
     let sink = MemorySink::new();
     let engine = ExportEngine::builder(source)
@@ -94,7 +94,7 @@ fn assert_discreet(ended: &Operation, errors: &str) {
 }
 
 #[tokio::test]
-async fn guarantee_6_an_export_from_behind_a_password_or_a_token_shows_neither() {
+async fn guarantee_6_an_export_with_a_password_or_a_token_does_not_disclose_it() {
     log::start();
     for credentials in every_kind() {
         let server = Responder::start(serve).await;
@@ -112,9 +112,9 @@ async fn guarantee_6_an_export_from_behind_a_password_or_a_token_shows_neither()
     }
 }
 
-/// Servers that fail in every way, and repeat what they were sent and what they hold.
+/// Servers that fail in every way, and echo the request and their data.
 #[tokio::test]
-async fn guarantee_6_a_server_that_repeats_the_credential_or_the_patient_is_not_quoted() {
+async fn guarantee_6_a_server_that_echoes_the_credential_or_the_patient_is_not_quoted() {
     log::start();
     let elsewhere = Responder::start(serve).await;
     let location = format!("{}/{TOKEN}?key={KEY}", elsewhere.url());
@@ -179,7 +179,7 @@ async fn guarantee_6_a_server_that_repeats_the_credential_or_the_patient_is_not_
 }
 
 #[tokio::test]
-async fn guarantee_6_credentials_that_cannot_be_used_are_not_quoted() {
+async fn guarantee_6_invalid_credentials_are_not_quoted() {
     let builder = |root: &str| DicomWebSource::builder(root.to_owned());
     let root = "http://127.0.0.1:1";
     let renewing =

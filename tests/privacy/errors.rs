@@ -34,7 +34,7 @@ fn assert_discreet<T: Debug>(outcome: dicom_export::Result<T>) -> ErrorKind {
 }
 
 #[tokio::test]
-async fn guarantee_6_errors_of_a_folder_name_no_file() {
+async fn guarantee_6_errors_of_a_folder_contain_no_file_name() {
     let folder = archive::folder(2);
     let patient = folder.path().join(archive::FOLDER);
     assert_discreet(DirectorySource::open(patient.join("gone")));
@@ -65,7 +65,7 @@ async fn guarantee_6_errors_of_a_folder_name_no_file() {
     let study = "1.2.3".parse().unwrap();
     assert_discreet(source.list(ListRequest::new(Scope::Identifier(&study), Some(&cursor), 9)).await);
     assert_discreet(MemorySource::new().list(ListRequest::new(Scope::Everything, Some(&cursor), 9)).await);
-    // The folder goes away.
+    // The folder is deleted.
     std::fs::remove_dir_all(folder.path()).unwrap();
     assert_discreet(source.open(&at(within("0.dcm"))).await);
     let gone = source.list(ListRequest::new(Scope::Everything, None, 9)).await;
@@ -73,7 +73,7 @@ async fn guarantee_6_errors_of_a_folder_name_no_file() {
 }
 
 #[tokio::test]
-async fn guarantee_6_errors_of_a_store_name_no_key() {
+async fn guarantee_6_errors_of_an_object_store_contain_no_key() {
     let folder = archive::folder(1);
     let local = LocalFileSystem::new_with_prefix(folder.path().join(archive::FOLDER)).unwrap();
     let stores: [Arc<dyn ObjectStore>; 2] = [Arc::new(InMemory::new()), Arc::new(local)];
@@ -87,7 +87,7 @@ async fn guarantee_6_errors_of_a_store_name_no_key() {
         assert_discreet(source.list(ListRequest::new(Scope::Everything, Some(&cursor), 9)).await);
         assert_discreet(source.with_prefix(&format!("{}/../x", archive::FOLDER)));
     }
-    // A folder where a file should be.
+    // A folder in the place of a file.
     let at = archive::instance(1).to_string() + ".dcm";
     std::fs::create_dir_all(folder.path().join(archive::FOLDER).join(at)).unwrap();
     let local = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
@@ -95,7 +95,7 @@ async fn guarantee_6_errors_of_a_store_name_no_key() {
     assert_discreet(source.open(&Instance::new(archive::instance(1))).await);
 }
 
-/// A damaged state file holds paths of the source's cursors.
+/// A damaged state file contains paths in the source's cursors.
 #[tokio::test]
 async fn guarantee_6_errors_of_a_damaged_state_file_do_not_quote_it() {
     const CHECKPOINTS: TableDefinition<'_, u128, (u64, &[u8])> = TableDefinition::new("checkpoints");
@@ -127,7 +127,7 @@ async fn guarantee_6_errors_of_a_damaged_state_file_do_not_quote_it() {
     assert_discreet(RedbOperationStore::open(folder.path().join(archive::FOLDER).join("state")));
 }
 
-/// A stored destination that another version wrote, or nobody.
+/// A stored destination that is damaged or of another version.
 #[tokio::test]
 async fn guarantee_6_errors_of_a_stored_destination_do_not_quote_it() {
     let provider = AzureBlobProvider::new(AzureBlobPolicy::new());

@@ -1,4 +1,4 @@
-//! The server's own identity: its token goes to the destination, and shows nowhere.
+//! The server's managed identity: its token is sent to the destination and disclosed nowhere.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -16,7 +16,7 @@ use crate::canary::{Canaries, all_of};
 use crate::responder::{Reply, Responder};
 use crate::{archive, log};
 
-/// The last part of a token that Azurite takes: it looks at the claims only.
+/// The signature of a token. Azurite validates the claims only.
 const SIGNED: &str = "Y2FuYXJ5LWJlYXJlci10b2tlbi1zaWduYXR1cmU";
 
 fn token() -> String {
@@ -36,14 +36,14 @@ fn canaries() -> Canaries {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn guarantee_6_and_7_a_managed_identitys_token_goes_to_the_destination_and_shows_nowhere() {
+async fn guarantee_6_and_7_a_managed_identity_token_is_sent_to_the_destination_only() {
     log::start();
     let (azurite, root) = Azurite::with_tokens();
     let container = azurite.container().await;
 
     let expiry = (Utc::now().timestamp() + 3600).to_string();
-    let answer = json!({ "access_token": token(), "expires_on": expiry, "token_type": "Bearer" });
-    let identities = Responder::start(move |_| Reply::status(200).body(&answer)).await;
+    let response = json!({ "access_token": token(), "expires_on": expiry, "token_type": "Bearer" });
+    let identities = Responder::start(move |_| Reply::status(200).body(&response)).await;
     let policy = AzureBlobPolicy::development()
         .with_root_certificate(root)
         .with_identity_endpoint(format!("{}/token", identities.url()));
@@ -62,11 +62,11 @@ async fn guarantee_6_and_7_a_managed_identitys_token_goes_to_the_destination_and
     log::assert_discreet(&canaries(), &["dicom_export", "hyper_util", "reqwest"]);
 }
 
-/// The identity service gives the token in a form that cannot be read, or refuses and repeats it.
+/// The identity service returns the token in an invalid form, or fails and echoes it.
 #[tokio::test]
-async fn guarantee_6_an_answer_with_a_token_that_cannot_be_read_is_not_quoted() {
+async fn guarantee_6_an_invalid_token_response_is_not_quoted() {
     log::start();
-    let answers = [
+    let replies = [
         Reply::status(200).body(token()),
         Reply::status(200).body(json!({ "access_token": token() })),
         Reply::status(200).body(json!({ "access_token": token(), "expires_on": token() })),
@@ -78,7 +78,7 @@ async fn guarantee_6_an_answer_with_a_token_that_cannot_be_read_is_not_quoted() 
         Reply::status(302).header("location", format!("http://127.0.0.1:1/{}", token())),
         Reply::Disconnect,
     ];
-    for reply in answers {
+    for reply in replies {
         let identities = Responder::start(move |_| reply.clone()).await;
         let policy = AzureBlobPolicy::new().with_identity_endpoint(identities.url());
         let settings = json!({ "blobContainerUri": "https://account.blob.core.windows.net/container", "useManagedIdentity": true });
@@ -91,7 +91,6 @@ async fn guarantee_6_an_answer_with_a_token_that_cannot_be_read_is_not_quoted() 
     log::assert_discreet(&canaries(), &["hyper_util", "reqwest"]);
 }
 
-/// Guarantee 7: where the identity may be sent is the policy's to say, and nothing is asked of anybody before.
 #[tokio::test]
 async fn guarantee_7_the_identity_is_sent_to_no_host_that_the_policy_does_not_list() {
     let identities = Responder::start(|_| Reply::status(500)).await;
@@ -116,7 +115,7 @@ async fn guarantee_7_the_identity_is_sent_to_no_host_that_the_policy_does_not_li
         }
     }
     assert!(identities.requests().is_empty() && destination.requests().is_empty());
-    // What is listed is asked for by a token first: without one, nothing is sent.
+    // For a listed host, a token is requested first; without one, nothing is sent.
     let policy = AzureBlobPolicy::new().with_identity_endpoint(identities.url());
     let settings = json!({ "blobContainerUri": "https://account.blob.core.windows.net/container", "useManagedIdentity": true });
     let sink = AzureBlobSink::from_settings(&settings, &policy).unwrap();

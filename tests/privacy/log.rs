@@ -1,4 +1,4 @@
-//! Everything that this process logs, at every level, of every crate.
+//! The log of this process: every level of every crate.
 
 use std::io;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -14,7 +14,7 @@ struct Log(Arc<Mutex<Vec<u8>>>);
 
 static LOG: LazyLock<Log> = LazyLock::new(|| {
     let log = Log::default();
-    // No filter: every level. It also takes what crates say through `log`, reqwest and rustls among them.
+    // There is no filter. Records of the `log` crate, which reqwest and rustls use, are included.
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(log.clone())
         .with_ansi(false)
@@ -23,22 +23,22 @@ static LOG: LazyLock<Log> = LazyLock::new(|| {
     log
 });
 
-/// From here on everything is kept, of all tests of this binary.
+/// Starts to record the log, for all tests of this binary.
 pub(crate) fn start() {
     LazyLock::force(&LOG);
 }
 
-/// Fails if a canary shows, or if one of these crates has said nothing: then nobody listened.
+/// Asserts that no canary is in the log, and that each of these crates has logged something.
 #[track_caller]
 pub(crate) fn assert_discreet(canaries: &Canaries, crates: &[&str]) {
     let log = LOG.0.lock().unwrap().clone();
     for name in crates {
-        let said = log.split(|byte| *byte == b'\n').any(|line| {
+        let has_logged = log.split(|byte| *byte == b'\n').any(|line| {
             let line = String::from_utf8_lossy(line);
             (line.contains("TRACE") || line.contains("DEBUG") || line.contains("INFO"))
                 && line.contains(&format!(" {name}::"))
         });
-        assert!(said, "{name} has logged nothing");
+        assert!(has_logged, "{name} has logged nothing");
     }
     canaries.assert_absent("the log", &log);
 }
@@ -62,9 +62,8 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-/// A log that keeps nothing would find nothing.
 #[test]
-fn the_log_hears_every_level_and_both_facades() {
+fn the_log_records_every_level_and_both_facades() {
     start();
     tracing::trace!(canary = "heard-through-tracing", "said");
     log::trace!("heard-through-log");

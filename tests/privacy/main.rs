@@ -1,7 +1,7 @@
-//! Guarantee 6: canaries are planted where patients' names and credentials stand, and must show nowhere else: at no log
-//! level of any crate, in no `Debug`, error, HTTP answer, OpenAPI document, log of errors or state file.
+//! Guarantee 6: canary values stand for patients' names and credentials, and must not occur in the log of any crate at any
+//! level, in `Debug`, errors, HTTP responses, the OpenAPI document, `errors.log` or the state file.
 //!
-//! What the command prints, its progress bar included, is looked at in `tests/command/privacy.rs`.
+//! `tests/command/privacy.rs` tests the output of the command, including its progress bar.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -14,10 +14,10 @@ mod daemon;
 #[path = "../support/responder.rs"]
 mod responder;
 
-mod answers;
 mod archive;
 mod debug;
 mod dicomweb;
 mod errors;
 mod identity;
 mod log;
+mod responses;

@@ -9,7 +9,7 @@ pub(crate) fn run(input: &[u8]) {
     let settings = json!({ "connectionString": text, "blobContainerName": "container" });
     for (policy, development) in [(AzureBlobPolicy::new(), false), (AzureBlobPolicy::development(), true)] {
         match AzureBlobProvider::new(policy).validate(&settings) {
-            Err(error) => super::assert_told(&error),
+            Err(error) => super::assert_input_error(&error),
             Ok(checked) => super::container_uri::assert_allowed(&checked.location, development),
         }
     }

@@ -29,7 +29,7 @@ pub(crate) fn run(input: &[u8]) {
         for identity in [false, true] {
             let settings = json!({ "blobContainerUri": text, "useManagedIdentity": identity });
             match provider.validate(&settings) {
-                Err(error) => super::assert_told(&error),
+                Err(error) => super::assert_input_error(&error),
                 Ok(checked) => {
                     assert_allowed(&checked.location, development);
                     assert!(!identity || checked.location.starts_with("https://"), "{}", checked.location);
@@ -40,15 +40,15 @@ pub(crate) fn run(input: &[u8]) {
     }
     for addressing in [Addressing::Subdomain, Addressing::Domain, Addressing::Path] {
         if let Err(error) = AzureBlobPolicy::new().allow_host(&text, addressing) {
-            super::assert_told(&error);
+            super::assert_input_error(&error);
         }
     }
 }
 
-/// Holds a location that was let pass to the policies here: what was checked is what requests are sent to.
+/// Asserts that a validated location is allowed by the policies above, and that requests are sent to it as validated.
 pub(crate) fn assert_allowed(location: &str, development: bool) {
     let url = Url::parse(location).unwrap();
-    assert_eq!(url.as_str(), location, "it is sent as it was checked");
+    assert_eq!(url.as_str(), location, "requests are sent to what was validated");
     assert!(url.username().is_empty() && url.password().is_none(), "{location}");
     assert!(url.query().is_none() && url.fragment().is_none(), "{location}");
     let host = url.host_str().unwrap();

@@ -19,17 +19,17 @@ pub(crate) fn run(input: &[u8]) {
             .unwrap();
         let options = HttpOptions::new().base_url(BaseUrl::Forwarded).body_limit(64 << 10);
         let router = http::router(Arc::new(engine.clone()), options);
-        let answer = router.oneshot(request).await.unwrap();
-        assert!(answer.status().as_u16() < 500, "{}", answer.status());
-        let headers: usize = answer.headers().values().map(|value| value.len()).sum();
-        let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
-        // Nothing is repeated at length, but the host and the path that links are made of.
+        let response = router.oneshot(request).await.unwrap();
+        assert!(response.status().as_u16() < 500, "{}", response.status());
+        let headers: usize = response.headers().values().map(|value| value.len()).sum();
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        // Only the host and the path in links are as long as the request makes them.
         assert!(body.len() + headers <= 4096 + 8 * input.len().min(16 << 10), "{} bytes", body.len());
         engine.shutdown(Duration::from_secs(5)).await;
     });
 }
 
-/// `None`: HTTP itself would have refused it.
+/// `None`: the HTTP implementation would refuse it.
 fn read(input: &[u8]) -> Option<Request<Body>> {
     let (head, body) = match input.windows(2).position(|two| two == b"\n\n") {
         Some(at) => (&input[..at], &input[at + 2..]),

@@ -1,4 +1,4 @@
-//! UIDs, identifiers, ids of operations, times; and where an instance of such a name would land.
+//! UIDs, identifiers, operation ids and times; and the blob path of an instance with such a name.
 
 use dicom_export::{BlobPath, DicomIdentifier, InstanceIdentifier, OperationId, Timestamp, Uid};
 
@@ -23,7 +23,7 @@ pub(crate) fn run(input: &[u8]) {
     }
 }
 
-/// The instance lands below its operation, whatever reads the path.
+/// Asserts that the instance is below its operation for every interpretation of the path.
 pub(crate) fn assert_inside(instance: &InstanceIdentifier) {
     let operation = OperationId::from_u128(7);
     let path = BlobPath::instance(operation, instance);
@@ -38,5 +38,5 @@ pub(crate) fn assert_inside(instance: &InstanceIdentifier) {
         assert!(uid.len() <= Uid::MAX_LEN);
     }
     let url = url::Url::parse("https://host/container/").unwrap().join(path.as_str()).unwrap();
-    assert_eq!(url.path(), format!("/container/{path}"), "no reader of URLs makes another path of it");
+    assert_eq!(url.path(), format!("/container/{path}"), "a URL parser does not change the path");
 }

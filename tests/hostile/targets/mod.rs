@@ -1,6 +1,6 @@
-//! What is run on hostile input: each target takes any bytes, and panics when something is wrong.
+//! The targets for hostile input: each takes any bytes, and panics on a defect.
 //!
-//! They use public doors only, so that they are the same for the corpus run of the tests and for a fuzzer.
+//! They use the public API only, so the tests and the fuzzer can share them.
 
 use std::sync::LazyLock;
 
@@ -23,8 +23,8 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     builder.worker_threads(2).enable_all().build().unwrap()
 });
 
-/// Holds an error to what may be said of bad input: it is the input's fault, and is not repeated at length.
-fn assert_told(error: &dicom_export::Error) {
+/// Asserts that an error blames the input and does not contain much of it.
+fn assert_input_error(error: &dicom_export::Error) {
     assert_eq!(error.kind(), dicom_export::ErrorKind::Invalid, "{error}");
     assert!(error.message().len() < 600, "{} bytes", error.message().len());
     assert!(error.pointer().is_none_or(|pointer| pointer.len() < 600), "a pointer is too long");

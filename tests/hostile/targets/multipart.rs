@@ -1,4 +1,4 @@
-//! An instance as a DICOMweb server gives it: a line with the content's type, then the body.
+//! A DICOMweb server's response for an instance: a line with its content type, then the body.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ pub(crate) fn run(input: &[u8]) {
         Some(at) => (&input[..at], input[at + 1..].to_vec()),
         None => (input, Vec::new()),
     };
-    // What else cannot stand in a header.
+    // Header values have no other characters.
     let kind: String =
         kind.iter().filter(|b| matches!(b, b' '..=b'~')).map(|b| char::from(*b)).take(8000).collect();
     let length = body.len();
-    let source = super::server::answering(Arc::new(move |path| match path.contains("/instances/") {
+    let source = super::server::source_for(Arc::new(move |path| match path.contains("/instances/") {
         true => Some((kind.clone(), body.clone())),
         false => Some(("application/dicom+json".into(), b"[]".to_vec())),
     }));
@@ -27,7 +27,7 @@ pub(crate) fn run(input: &[u8]) {
             assert!(!chunk.is_empty());
             seen += chunk.len();
         }
-        assert!(seen <= length, "more came out than went in");
-        assert!(stream.next().await.is_none(), "after its end or an error there is nothing");
+        assert!(seen <= length, "the content is longer than the response");
+        assert!(stream.next().await.is_none(), "the stream ends after an error");
     });
 }

@@ -1,4 +1,4 @@
-//! Lists as a DICOMweb server gives them.
+//! A DICOMweb server's responses to searches.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex};
 use dicom_export::InstanceSource;
 use dicom_export::source::{ListRequest, Scope};
 
-/// So many requests get the list; all others get nothing.
-const ANSWERS: usize = 8;
+/// How many requests get the input as their response; others get an empty one.
+const RESPONSES: usize = 8;
 
 pub(crate) fn run(input: &[u8]) {
     let (body, asked, given) = (input.to_vec(), Arc::new(Mutex::new(Vec::new())), AtomicUsize::new(0));
     let paths = Arc::clone(&asked);
-    let source = super::server::answering(Arc::new(move |path| {
+    let source = super::server::source_for(Arc::new(move |path| {
         paths.lock().unwrap().push(path.to_owned());
-        let first = path.contains("offset=0") && given.fetch_add(1, Ordering::Relaxed) < ANSWERS;
+        let first = path.contains("offset=0") && given.fetch_add(1, Ordering::Relaxed) < RESPONSES;
         first.then(|| ("application/dicom+json".to_owned(), body.clone()))
     }));
     super::RUNTIME.block_on(async {

@@ -1,4 +1,4 @@
-//! A DICOMweb server on loopback that answers what it is told, in small pieces.
+//! A DICOMweb server on the loopback interface that sends given responses in small pieces.
 
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -6,40 +6,40 @@ use dicom_export::DicomWebSource;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What is answered to a path with its query: a type and a body, or `None`: nothing is there.
-pub(crate) type Answers = Arc<dyn Fn(&str) -> Option<(String, Vec<u8>)> + Send + Sync>;
+/// Returns the content type and body for a path with its query, or `None` for an empty response.
+pub(crate) type Responses = Arc<dyn Fn(&str) -> Option<(String, Vec<u8>)> + Send + Sync>;
 
 struct Server {
     source: DicomWebSource,
-    answers: Arc<Mutex<Answers>>,
+    responses: Arc<Mutex<Responses>>,
 }
 
 static SERVER: LazyLock<Server> = LazyLock::new(|| {
-    let answers: Arc<Mutex<Answers>> = Arc::new(Mutex::new(Arc::new(|_| None)));
+    let responses: Arc<Mutex<Responses>> = Arc::new(Mutex::new(Arc::new(|_| None)));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let root = format!("http://{}/dicom-web", listener.local_addr().unwrap());
     listener.set_nonblocking(true).unwrap();
-    let serving = Arc::clone(&answers);
+    let serving = Arc::clone(&responses);
     super::RUNTIME.spawn(async move {
         let listener = TcpListener::from_std(listener).unwrap();
         while let Ok((connection, _)) = listener.accept().await {
-            let answers = Arc::clone(&serving);
-            // A client that hangs up has seen enough.
-            tokio::spawn(async move { serve(connection, &answers).await });
+            let responses = Arc::clone(&serving);
+            // An error means that the client has disconnected.
+            tokio::spawn(async move { serve(connection, &responses).await });
         }
     });
     let source = DicomWebSource::builder(root).build().unwrap();
-    Server { source, answers }
+    Server { source, responses }
 });
 
-/// A source over the server, which answers so from now on.
-pub(crate) fn answering(answers: Answers) -> &'static DicomWebSource {
+/// A source that uses the server, which sends these responses from now on.
+pub(crate) fn source_for(responses: Responses) -> &'static DicomWebSource {
     let server = &*SERVER;
-    *server.answers.lock().unwrap() = answers;
+    *server.responses.lock().unwrap() = responses;
     &server.source
 }
 
-async fn serve(connection: TcpStream, answers: &Mutex<Answers>) -> std::io::Result<()> {
+async fn serve(connection: TcpStream, responses: &Mutex<Responses>) -> std::io::Result<()> {
     connection.set_nodelay(true)?;
     let mut connection = BufReader::new(connection);
     loop {
@@ -50,8 +50,8 @@ async fn serve(connection: TcpStream, answers: &Mutex<Answers>) -> std::io::Resu
             }
         }
         let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
-        let answers = Arc::clone(&answers.lock().unwrap());
-        let Some((kind, body)) = answers(&path) else {
+        let responses = Arc::clone(&responses.lock().unwrap());
+        let Some((kind, body)) = responses(&path) else {
             connection.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await?;
             continue;
         };

@@ -1,5 +1,5 @@
-//! A damaged state file: groups of four bytes, three for a place and one for what stands there then. A place of all ones
-//! cuts the file at that byte times its length / 256.
+//! A damaged state file. The input is a list of changes of four bytes each: three for a position and one for the new
+//! byte. Position 0xffffff truncates the file to the byte's share of 256 of its length.
 
 use std::sync::LazyLock;
 
@@ -57,7 +57,7 @@ pub(crate) fn run(input: &[u8]) {
     });
     let Ok(store) = opened else { return };
     super::RUNTIME.block_on(async {
-        // Whatever it says, it is said: there is an answer to every call.
+        // Every call returns, with a result or an error.
         let _ = store.list(None, 10).await;
         for number in 1..3 {
             let id = OperationId::from_u128(number);

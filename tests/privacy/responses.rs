@@ -1,4 +1,4 @@
-//! Exports over HTTP, good and bad, to Azurite and to servers that misbehave: what is answered, logged and kept.
+//! Exports over HTTP, valid and invalid, to Azurite and to misbehaving servers: what is in responses, logs and stores.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,19 +18,19 @@ use crate::canary::Canaries;
 use crate::responder::{Reply, Responder};
 use crate::{archive, log};
 
-/// As they stand in a URI and in a connection string.
+/// As in a URI and in a connection string.
 const SIGNATURE: &str = "Y2FuYXJ5LXNpZ25hdHVyZS1vbmU%2BL3R3bw%3D%3D";
 const KEY: &str = "Y2FuYXJ5LWFjY291bnQta2V5LXRoYXQtbm9ib2R5LW1heS1zZWU=";
 
-/// The API over a folder and a state file, and everything that it has answered.
+/// The API with a folder as its source and a state file, and all its responses.
 struct Api {
-    /// Kept for as long as it is exported.
+    /// Deleted when dropped.
     _archive: TempDir,
     state: TempDir,
     engine: ExportEngine,
     url: String,
     client: reqwest::Client,
-    answers: String,
+    responses: String,
     task: JoinHandle<()>,
 }
 
@@ -51,41 +51,41 @@ impl Api {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { _archive: archive, state, engine, url, client, answers: String::new(), task }
+        Self { _archive: archive, state, engine, url, client, responses: String::new(), task }
     }
 
-    /// Asks, keeps the whole answer, and gives its status and body.
-    async fn ask(&mut self, method: Method, path: &str, body: impl Into<String>) -> (u16, Value) {
+    /// Sends a request, keeps the whole response, and returns its status and body.
+    async fn send(&mut self, method: Method, path: &str, body: impl Into<String>) -> (u16, Value) {
         let request = self.client.request(method, format!("{}{path}", self.url));
         let request = request.header("content-type", "application/json").body(body.into());
-        let answer = request.send().await.unwrap();
-        let (status, headers) = (answer.status().as_u16(), format!("{:?}", answer.headers()));
-        let text = answer.text().await.unwrap();
-        self.answers.push_str(&format!("{status} {headers}\n{text}\n"));
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), format!("{:?}", response.headers()));
+        let text = response.text().await.unwrap();
+        self.responses.push_str(&format!("{status} {headers}\n{text}\n"));
         (status, serde_json::from_str(&text).unwrap_or(Value::Null))
     }
 
     async fn export(&mut self, destination: Value) -> (u16, Value) {
-        self.ask(Method::POST, "/v1/export", json!({ "destination": destination }).to_string()).await
+        self.send(Method::POST, "/v1/export", json!({ "destination": destination }).to_string()).await
     }
 
     /// Polls until the operation has ended.
-    async fn ended(&mut self, id: &Value) -> Value {
+    async fn wait(&mut self, id: &Value) -> Value {
         let path = format!("/v2/operations/{}", id.as_str().unwrap());
         loop {
-            match self.ask(Method::GET, &path, "").await {
+            match self.send(Method::GET, &path, "").await {
                 (200, document) => return document,
                 (202, _) => tokio::time::sleep(Duration::from_millis(10)).await,
-                answer => panic!("{answer:?}"),
+                response => panic!("{response:?}"),
             }
         }
     }
 
-    /// Looks everywhere for these and for the patient, in the state file when the engine has shut down: all of it is on
-    /// the disk then. A state file holds cursors, and so paths, as its documentation says; nothing else of a patient.
+    /// Searches for these canaries and the patient's everywhere; in the state file after the engine has shut down and
+    /// written everything. A state file contains cursors, and so paths, as its documentation says.
     async fn assert_discreet(self, secrets: Canaries) {
         let canaries = secrets.clone().and(archive::canaries());
-        canaries.assert_absent("an HTTP answer", &self.answers);
+        canaries.assert_absent("an HTTP response", &self.responses);
         for record in self.engine.list(None, 100).await.unwrap() {
             canaries.assert_absent("a record's Debug", format!("{record:?}{record:#?}"));
         }
@@ -113,7 +113,7 @@ fn signature(uri: &str) -> &str {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn guarantee_6_an_export_by_sas_shows_neither_the_signature_nor_the_patient() {
+async fn guarantee_6_an_export_with_a_sas_discloses_neither_signature_nor_patient() {
     let mut api = Api::start().await;
     let container = Azurite::shared().container().await;
     let good = container.sas_url("w");
@@ -121,7 +121,7 @@ async fn guarantee_6_an_export_by_sas_shows_neither_the_signature_nor_the_patien
 
     let (status, started) = api.export(uri(&good)).await;
     assert_eq!(status, 202, "{started}");
-    let ended = api.ended(&started["id"]).await;
+    let ended = api.wait(&started["id"]).await;
     assert_eq!(
         (&ended["status"], &ended["results"]["exported"]),
         (&"succeeded".into(), &20.into()),
@@ -129,12 +129,12 @@ async fn guarantee_6_an_export_by_sas_shows_neither_the_signature_nor_the_patien
     );
     assert_eq!(ended["warnings"].as_array().unwrap().len(), 3, "{ended}");
 
-    // Some of it, and something that is not there.
+    // A known and an unknown identifier.
     let values = json!([archive::instance(3).to_string(), "1.2.3.4"]);
     let source = json!({ "type": "identifiers", "settings": { "values": values } });
     let body = json!({ "source": source, "destination": uri(&good) }).to_string();
-    let (_, started) = api.ask(Method::POST, "/export", body).await;
-    let ended = api.ended(&started["id"]).await;
+    let (_, started) = api.send(Method::POST, "/export", body).await;
+    let ended = api.wait(&started["id"]).await;
     assert_eq!(
         (&ended["results"]["exported"], &ended["results"]["skipped"]),
         (&1.into(), &1.into()),
@@ -143,22 +143,22 @@ async fn guarantee_6_an_export_by_sas_shows_neither_the_signature_nor_the_patien
     let log = format!("{}/errors.log", started["id"].as_str().unwrap());
     canaries.assert_absent("errors.log", container.get(&log).await.unwrap().bytes);
 
-    // A signature that is wrong, of a container that is not there, and of nobody.
+    // An expired signature, a missing container, an unreachable host, a forged signature.
     let expired = container.sas_url_until("w", chrono::Utc::now() - chrono::TimeDelta::hours(1));
     let missing = Azurite::shared().missing_container().sas_url("w");
-    let nobody = format!("http://127.0.0.1:1/devstoreaccount1/container?sp=w&sig={SIGNATURE}");
+    let unreachable = format!("http://127.0.0.1:1/devstoreaccount1/container?sp=w&sig={SIGNATURE}");
     let forged = format!("{}?sv=2022-11-02&sr=c&sp=w&sig={SIGNATURE}", container.url());
-    for bad in [&expired, &missing, &nobody, &forged] {
+    for bad in [&expired, &missing, &unreachable, &forged] {
         canaries = canaries.with("a bad URI's signature", signature(bad));
-        let (status, answer) = api.export(uri(bad)).await;
-        assert_eq!((status, &answer["pointer"]), (400, &"/destination".into()), "{answer}");
+        let (status, response) = api.export(uri(bad)).await;
+        assert_eq!((status, &response["pointer"]), (400, &"/destination".into()), "{response}");
     }
     api.assert_discreet(canaries).await;
 }
 
-/// A destination that says what it was asked, in every place where something might repeat it.
+/// A destination that echoes the request in every part of its response.
 #[tokio::test]
-async fn guarantee_6_a_destination_that_repeats_the_credential_is_not_quoted() {
+async fn guarantee_6_a_destination_that_echoes_the_credential_is_not_quoted() {
     let mut api = Api::start().await;
     let canaries = Canaries::default().with("the signature", SIGNATURE);
     let elsewhere = Responder::start(|_| Reply::status(201)).await;
@@ -178,17 +178,20 @@ async fn guarantee_6_a_destination_that_repeats_the_credential_is_not_quoted() {
         });
         let server = server.await;
         let to = format!("{}/devstoreaccount1/container?sp=w&sig={SIGNATURE}", server.url());
-        let (answered, answer) = api.export(uri(&to)).await;
-        assert_eq!(answered, 400, "{answer}");
-        assert!(server.requests().iter().any(|request| request.query.contains_key("sig")), "it was asked");
+        let (status, response) = api.export(uri(&to)).await;
+        assert_eq!(status, 400, "{response}");
+        assert!(
+            server.requests().iter().any(|request| request.query.contains_key("sig")),
+            "the destination was called"
+        );
     }
     assert!(elsewhere.requests().is_empty(), "no redirect is followed");
     api.assert_discreet(canaries).await;
 }
 
-/// The log can be written, and nothing else: the operation fails, and is resumed with another credential, in vain.
+/// Only the log can be written: the operation fails, is resumed with another credential, and fails again.
 #[tokio::test]
-async fn guarantee_6_an_operation_that_fails_and_is_resumed_shows_neither_credential() {
+async fn guarantee_6_a_failed_and_resumed_operation_discloses_neither_credential() {
     const SECOND: &str = "c2Vjb25kLWNhbmFyeS1zaWduYXR1cmUvMg%3D%3D";
     let mut api = Api::start().await;
     let canaries = Canaries::default().with("the signature", SIGNATURE).with("the second signature", SECOND);
@@ -200,7 +203,7 @@ async fn guarantee_6_an_operation_that_fails_and_is_resumed_shows_neither_creden
     let at = |signature| format!("{}/devstoreaccount1/container?sp=w&sig={signature}", server.url());
     let (status, started) = api.export(uri(&at(SIGNATURE))).await;
     assert_eq!(status, 202, "{started}");
-    let failed = api.ended(&started["id"]).await;
+    let failed = api.wait(&started["id"]).await;
     assert_eq!(
         (&failed["status"], &failed["error"]["code"]),
         (&"failed".into(), &"unauthorized".into()),
@@ -209,17 +212,17 @@ async fn guarantee_6_an_operation_that_fails_and_is_resumed_shows_neither_creden
 
     let path = format!("/v1/operations/{}", started["id"].as_str().unwrap());
     let resume = format!("{path}/resume");
-    assert_eq!(api.ask(Method::POST, &resume, "").await.0, 409);
+    assert_eq!(api.send(Method::POST, &resume, "").await.0, 409);
     let body = json!({ "destination": uri(&at(SECOND)) }).to_string();
-    assert_eq!(api.ask(Method::POST, &resume, body).await.0, 202);
-    assert_eq!(api.ended(&started["id"]).await["status"], "failed");
+    assert_eq!(api.send(Method::POST, &resume, body).await.0, 202);
+    assert_eq!(api.wait(&started["id"]).await["status"], "failed");
     let other = at(SECOND).replace("/container?", "/another?");
     assert_eq!(
-        api.ask(Method::POST, &resume, json!({ "destination": uri(&other) }).to_string()).await.0,
+        api.send(Method::POST, &resume, json!({ "destination": uri(&other) }).to_string()).await.0,
         400
     );
-    assert_eq!(api.ask(Method::DELETE, &path, "").await.0, 409);
-    assert_eq!(api.ask(Method::GET, "/v1/operations?limit=5", "").await.0, 200);
+    assert_eq!(api.send(Method::DELETE, &path, "").await.0, 409);
+    assert_eq!(api.send(Method::GET, "/v1/operations?limit=5", "").await.0, 200);
     for signature in [SIGNATURE, SECOND] {
         assert!(
             server
@@ -231,9 +234,9 @@ async fn guarantee_6_an_operation_that_fails_and_is_resumed_shows_neither_creden
     api.assert_discreet(canaries).await;
 }
 
-/// Secrets in the wrong places: whoever makes a mistake must not find the secret in a log of answers.
+/// Misplaced secrets: a caller's mistake must not put a secret into a log of responses.
 #[tokio::test]
-async fn guarantee_6_a_request_that_is_refused_is_not_quoted() {
+async fn guarantee_6_an_invalid_request_is_not_quoted() {
     let mut api = Api::start().await;
     let canaries = Canaries::default().with("the signature", SIGNATURE).with("the account key", KEY);
     let sas = format!("sv=2022-11-02&sp=w&sig={SIGNATURE}");
@@ -242,7 +245,7 @@ async fn guarantee_6_a_request_that_is_refused_is_not_quoted() {
     let named =
         |connection: String| json!({ "connectionString": connection, "blobContainerName": "container" });
     let settings = [
-        // A key of an account, and the emulator's account with another key.
+        // An account key, and the emulator's account with another key.
         named(account.clone()),
         named(format!("AccountName=devstoreaccount1;AccountKey={KEY}")),
         named(format!("{account};SharedAccessSignature={sas}")),
@@ -253,7 +256,7 @@ async fn guarantee_6_a_request_that_is_refused_is_not_quoted() {
         named(format!("UseDevelopmentStorage={KEY}")),
         named(KEY.to_owned()),
         named(format!("{KEY}=x")),
-        // Taken one for the other.
+        // Values of other properties.
         json!({ "blobContainerUri": account }),
         json!({ "connectionString": url, "blobContainerName": "container" }),
         json!({ "connectionString": "UseDevelopmentStorage=true", "blobContainerName": url }),
@@ -263,11 +266,11 @@ async fn guarantee_6_a_request_that_is_refused_is_not_quoted() {
         json!({ "blobContainerUri": [url] }),
         json!({ "blobContainerUri": { (url.clone()): true } }),
         json!({ "blobContainerUrl": url }),
-        // As a name.
+        // Values as names.
         json!({ (url.clone()): true }),
         json!({ (format!("sig={SIGNATURE}")): true }),
         json!({ (KEY): KEY }),
-        // Not where it belongs.
+        // Misplaced values.
         json!({ "blobContainerUri": url.replace("https", "http") }),
         json!({ "blobContainerUri": format!("https://{KEY}:{KEY}@account.blob.core.windows.net/container") }),
         json!({ "blobContainerUri": format!("https://account.blob.core.windows.net/{KEY}") }),
@@ -276,10 +279,10 @@ async fn guarantee_6_a_request_that_is_refused_is_not_quoted() {
         json!({ "blobContainerUri": url.replace("sig=", "sog=") }),
     ];
     for settings in settings {
-        let (status, answer) = api.export(azureblob(settings.clone())).await;
-        assert_eq!(status, 400, "{settings}: {answer}");
+        let (status, response) = api.export(azureblob(settings.clone())).await;
+        assert_eq!(status, 400, "{settings}: {response}");
         let whole = json!({ "source": { "type": KEY }, "destination": azureblob(settings) });
-        assert_eq!(api.ask(Method::POST, "/v2/export", whole.to_string()).await.0, 400);
+        assert_eq!(api.send(Method::POST, "/v2/export", whole.to_string()).await.0, 400);
     }
     let bodies = [
         format!(r#"{{ "destination": {{ "type": "azureblob", "settings": {{ "blobContainerUri": "{url} }}"#),
@@ -295,12 +298,12 @@ async fn guarantee_6_a_request_that_is_refused_is_not_quoted() {
         json!({ (archive::NAME): archive::ID }).to_string(),
     ];
     for body in bodies {
-        let (status, answer) = api.ask(Method::POST, "/v1/export", body.clone()).await;
-        assert_eq!(status, 400, "{body}: {answer}");
+        let (status, response) = api.send(Method::POST, "/v1/export", body.clone()).await;
+        assert_eq!(status, 400, "{body}: {response}");
     }
     let id = "0123456789abcdef0123456789abcdef";
     let body = json!({ "destination": uri(&url) }).to_string();
-    let asked = [
+    let requests = [
         (Method::POST, format!("/v1/operations/{id}/resume"), body.clone()),
         (Method::POST, format!("/v1/operations/{id}/resume?{sas}"), url.clone()),
         (Method::GET, format!("/v1/operations/{id}?{sas}"), String::new()),
@@ -312,20 +315,20 @@ async fn guarantee_6_a_request_that_is_refused_is_not_quoted() {
         (Method::PUT, format!("/v1/export?{sas}"), body),
         (Method::POST, "/v1/export".into(), " ".repeat(2 << 20) + &url),
     ];
-    for (method, path, body) in asked {
-        let (status, answer) = api.ask(method, &path, body).await;
-        assert!(status >= 200, "{path}: {answer}");
+    for (method, path, body) in requests {
+        let (status, response) = api.send(method, &path, body).await;
+        assert!(status >= 200, "{path}: {response}");
     }
     api.assert_discreet(canaries).await;
 }
 
-/// The document is made of the code alone: what stands in it for credentials is made up, and is none.
+/// The document contains made-up credentials only.
 #[test]
-fn guarantee_6_the_openapi_document_holds_no_credential() {
+fn guarantee_6_the_openapi_document_contains_no_credential() {
     let document = serde_json::to_string(&http::openapi()).unwrap();
     let published = include_str!("../../docs/openapi.json");
     for document in [&*document, published] {
-        assert!(!document.contains(crate::azurite::KEY), "not even the emulator's key");
+        assert!(!document.contains(crate::azurite::KEY), "the emulator's key");
         for part in document.split("sig=").skip(1) {
             let value: String =
                 part.chars().take_while(|c| c.is_ascii_alphanumeric() || "%+/".contains(*c)).collect();
