@@ -167,7 +167,7 @@ async fn guarantee_7_redirects_are_not_followed() {
         let target = format!("{}/devstoreaccount1/container", elsewhere.url());
         let server = Responder::start(move |_| Reply::status(status).header("location", &target)).await;
         let error = faulty(&server.url()).prepare(&log()).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.message().contains("responded with a redirect"));
     }
     assert!(elsewhere.requests().is_empty());

@@ -21,6 +21,7 @@ mod lost_responses;
 mod outages;
 mod put;
 mod refusals;
+mod statuses;
 
 use std::time::Duration;
 

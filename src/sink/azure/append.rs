@@ -41,7 +41,7 @@ pub(super) async fn create(client: &BlobClient, path: &BlobPath) -> Result<bool>
         .header(BLOB_CONTENT_TYPE, NDJSON)
         .header(IF_NONE_MATCH, HeaderValue::from_static("*"));
     let response = client.send(request).await?;
-    if response.code() == "BlobAlreadyExists" {
+    if response.is(409, "BlobAlreadyExists") {
         return Ok(false);
     }
     response.error_for_status().map(|_| true)
@@ -165,7 +165,7 @@ impl AppendLog {
                 request = request.header(APPEND_POSITION, at);
             }
             let response = job.client.send(request).await?;
-            let refused = position.is_some() && response.code() == "AppendPositionConditionNotMet";
+            let refused = position.is_some() && response.is(412, "AppendPositionConditionNotMet");
             let (tail, done) = match tail {
                 // Only this process writes, so the blob contains this block.
                 Tail::Known(at) if refused && job.is_retry => (Tail::Known(at + length), true),
@@ -197,7 +197,7 @@ fn tail_after(response: &Response, length: u64) -> Tail {
 }
 
 fn check(response: Response, log: &BlobPath) -> Result<()> {
-    if response.code() == "BlockCountExceedsLimit" {
+    if response.is(409, "BlockCountExceedsLimit") {
         let name = log.as_str().rsplit('/').next().unwrap_or_default();
         let message = format!("{name} is full: Azure allows 50,000 appends to a blob");
         return Err(Error::new(ErrorKind::Unsupported, message));

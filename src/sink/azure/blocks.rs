@@ -38,9 +38,6 @@ pub(super) const MAX_BLOCKS: u64 = 50_000;
 /// The number of the first block of a content of unknown length that uses the whole buffer limit.
 const FIRST_FULL_BLOCK: u64 = 8_000;
 
-/// The error code for a list that names a missing block.
-const INVALID_BLOCK_LIST: &str = "InvalidBlockList";
-
 const DICOM: HeaderValue = HeaderValue::from_static("application/dicom");
 
 /// How many bytes a put of this length buffers.
@@ -194,7 +191,7 @@ impl BlobWriter<'_> {
                 .query("comp=blocklist")
                 .header(BLOB_CONTENT_TYPE, DICOM);
             let response = self.send(request, checksum.as_ref()).await?;
-            if response.code() == INVALID_BLOCK_LIST {
+            if response.is(400, "InvalidBlockList") {
                 Ok(Err(response.error()))
             } else {
                 response.error_for_status().map(Ok)

@@ -113,6 +113,6 @@ async fn put_block_from_url(
 /// Whether Azure will not copy this source, now or later, so that the instance must be streamed. Permanent failures that
 /// do not concern the source, such as an expired credential, count too: streaming meets and reports them.
 fn is_refusal(response: &Response) -> bool {
-    let permanent = || !response.error().kind().is_transient();
-    !response.is_success() && (response.code() == CANNOT_VERIFY_COPY_SOURCE || permanent())
+    let is_permanent = || !response.is_success() && !response.error().kind().is_transient();
+    response.has_error(CANNOT_VERIFY_COPY_SOURCE) || is_permanent()
 }

@@ -2,7 +2,7 @@
 
 use object_store::client::HttpError;
 use reqwest::StatusCode;
-use reqwest::header::{ETAG, HeaderMap};
+use reqwest::header::{CONTENT_TYPE, ETAG, HeaderMap};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::with_retry_after;
@@ -22,8 +22,20 @@ impl Response {
         Self { status, headers }
     }
 
+    /// Whether the service responded with this status and error code.
+    pub(super) fn is(&self, status: u16, code: &str) -> bool {
+        self.status.as_u16() == status && self.has_error(code)
+    }
+
+    /// Whether the service responded with this error code and any status of an error.
+    pub(super) fn has_error(&self, code: &str) -> bool {
+        (self.status.is_client_error() || self.status.is_server_error())
+            && self.code() == code
+            && !self.is_web_page()
+    }
+
     /// Azure's error code; `""` if there is none, or if it is not a name.
-    pub(super) fn code(&self) -> &str {
+    fn code(&self) -> &str {
         let code = self.header("x-ms-error-code").unwrap_or_default();
         let is_name = code.len() <= MAX_CODE_LENGTH && code.bytes().all(|b| b.is_ascii_alphanumeric());
         if is_name { code } else { "" }
@@ -37,8 +49,17 @@ impl Response {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// Whether the request was carried out. "Created" is the documented status of every request that the sink sends ("Put
+    /// Blob", "Put Block", "Put Block From URL", "Put Block List", "Append Block", Azure Blob Storage REST API). Other
+    /// success statuses come from something in front of the service.
     pub(super) fn is_success(&self) -> bool {
-        self.status.is_success()
+        self.status == StatusCode::CREATED && !self.is_web_page()
+    }
+
+    /// Whether something in front of the service responded, for example a gateway: the service responds with XML.
+    fn is_web_page(&self) -> bool {
+        let content_type = self.header(CONTENT_TYPE.as_str()).unwrap_or_default();
+        content_type.get(..9).is_some_and(|start| start.eq_ignore_ascii_case("text/html"))
     }
 
     pub(super) fn is_unauthorized(&self) -> bool {
@@ -58,27 +79,33 @@ impl Response {
     pub(super) fn error(&self) -> Error {
         let code = self.code();
         let (kind, message) = match (self.status.as_u16(), code) {
+            (429 | 503, _) => (ErrorKind::Throttled, "the destination is busy"),
+            _ if self.is_web_page() => {
+                (ErrorKind::Unavailable, "a gateway responded with a web page in place of the destination")
+            }
             (401 | 403, _) => (ErrorKind::Unauthorized, "the destination refused the credential"),
             (404, "ContainerNotFound") => (ErrorKind::NotFound, "the container does not exist"),
             (404, _) => (ErrorKind::NotFound, "the destination does not exist"),
             (409 | 412, _) => {
                 (ErrorKind::Conflict, "the state of the destination does not allow the request")
             }
-            (429 | 503, _) => (ErrorKind::Throttled, "the destination is busy"),
             // The body was damaged on the way, since its checksum was computed when it was sent.
             (400, "Crc64Mismatch" | "Md5Mismatch") => {
                 (ErrorKind::Unavailable, "checksum mismatch: the request was damaged on the way")
             }
             // A concurrent commit of the same blob discarded the blocks, or our own whose response was lost.
             (400, "InvalidBlockList") => (ErrorKind::Unavailable, "the destination lost uncommitted blocks"),
-            (408 | 500 | 502 | 504, _) => (ErrorKind::Unavailable, "the destination failed"),
+            (407, _) => {
+                (ErrorKind::Unavailable, "a proxy in front of the destination requires authentication")
+            }
             (501 | 505, _) => (ErrorKind::Unsupported, "the destination does not support the request"),
             (300..=399, _) => (
-                ErrorKind::Unsupported,
+                ErrorKind::Unavailable,
                 "the destination responded with a redirect, and redirects are not followed",
             ),
+            (408 | 500.., _) => (ErrorKind::Unavailable, "the destination failed"),
             (400..=499, _) => (ErrorKind::Invalid, "the destination refused the request"),
-            _ => (ErrorKind::Unavailable, "the destination failed"),
+            _ => (ErrorKind::Unavailable, "the destination responded with an unexpected status"),
         };
         let separator = if code.is_empty() { "" } else { " " };
         let message = format!("{message} ({}{separator}{code})", self.status.as_u16());
