@@ -101,6 +101,7 @@ impl Place {
         let transfers = inner.transfers(operation, source, sink, &ledger.checkpoint.totals);
         let run = Run {
             transfers: Arc::new(transfers),
+            number: ledger.checkpoint.version,
             pace: Pace::from(&ledger.checkpoint),
             ledger,
             batch_size: options.batch_size,

@@ -48,6 +48,8 @@ pub(crate) struct Stop {
 pub(crate) struct Run {
     pub(crate) transfers: Arc<Transfers>,
     pub(crate) ledger: Ledger,
+    /// The version of the checkpoint that claimed the lease: higher than in all earlier runs of the operation.
+    pub(crate) number: u64,
     pub(crate) pace: Pace,
     pub(crate) batch_size: usize,
     pub(crate) checkpoint_interval: Duration,
@@ -230,7 +232,7 @@ impl Run {
         let Some(position) = waiting.position.clone() else { return Ok(()) };
         if !waiting.lines.is_empty() {
             let appends = waiting.lines.appends();
-            let key = LogKey::batch(self.ledger.checkpoint.position.batch);
+            let key = LogKey::new(self.number, self.ledger.checkpoint.position.batch);
             // What is durable is taken away: a later failure must not append it again.
             self.ledger.keep(self.transfers.append(key, &mut waiting.lines)).await?;
             self.appends += appends;

@@ -108,7 +108,7 @@ impl Worker {
     pub(crate) async fn append(&self, run: Run, first: u64, lines: &Lines) -> HandlerResult<Option<Stopped>> {
         let append = async {
             let opened = self.open(run).await?;
-            Ok(opened.transfers.append(LogKey::batch(first), &mut lines.clone()).await)
+            Ok(opened.transfers.append(LogKey::new(run.number, first), &mut lines.clone()).await)
         };
         verdict(append.await)
     }

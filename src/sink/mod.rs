@@ -202,24 +202,40 @@ impl PutResult {
     }
 }
 
-/// The key of the lines that one [`BlobSink::append`] adds to a log.
+/// The key of the lines that one [`BlobSink::append`] adds to a log: the run of the operation, and the first batch that the
+/// lines belong to.
 ///
-/// In a sink without a real append, appending with the same key replaces the lines that were appended with it before.
-/// The keys of an operation sort in the order of its batches.
+/// In a sink without a real append, appending with the same key replaces the lines that were appended with it before. A
+/// runner that has lost its lease and does not know it yet uses the keys of an earlier run, so it cannot replace the lines
+/// of its successor. The keys of an operation sort by run, then by batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct LogKey(u64);
+pub struct LogKey {
+    run: u64,
+    batch: u64,
+}
 
 impl LogKey {
-    /// Creates the key of the lines of this batch and of the batches after it, up to the next key.
-    pub fn batch(number: u64) -> Self {
-        Self(number)
+    /// Creates the key of the lines of `batch` and of the batches after it, up to the next key. Each start and each
+    /// resumption of an operation has a higher `run` than the ones before.
+    pub fn new(run: u64, batch: u64) -> Self {
+        Self { run, batch }
+    }
+
+    /// The run of the operation.
+    pub fn run(&self) -> u64 {
+        self.run
+    }
+
+    /// The first batch of the lines.
+    pub fn batch(&self) -> u64 {
+        self.batch
     }
 }
 
 impl fmt::Display for LogKey {
-    /// Writes twenty digits, so that keys sort as text.
+    /// Writes `<run>-<batch>` with twenty digits each, so that keys sort as text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:020}", self.0)
+        write!(f, "{:020}-{:020}", self.run, self.batch)
     }
 }
 

@@ -113,7 +113,7 @@ impl<R: AsyncFn(&str) -> Option<Bytes>> Suite<'_, R> {
         self.sink.finish(&log).await.expect("finish succeeds on an empty log");
         assert_eq!(self.read(&log).await, Some(Bytes::new()), "finish changed an empty log");
         let line = Bytes::from("{}\n");
-        self.sink.append(&log, LogKey::batch(0), line.clone()).await.expect("append succeeds");
+        self.sink.append(&log, LogKey::new(0, 0), line.clone()).await.expect("append succeeds");
         self.sink.prepare(&log).await.expect("prepare succeeds on an existing log");
         self.sink.finish(&log).await.expect("finish succeeds");
         assert_eq!(self.read(&log).await, Some(line), "prepare changed an existing log");
@@ -235,7 +235,7 @@ impl<R: AsyncFn(&str) -> Option<Bytes>> Suite<'_, R> {
         };
         let append = |batch: u64| {
             let lines: String = (0..20).map(|number| line(batch, number)).collect();
-            self.sink.append(&log, LogKey::batch(batch), lines.into())
+            self.sink.append(&log, LogKey::new(0, batch), lines.into())
         };
         let check = async |batches: u64| {
             let found = self.read(&log).await.expect("the log exists");
@@ -277,7 +277,7 @@ impl<R: AsyncFn(&str) -> Option<Bytes>> Suite<'_, R> {
         let (sink, line) = (self.sink, &line);
         let appends = logs.iter().flat_map(|log| {
             // Both logs use the same keys.
-            (0..4).map(move |batch| sink.append(log, LogKey::batch(batch), line(log, batch).into()))
+            (0..4).map(move |batch| sink.append(log, LogKey::new(0, batch), line(log, batch).into()))
         });
         for outcome in join_all(appends).await {
             outcome.expect("append succeeds");

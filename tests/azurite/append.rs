@@ -38,7 +38,7 @@ async fn prepare_creates_an_empty_log_and_keeps_an_existing_one() {
         sink.prepare(&log).await.unwrap();
         for more in 0..2 {
             let line = Bytes::from(line(number, more) + "\n");
-            sink.append(&log, LogKey::batch(0), line).await.unwrap();
+            sink.append(&log, LogKey::new(0, 0), line).await.unwrap();
         }
         sink.finish(&log).await.unwrap();
     }
@@ -57,7 +57,7 @@ async fn concurrent_appends_of_several_sinks_are_whole_and_appear_once() {
         let (sink, log) = (Arc::clone(&sinks[caller % 2]), log.clone());
         tokio::spawn(async move {
             for number in 0..200 {
-                let key = LogKey::batch((caller * 200 + number) as u64);
+                let key = LogKey::new(0, (caller * 200 + number) as u64);
                 sink.append(&log, key, Bytes::from(line(caller, number) + "\n")).await.unwrap();
             }
         })
@@ -78,10 +78,10 @@ async fn dropped_append_does_not_affect_other_callers() {
     let (sink, log) = (sink(&container.sas_url("w")), log());
     sink.prepare(&log).await.unwrap();
     for number in 0..50 {
-        let lost = sink.append(&log, LogKey::batch(number), Bytes::from(line(0, number as usize) + "\n"));
+        let lost = sink.append(&log, LogKey::new(0, number), Bytes::from(line(0, number as usize) + "\n"));
         assert!(lost.now_or_never().is_none());
         let kept = Bytes::from(line(1, number as usize) + "\n");
-        sink.append(&log, LogKey::batch(number), kept).await.unwrap();
+        sink.append(&log, LogKey::new(0, number), kept).await.unwrap();
     }
     let lines = lines(&container, &log).await;
     let kept: Vec<_> = lines.iter().filter(|text| text.contains("\"1.1.")).cloned().collect();
@@ -98,7 +98,7 @@ async fn lines_beyond_the_append_limit_are_split_between_lines() {
     let (sink, log) = (sink(&container.sas_url("w")), log());
     sink.prepare(&log).await.unwrap();
     let expected: Vec<_> = (0..100_000).map(|number| line(7, number)).collect();
-    sink.append(&log, LogKey::batch(0), Bytes::from(expected.join("\n") + "\n")).await.unwrap();
+    sink.append(&log, LogKey::new(0, 0), Bytes::from(expected.join("\n") + "\n")).await.unwrap();
     assert!(lines(&container, &log).await == expected);
 }
 
@@ -115,7 +115,7 @@ async fn emulator_accepts_appends_with_its_connection_string() {
     let sink = AzureBlobSink::from_settings(&settings, &AzureBlobPolicy::development()).unwrap();
     let log = log();
     sink.prepare(&log).await.unwrap();
-    sink.append(&log, LogKey::batch(0), Bytes::from(line(0, 0) + "\n")).await.unwrap();
-    sink.append(&log, LogKey::batch(1), Bytes::from(line(0, 1) + "\n")).await.unwrap();
+    sink.append(&log, LogKey::new(0, 0), Bytes::from(line(0, 0) + "\n")).await.unwrap();
+    sink.append(&log, LogKey::new(0, 1), Bytes::from(line(0, 1) + "\n")).await.unwrap();
     assert_eq!(lines(&container, &log).await, [line(0, 0), line(0, 1)]);
 }

@@ -54,7 +54,7 @@ async fn managed_identity_writes_logs_and_instances() {
     let container = azurite.container().await;
     let (sink, log) = (sink(&container.url(), &policy), log());
     sink.prepare(&log).await.unwrap();
-    sink.append(&log, LogKey::batch(0), Bytes::from("{}\n")).await.unwrap();
+    sink.append(&log, LogKey::new(0, 0), Bytes::from("{}\n")).await.unwrap();
     assert_eq!(container.get(log.as_str()).await.unwrap().bytes, "{}\n");
     for length in [10, 9 * MIB] {
         let path = instance();

@@ -56,7 +56,7 @@ async fn start(blob: AppendBlob) -> (Responder, Arc<Mutex<AppendBlob>>) {
 async fn append(sink: &AzureBlobSink, log: &BlobPath, number: u64) -> usize {
     let line = Bytes::from(format!("{{\"line\":{number}}}\n"));
     let mut failures = 0;
-    while let Err(error) = sink.append(log, LogKey::batch(number), line.clone()).await {
+    while let Err(error) = sink.append(log, LogKey::new(0, number), line.clone()).await {
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         failures += 1;
     }
@@ -147,7 +147,7 @@ async fn full_log_is_unsupported() {
     let (server, _) = start(AppendBlob::new(full)).await;
     let (sink, log) = (faulty(&server.url()), log());
     sink.prepare(&log).await.unwrap();
-    let error = sink.append(&log, LogKey::batch(0), Bytes::from("{}\n")).await.unwrap_err();
+    let error = sink.append(&log, LogKey::new(0, 0), Bytes::from("{}\n")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert_eq!(error.message(), "errors.log is full: Azure allows 50,000 appends to a blob");
 }
@@ -155,6 +155,6 @@ async fn full_log_is_unsupported() {
 #[tokio::test]
 async fn empty_append_sends_no_request() {
     let (server, _) = start(AppendBlob::new(|_| None)).await;
-    faulty(&server.url()).append(&log(), LogKey::batch(0), Bytes::new()).await.unwrap();
+    faulty(&server.url()).append(&log(), LogKey::new(0, 0), Bytes::new()).await.unwrap();
     assert!(server.requests().is_empty());
 }

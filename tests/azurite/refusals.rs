@@ -15,7 +15,7 @@ async fn assert_refused(uri: &str, kind: ErrorKind, message: &str) {
         async |length| sink.put(&instance(), Content::from_bytes(bytes(length)), &upload).await.map(drop);
     let outcomes = [
         sink.prepare(&log).await,
-        sink.append(&log, LogKey::batch(0), Bytes::from("{}\n")).await,
+        sink.append(&log, LogKey::new(0, 0), Bytes::from("{}\n")).await,
         put(10).await,
         put(9 * MIB).await,
     ];

@@ -54,7 +54,7 @@ async fn send(server: &Responder, call: Call) -> Result<(), Error> {
     let upload = UploadContext::new(32 << 20, retry, 4);
     match call {
         CreateAppendBlob => sink.prepare(&log()).await,
-        AppendBlock => sink.append(&log(), LogKey::batch(0), Bytes::from("{}\n")).await,
+        AppendBlock => sink.append(&log(), LogKey::new(0, 0), Bytes::from("{}\n")).await,
         PutBlob => sink.put(&instance(), Content::from_bytes(bytes(9)), &upload).await.map(drop),
         PutBlock | PutBlockList => {
             sink.put(&instance(), Content::from_bytes(bytes(9 * MIB)), &upload).await.map(drop)

@@ -38,7 +38,7 @@ async fn an_incomplete_line_at_the_end_of_a_log_is_removed() {
         write(&file, before.as_bytes());
         sink.prepare(&log).await.unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), before, "prepare changed the log");
-        sink.append(&log, LogKey::batch(1), "three\n".into()).await.unwrap();
+        sink.append(&log, LogKey::new(0, 1), "three\n".into()).await.unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), format!("{kept}three\n"));
     }
 }

@@ -236,7 +236,7 @@ async fn an_answer_is_lost_after_the_work_was_done() {
     let upload = UploadContext::new(1 << 20, RetryPolicy::none(), 1);
     let put = sink.put(&blob, Content::from_bytes("bytes"), &upload).await;
     assert_eq!(put.err().map(|error| error.kind()), lost);
-    let appended = sink.append(&log, dicom_export::sink::LogKey::batch(0), "{}\n".into()).await;
+    let appended = sink.append(&log, dicom_export::sink::LogKey::new(0, 0), "{}\n".into()).await;
     assert_eq!(appended.err().map(|error| error.kind()), lost);
     assert_eq!(memory.get(blob.as_str()).unwrap(), "bytes");
     assert_eq!(memory.get(log.as_str()).unwrap(), "{}\n");

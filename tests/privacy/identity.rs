@@ -120,7 +120,7 @@ async fn guarantee_7_the_identity_is_sent_to_no_host_that_the_policy_does_not_li
     let settings = json!({ "blobContainerUri": "https://account.blob.core.windows.net/container", "useManagedIdentity": true });
     let sink = AzureBlobSink::from_settings(&settings, &policy).unwrap();
     let log = BlobPath::error_log(OperationId::random());
-    let key = dicom_export::sink::LogKey::batch(0);
+    let key = dicom_export::sink::LogKey::new(0, 0);
     assert!(sink.append(&log, key, Bytes::from("{}\n")).await.is_err());
     assert_eq!(identities.requests().len(), 1);
 }

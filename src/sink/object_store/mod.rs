@@ -1,22 +1,21 @@
 //! [`ObjectStoreSink`]: any store of the `object_store` crate as a container.
 
+mod log;
 mod multipart;
+mod objects;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use ::object_store::path::Path;
-use ::object_store::{
-    Attribute, Attributes, Error as StoreError, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload,
-};
+use ::object_store::{Error as StoreError, ObjectStore};
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::{self, StreamExt, TryStreamExt};
 
-use self::multipart::{PARTS_IN_MEMORY, PartSizes, send_parts};
-use crate::content::{ChunkReader, Content};
+use self::log::LogParts;
+use self::multipart::{PARTS_IN_MEMORY, PartSizes};
+use self::objects::{Expected, Objects};
+use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{RetryPolicy, UploadContext};
 use crate::model::BlobPath;
@@ -31,9 +30,9 @@ const JSON_LINES: &str = "application/x-ndjson";
 /// 5 MiB, three of them in flight at once.
 ///
 /// These stores cannot append, so the sink writes each part of a log as an object of its own,
-/// `errors.log.parts/<number>`, and joins them when a run of the operation ends. Until then `errors.log` is empty, or holds
-/// the lines of earlier runs. Joining requires permission to list, read and delete; everything else only requires
-/// permission to write.
+/// `errors.log.parts/<run>-<batch>`, and joins them in this order when a run of the operation ends. Until then `errors.log`
+/// is empty, or holds the lines of earlier runs. Joining requires permission to list, read and delete; everything else only
+/// requires permission to write.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -55,12 +54,10 @@ const JSON_LINES: &str = "application/x-ndjson";
 /// ```
 #[derive(Clone)]
 pub struct ObjectStoreSink {
-    store: Arc<dyn ObjectStore>,
+    objects: Objects,
     prefix: Option<Path>,
     /// Without a trailing `/`.
     url: Arc<str>,
-    /// Whether the store has refused content types.
-    without_content_types: Arc<AtomicBool>,
 }
 
 impl ObjectStoreSink {
@@ -69,7 +66,7 @@ impl ObjectStoreSink {
     /// credentials.
     pub fn new(store: Arc<dyn ObjectStore>, url: &str) -> Self {
         let url = without_credentials(url).into();
-        Self { store, prefix: None, url, without_content_types: Arc::default() }
+        Self { objects: Objects::new(store), prefix: None, url }
     }
 
     /// Writes everything below this prefix, for example `a/b`.
@@ -95,85 +92,8 @@ impl ObjectStoreSink {
         self.prefix.iter().flat_map(Path::parts).chain(blob.split('/').map(Into::into)).collect()
     }
 
-    fn parts_of(&self, log: &BlobPath) -> Path {
-        self.path(&format!("{log}.parts"))
-    }
-
-    fn attributes(&self, content_type: &'static str) -> Attributes {
-        match self.without_content_types.load(Ordering::Relaxed) {
-            true => Attributes::new(),
-            false => Attributes::from_iter([(Attribute::ContentType, content_type)]),
-        }
-    }
-
-    /// Whether a call failed because of these attributes, and must be repeated without attributes.
-    fn refuses_attributes(&self, attributes: &Attributes, error: &StoreError) -> bool {
-        let refuses = !attributes.is_empty()
-            && matches!(error, StoreError::NotImplemented { .. } | StoreError::NotSupported { .. });
-        if refuses {
-            self.without_content_types.store(true, Ordering::Relaxed);
-        }
-        refuses
-    }
-
-    async fn put_object(
-        &self,
-        path: &Path,
-        payload: PutPayload,
-        content_type: &'static str,
-    ) -> Result<object_store::PutResult> {
-        loop {
-            let attributes = self.attributes(content_type);
-            let options = PutOptions { attributes: attributes.clone(), ..PutOptions::default() };
-            match self.store.put_opts(path, payload.clone(), options).await {
-                Err(error) if self.refuses_attributes(&attributes, &error) => {}
-                outcome => return outcome.map_err(store_error),
-            }
-        }
-    }
-
-    async fn create_upload(
-        &self,
-        path: &Path,
-        content_type: &'static str,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        loop {
-            let attributes = self.attributes(content_type);
-            let options =
-                PutMultipartOptions { attributes: attributes.clone(), ..PutMultipartOptions::default() };
-            match self.store.put_multipart_opts(path, options).await {
-                Err(error) if self.refuses_attributes(&attributes, &error) => {}
-                outcome => return outcome.map_err(store_error),
-            }
-        }
-    }
-
-    async fn write(
-        &self,
-        path: &Path,
-        content: Content,
-        content_type: &'static str,
-        upload: &UploadContext,
-    ) -> Result<PutResult> {
-        let mut sizes = PartSizes::new(content.length());
-        let mut chunks = ChunkReader::new(content);
-        let first = chunks.next(sizes.next_size()).await?;
-        if first.is_last {
-            let size = first.len;
-            let put = || self.put_object(path, first.parts.iter().cloned().collect(), content_type);
-            return Ok(put_result(size, upload.send_with_retry(put).await?));
-        }
-        let mut parts = upload.send_with_retry(|| self.create_upload(path, content_type)).await?;
-        let sent = send_parts(&mut *parts, first, chunks, sizes, upload.buffer_limit()).await;
-        let completed = match sent {
-            Ok(size) => parts.complete().await.map(|result| put_result(size, result)).map_err(store_error),
-            Err(error) => Err(error),
-        };
-        if completed.is_err() {
-            // A failed abort must not hide the cause.
-            let _ = parts.abort().await;
-        }
-        completed
+    fn log(&self, log: &BlobPath) -> LogParts {
+        LogParts::new(&self.objects, self.path(log.as_str()), self.path(&format!("{log}.parts")))
     }
 }
 
@@ -190,73 +110,21 @@ impl fmt::Debug for ObjectStoreSink {
 #[async_trait]
 impl BlobSink for ObjectStoreSink {
     async fn prepare(&self, log: &BlobPath) -> Result<()> {
-        let path = self.path(log.as_str());
-        loop {
-            let attributes = self.attributes(JSON_LINES);
-            let options =
-                PutOptions { mode: PutMode::Create, attributes: attributes.clone(), ..PutOptions::default() };
-            let refused = match self.store.put_opts(&path, PutPayload::new(), options).await {
-                Ok(_) | Err(StoreError::AlreadyExists { .. }) => return Ok(()),
-                Err(error) if self.refuses_attributes(&attributes, &error) => continue,
-                Err(error) => error,
-            };
-            // A store without conditional writes: check whether the log exists first.
-            return match refused {
-                StoreError::NotImplemented { .. } | StoreError::NotSupported { .. } => {
-                    match self.store.head(&path).await {
-                        Ok(_) => Ok(()),
-                        Err(StoreError::NotFound { .. }) => {
-                            self.put_object(&path, PutPayload::new(), JSON_LINES).await.map(|_| ())
-                        }
-                        Err(error) => Err(store_error(error)),
-                    }
-                }
-                error => Err(store_error(error)),
-            };
-        }
+        self.log(log).create().await
     }
 
     async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
-        self.write(&self.path(path.as_str()), content, DICOM, upload).await
+        let path = self.path(path.as_str());
+        self.objects.write(&path, content, DICOM, &Expected::Anything, upload).await
     }
 
     async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {
-        let part = self.parts_of(log).join(key.to_string());
-        self.put_object(&part, lines.into(), JSON_LINES).await.map(|_| ())
+        self.log(log).append(key, lines).await
     }
 
     async fn finish(&self, log: &BlobPath) -> Result<()> {
-        let parts = self.store.list(Some(&self.parts_of(log))).map_ok(|part| part.location);
-        let mut parts: Vec<Path> = parts.try_collect().await.map_err(store_error)?;
-        if parts.is_empty() {
-            return Ok(());
-        }
-        // By number: all numbers have the same number of digits.
-        parts.sort_unstable();
-        let path = self.path(log.as_str());
-        let earlier = match self.store.get(&path).await {
-            Ok(earlier) => earlier.into_stream().map_err(store_error).boxed(),
-            Err(StoreError::NotFound { .. }) => stream::empty().boxed(),
-            Err(error) => return Err(store_error(error)),
-        };
-        let store = Arc::clone(&self.store);
-        let later = stream::iter(parts.clone()).then(move |part| {
-            let store = Arc::clone(&store);
-            async move {
-                Ok::<_, Error>(
-                    store.get(&part).await.map_err(store_error)?.into_stream().map_err(store_error),
-                )
-            }
-        });
-        let joined = Content::from_stream(None, earlier.chain(later.try_flatten()));
         let upload = UploadContext::new(self.buffer_size(None), RetryPolicy::none(), 1);
-        self.write(&path, joined, JSON_LINES, &upload).await?;
-        // Deleted last: after a failure before this line, the next call joins them, possibly for the second time.
-        let deleted = self.store.delete_stream(stream::iter(parts.into_iter().map(Ok)).boxed());
-        deleted.try_for_each(|_| async { Ok(()) }).await.or_else(|error| match error {
-            StoreError::NotFound { .. } => Ok(()),
-            error => Err(store_error(error)),
-        })
+        self.log(log).join(&upload).await
     }
 
     fn url(&self, path: &BlobPath) -> String {
@@ -277,14 +145,6 @@ impl BlobSink for ObjectStoreSink {
 
     fn throttle_key(&self) -> String {
         self.url.to_string()
-    }
-}
-
-fn put_result(size: u64, stored: object_store::PutResult) -> PutResult {
-    let result = PutResult::new(size);
-    match stored.e_tag {
-        Some(etag) => result.with_etag(etag),
-        None => result,
     }
 }
 

@@ -1,5 +1,4 @@
-//! `ObjectStoreSource`: other objects, unordered stores and signed URLs. `conformance.rs` runs the conformance suite.
-#![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
+//! [`ObjectStoreSource`]: other objects, unordered stores and signed URLs.
 
 use std::collections::BTreeMap;
 use std::fmt;

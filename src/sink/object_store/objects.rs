@@ -1,0 +1,181 @@
+//! [`Objects`]: conditional and multipart writes to a store.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ::object_store::path::Path;
+use ::object_store::{
+    Attribute, Attributes, Error as StoreError, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, UpdateVersion,
+};
+
+use super::multipart::{PartSizes, send_parts};
+use super::store_error;
+use crate::content::{ChunkReader, Content};
+use crate::error::Result;
+use crate::limits::UploadContext;
+use crate::sink::PutResult;
+
+/// What must be at a path for a write to succeed.
+#[derive(Debug, Clone)]
+pub(super) enum Expected {
+    Anything,
+    Nothing,
+    Version(UpdateVersion),
+}
+
+/// A store, and what is known about its capabilities. Clones share it.
+#[derive(Clone)]
+pub(super) struct Objects {
+    pub(super) store: Arc<dyn ObjectStore>,
+    /// Whether the store has refused content types.
+    without_content_types: Arc<AtomicBool>,
+}
+
+impl Objects {
+    pub(super) fn new(store: Arc<dyn ObjectStore>) -> Self {
+        Self { store, without_content_types: Arc::default() }
+    }
+
+    /// Writes an object with one request.
+    ///
+    /// # Errors
+    /// [`StoreError::AlreadyExists`] or [`StoreError::Precondition`] if the path does not contain what is expected.
+    pub(super) async fn put(
+        &self,
+        path: &Path,
+        payload: PutPayload,
+        content_type: &'static str,
+        expected: &Expected,
+    ) -> Result<::object_store::PutResult, StoreError> {
+        let mut mode = match expected {
+            Expected::Anything => PutMode::Overwrite,
+            Expected::Nothing => PutMode::Create,
+            Expected::Version(version) => PutMode::Update(version.clone()),
+        };
+        loop {
+            let attributes = self.attributes(content_type);
+            let options =
+                PutOptions { mode: mode.clone(), attributes: attributes.clone(), ..PutOptions::default() };
+            match self.store.put_opts(path, payload.clone(), options).await {
+                // Either the condition or the content type.
+                Err(error) if is_unsupported(&error) && mode != PutMode::Overwrite => {
+                    self.check(path, expected).await?;
+                    mode = PutMode::Overwrite;
+                }
+                Err(error) if self.refuses_attributes(&attributes, &error) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Writes an object with one request, or with a multipart upload if its content exceeds the size of a part.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if the path does not contain what is expected. For a
+    /// multipart upload, this is checked shortly before the object becomes visible.
+    pub(super) async fn write(
+        &self,
+        path: &Path,
+        content: Content,
+        content_type: &'static str,
+        expected: &Expected,
+        upload: &UploadContext,
+    ) -> Result<PutResult> {
+        let mut sizes = PartSizes::new(content.length());
+        let mut chunks = ChunkReader::new(content);
+        let first = chunks.next(sizes.next_size()).await?;
+        if first.is_last {
+            let payload: PutPayload = first.parts.into_iter().collect();
+            let put =
+                async || self.put(path, payload.clone(), content_type, expected).await.map_err(store_error);
+            return Ok(put_result(first.len, upload.send_with_retry(put).await?));
+        }
+        let mut parts = upload.send_with_retry(|| self.create_upload(path, content_type)).await?;
+        let sent = send_parts(&mut *parts, first, chunks, sizes, upload.buffer_limit()).await;
+        let completed = match sent {
+            Ok(size) => match self.check(path, expected).await {
+                Ok(()) => parts.complete().await.map(|result| put_result(size, result)),
+                Err(error) => Err(error),
+            }
+            .map_err(store_error),
+            Err(error) => Err(error),
+        };
+        if completed.is_err() {
+            // A failed abort must not hide the cause.
+            let _ = parts.abort().await;
+        }
+        completed
+    }
+
+    async fn create_upload(
+        &self,
+        path: &Path,
+        content_type: &'static str,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        loop {
+            let attributes = self.attributes(content_type);
+            let options =
+                PutMultipartOptions { attributes: attributes.clone(), ..PutMultipartOptions::default() };
+            match self.store.put_multipart_opts(path, options).await {
+                Err(error) if self.refuses_attributes(&attributes, &error) => {}
+                outcome => return outcome.map_err(store_error),
+            }
+        }
+    }
+
+    /// Checks what is at a path, for stores that cannot do that together with the write.
+    async fn check(&self, path: &Path, expected: &Expected) -> Result<(), StoreError> {
+        let found = match expected {
+            Expected::Anything => return Ok(()),
+            _ => self.store.head(path).await,
+        };
+        match (expected, found) {
+            (Expected::Nothing, Err(StoreError::NotFound { .. })) => Ok(()),
+            (Expected::Nothing, Ok(_)) => {
+                Err(StoreError::AlreadyExists { path: path.to_string(), source: "the object exists".into() })
+            }
+            (Expected::Version(version), Ok(meta))
+                if (&meta.e_tag, &meta.version) == (&version.e_tag, &version.version) =>
+            {
+                Ok(())
+            }
+            (Expected::Version(_), Ok(_) | Err(StoreError::NotFound { .. })) => {
+                Err(StoreError::Precondition {
+                    path: path.to_string(),
+                    source: "the object has changed".into(),
+                })
+            }
+            (_, Err(error)) => Err(error),
+            (Expected::Anything, Ok(_)) => Ok(()),
+        }
+    }
+
+    fn attributes(&self, content_type: &'static str) -> Attributes {
+        match self.without_content_types.load(Ordering::Relaxed) {
+            true => Attributes::new(),
+            false => Attributes::from_iter([(Attribute::ContentType, content_type)]),
+        }
+    }
+
+    /// Whether a call failed because of these attributes, and must be repeated without attributes.
+    fn refuses_attributes(&self, attributes: &Attributes, error: &StoreError) -> bool {
+        let refuses = !attributes.is_empty() && is_unsupported(error);
+        if refuses {
+            self.without_content_types.store(true, Ordering::Relaxed);
+        }
+        refuses
+    }
+}
+
+fn is_unsupported(error: &StoreError) -> bool {
+    matches!(error, StoreError::NotImplemented { .. } | StoreError::NotSupported { .. })
+}
+
+fn put_result(size: u64, stored: ::object_store::PutResult) -> PutResult {
+    let result = PutResult::new(size);
+    match stored.e_tag {
+        Some(etag) => result.with_etag(etag),
+        None => result,
+    }
+}
