@@ -1,6 +1,8 @@
 //! The wire documents: export requests, status documents, identifiers, times and log lines.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use dicom_export::{
     DicomIdentifier, ErrorKind, ErrorLogEntry, ExportDestination, ExportRequest, ExportSource,
@@ -436,9 +438,33 @@ fn timestamps_always_have_seven_fractional_digits() {
         assert_eq!(written.parse::<Timestamp>().unwrap(), time);
         assert_eq!(serde_json::from_value::<Timestamp>(json!(given)).unwrap(), time);
     }
-    for wrong in ["", "2022-09-08", "2022-09-08T16:40:36", "yesterday"] {
+    for wrong in [
+        "",
+        "2022-09-08",
+        "2022-09-08T16:40:36",
+        "yesterday",
+        // These years cannot be written in RFC 3339, so a stored record with them could not be read back.
+        "+10000-01-01T00:00:00Z",
+        "-0001-12-31T23:59:59Z",
+        "9999-12-31T23:59:59-01:00",
+        "0000-01-01T00:00:00+01:00",
+    ] {
         assert_eq!(wrong.parse::<Timestamp>().unwrap_err().kind(), ErrorKind::Invalid);
     }
+}
+
+#[test]
+fn a_timestamp_that_cannot_be_read_back_cannot_be_built() {
+    let outside = [DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC];
+    for time in outside {
+        assert_eq!(Timestamp::try_from(time).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+    let now = Timestamp::now();
+    for time in [now.saturating_add(Duration::MAX), now.saturating_sub(Duration::MAX)] {
+        assert_eq!(time.to_string().parse::<Timestamp>().unwrap(), time);
+    }
+    assert_eq!(now.saturating_add(Duration::MAX).to_string(), "9999-12-31T23:59:59.9999999Z");
+    assert_eq!(now.saturating_sub(Duration::MAX).to_string(), "0000-01-01T00:00:00.0000000Z");
 }
 
 #[test]
@@ -489,8 +515,8 @@ proptest! {
     }
 
     #[test]
-    fn timestamps_round_trip(seconds in 0_i64..4_000_000_000, nanos in 0_u32..1_000_000_000) {
-        let time: Timestamp = DateTime::<Utc>::from_timestamp(seconds, nanos).unwrap().into();
+    fn timestamps_round_trip(seconds in -62_167_219_200_i64..253_402_300_800, nanos in 0_u32..1_000_000_000) {
+        let time: Timestamp = DateTime::<Utc>::from_timestamp(seconds, nanos).unwrap().try_into().unwrap();
         let text = time.to_string();
         prop_assert_eq!(text.len(), "2022-09-08T16:40:36.2627618Z".len());
         prop_assert_eq!(text.parse::<Timestamp>().unwrap(), time);

@@ -22,7 +22,7 @@ impl Checkpoint {
     pub(super) fn warn_of_expiry(&mut self, expires: Option<Timestamp>, estimated_end: Option<Timestamp>) {
         self.warnings.retain(|warning| warning.code != CODE);
         let Some(expires) = expires else { return };
-        let soon = Timestamp::from(Timestamp::now().to_utc() + SOON);
+        let soon = Timestamp::now().saturating_add(SOON);
         let why = if expires <= soon {
             "within the hour of the start"
         } else if estimated_end.is_some_and(|end| expires < end) {
@@ -55,8 +55,7 @@ impl Pace {
         let since = done.checked_sub(self.done).filter(|since| *since > 0 && elapsed > SETTLED)?;
         let left = checkpoint.estimate?.saturating_sub(done);
         let left = Duration::try_from_secs_f64(elapsed.as_secs_f64() * left as f64 / since as f64).ok()?;
-        let left = chrono::Duration::from_std(left).ok()?;
-        Timestamp::now().to_utc().checked_add_signed(left).map(Timestamp::from)
+        Some(Timestamp::now().saturating_add(left))
     }
 }
 

@@ -64,6 +64,6 @@ fn from_token(token: &str) -> Option<OperationKey> {
     let ticks: i128 = ticks.parse().ok()?;
     let seconds = i64::try_from(ticks.div_euclid(10_000_000)).ok()?;
     let nanoseconds = u32::try_from(ticks.rem_euclid(10_000_000) * 100).ok()?;
-    let created_time: Timestamp = chrono::DateTime::from_timestamp(seconds, nanoseconds)?.into();
+    let created_time = Timestamp::try_from(chrono::DateTime::from_timestamp(seconds, nanoseconds)?).ok()?;
     Some(OperationKey { created_time, id: id.parse::<OperationId>().ok()? })
 }

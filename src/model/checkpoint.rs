@@ -138,6 +138,6 @@ pub struct Lease {
 impl Lease {
     /// A lease for `holder` that expires `duration` after `now`.
     pub fn new(holder: impl Into<String>, now: Timestamp, duration: Duration) -> Self {
-        Self { holder: holder.into(), expires: (now.to_utc() + duration).into() }
+        Self { holder: holder.into(), expires: now.saturating_add(duration) }
     }
 }

@@ -186,10 +186,10 @@ async fn save_compares_versions(store: &dyn OperationStore) {
 }
 
 async fn operations_are_listed_newest_first(store: &dyn OperationStore) {
-    let now = Timestamp::now().to_utc();
+    let now = Timestamp::now();
     // Unordered. Three operations have the same time, and two differ by the precision of timestamps.
-    let ages = [50, 10, 30, 30, 30, 99, 0].map(|age| Timestamp::from(now - Duration::from_secs(age)));
-    let ages = ages.into_iter().chain([Timestamp::from(now - Duration::from_nanos(100))]);
+    let ages = [50, 10, 30, 30, 30, 99, 0].map(|age| now.saturating_sub(Duration::from_secs(age)));
+    let ages = ages.into_iter().chain([now.saturating_sub(Duration::from_nanos(100))]);
     let mut keys = Vec::new();
     for created_time in ages {
         let spec = spec(OperationId::random(), created_time, 1);

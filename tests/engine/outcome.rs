@@ -346,7 +346,7 @@ impl dicom_export::SinkProvider for Expiring {
 #[tokio::test]
 async fn a_credential_that_expires_within_the_hour_is_warned_about() {
     for (minutes, warned) in [(50, true), (70, false)] {
-        let expires = (dicom_export::Timestamp::now().to_utc() + Duration::from_secs(minutes * 60)).into();
+        let expires = dicom_export::Timestamp::now().saturating_add(Duration::from_secs(minutes * 60));
         let provider = Expiring { sink: MemorySink::new(), expires };
         let engine = ExportEngine::builder(archive(3)).destination("azureblob", provider).build().unwrap();
         let destination = ExportDestination::new("azureblob", serde_json::json!({}));

@@ -53,7 +53,7 @@ pub(super) fn sas_expiry(sas: &SecretString) -> Option<Timestamp> {
     let time = minute.or_else(|_| {
         NaiveDate::parse_from_str(&expiry, "%Y-%m-%d").map(|date| date.and_time(NaiveTime::MIN))
     });
-    Some(time.ok()?.and_utc().into())
+    time.ok()?.and_utc().try_into().ok()
 }
 
 #[cfg(test)]

@@ -15,7 +15,10 @@ pub(super) fn age_of(key: OperationKey) -> AgeKey {
 }
 
 pub(super) fn key_of((seconds, nanoseconds, id): AgeKey) -> Result<OperationKey> {
-    let created_time = DateTime::from_timestamp(seconds, nanoseconds).ok_or_else(damaged)?.into();
+    let created_time = DateTime::from_timestamp(seconds, nanoseconds)
+        .ok_or_else(damaged)?
+        .try_into()
+        .map_err(|_| damaged())?;
     Ok(OperationKey { created_time, id: OperationId::from_u128(id) })
 }
 
