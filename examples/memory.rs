@@ -1,9 +1,8 @@
-//! How much memory an export takes: the peak of a process that exports to a server on this machine, with the default
-//! byte budget.
+//! Measures the peak memory of an export with the default memory budget.
 //!
-//! `cargo run --release --example memory` exports one instance of 2 GiB, then 200,000 of 20 kB, and fails if either
-//! takes 96 MiB or more. The instances are made up as they are read; the server, a process of its own, throws them away.
-//! Each export is a process of its own too. Peaks are read from `/proc`: Linux only.
+//! `cargo run --release --example memory` exports one instance of 2 GiB, then 200,000 of 20 kB, and fails if either export
+//! takes 96 MiB or more. The instances are generated while they are read. The destination is a server in a process of its
+//! own that discards them; each export is a process of its own too. Peaks are read from `/proc`: Linux only.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -22,10 +21,10 @@ use futures::stream;
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// What a process may take, at the default budget of 64 MiB.
+/// The limit for a process, with the default memory budget of 64 MiB.
 const LIMIT: u64 = 96 << 20;
 
-/// What is exported.
+/// The instances of one export.
 struct Case {
     name: &'static str,
     count: u64,
@@ -48,21 +47,21 @@ fn main() -> Outcome<ExitCode> {
             let runtime = tokio::runtime::Runtime::new()?;
             runtime.block_on(export(case, address)).map(|()| ExitCode::SUCCESS)
         }
-        _ => Err("it takes no arguments".into()),
+        _ => Err("usage: memory".into()),
     }
 }
 
 fn measure_all() -> Outcome<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     for (number, case) in CASES.iter().enumerate() {
-        let server = Part::start(&["serve"])?;
-        let export = Part::start(&["export", &number.to_string(), &server.said])?;
-        let peak: u64 = export.said.parse()?;
+        let server = Subprocess::start(&["serve"])?;
+        let export = Subprocess::start(&["export", &number.to_string(), &server.output])?;
+        let peak: u64 = export.output.parse()?;
         let within = if peak < LIMIT { "within" } else { "OVER" };
         println!(
             "{}: {:.1} s, peak {}, {within} {}",
             case.name,
-            export.lived.as_secs_f64(),
+            export.duration.as_secs_f64(),
             mib(peak),
             mib(LIMIT)
         );
@@ -77,14 +76,14 @@ fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// A process of this program, and the line it said.
-struct Part {
+/// A process of this program, and the line that it printed.
+struct Subprocess {
     process: Child,
-    said: String,
-    lived: Duration,
+    output: String,
+    duration: Duration,
 }
 
-impl Part {
+impl Subprocess {
     fn start(arguments: &[&str]) -> Outcome<Self> {
         let began = Instant::now();
         let mut process = Command::new(std::env::current_exe()?)
@@ -92,17 +91,17 @@ impl Part {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let mut said = String::new();
-        let read = process.stdout.take().map(|out| BufReader::new(out).read_line(&mut said)).transpose();
-        let part = Self { process, said: said.trim().to_owned(), lived: began.elapsed() };
+        let mut line = String::new();
+        let read = process.stdout.take().map(|out| BufReader::new(out).read_line(&mut line)).transpose();
+        let subprocess = Self { process, output: line.trim().to_owned(), duration: began.elapsed() };
         if read?.unwrap_or_default() == 0 {
             return Err(format!("{arguments:?} failed").into());
         }
-        Ok(part)
+        Ok(subprocess)
     }
 }
 
-impl Drop for Part {
+impl Drop for Subprocess {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -114,7 +113,7 @@ async fn export(case: &Case, address: &str) -> Outcome {
     let provider = AzureBlobProvider::new(AzureBlobPolicy::development());
     let engine =
         ExportEngine::builder(source).destination(ExportDestination::AZURE_BLOB, provider).build()?;
-    // A SAS that this server does not look at.
+    // The server does not check the SAS.
     let uri = format!("http://{address}/devstoreaccount1/container?sv=2022-11-02&sp=w&sig=bm9uZQ%3D%3D");
     let new = NewOperation::new(ExportSource::Everything, ExportDestination::azure_blob(&uri));
     let started = engine.start(new).await?;
@@ -129,7 +128,7 @@ async fn export(case: &Case, address: &str) -> Outcome {
     Ok(())
 }
 
-/// Instances that are made up as they are listed. Every chunk is new memory, as a file's would be.
+/// Instances that are generated when they are listed. Every chunk is newly allocated, as for a file.
 struct Generated {
     case: Case,
     chunk: Bytes,
@@ -164,22 +163,22 @@ impl InstanceSource for Generated {
     }
 }
 
-/// Reads requests, and answers each with 201, until whoever started it is gone.
+/// Reads requests and responds to each with 201 until the parent process ends.
 fn serve() -> Outcome {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     writeln!(std::io::stdout(), "{}", listener.local_addr()?)?;
     std::thread::spawn(move || {
         for connection in listener.incoming().flatten() {
-            // A client that goes away is no trouble of the server's.
-            std::thread::spawn(move || answer(connection));
+            // Errors are ignored: clients close connections.
+            std::thread::spawn(move || respond(connection));
         }
     });
-    // Ends with the parent.
+    // Standard input ends with the parent process.
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
     Ok(())
 }
 
-fn answer(mut connection: TcpStream) -> std::io::Result<()> {
+fn respond(mut connection: TcpStream) -> std::io::Result<()> {
     connection.set_nodelay(true)?;
     let mut reader = BufReader::with_capacity(1 << 18, connection.try_clone()?);
     loop {

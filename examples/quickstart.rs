@@ -1,4 +1,4 @@
-//! Exports a small archive to a folder: what a server that embeds this crate does, in one page.
+//! Exports a small archive to a folder, as a server that embeds this crate does.
 //!
 //! `cargo run --example quickstart`
 
@@ -19,21 +19,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let folder = Path::new("target/quickstart");
     make_archive(&folder.join("archive"))?;
 
-    // The server's storage, and the container that the export goes to.
+    // The storage of the server, and the destination.
     let source = DirectorySource::open(folder.join("archive"))?;
     let container: Arc<dyn BlobSink> = Arc::new(DirectorySink::open(folder.join("container"))?);
 
-    // What to export: all of study 1, and one series of study 2. Everything would be `ExportSource::Everything`.
-    let wanted = ["2.25.1".parse()?, "2.25.2/2.25.20".parse()?];
+    // Study 1, and one series of study 2. `ExportSource::Everything` exports the whole archive.
+    let identifiers = ["2.25.1".parse()?, "2.25.2/2.25.20".parse()?];
     let engine = ExportEngine::builder(source).build()?;
-    let started = engine.start(NewOperation::new(ExportSource::identifiers(wanted)?, container)).await?;
+    let started = engine.start(NewOperation::new(ExportSource::identifiers(identifiers)?, container)).await?;
 
-    let mut progress = engine.progress(started.operation_id).ok_or("it runs in this process")?;
-    while progress.changed().await.is_ok() {
-        let now = progress.borrow_and_update().clone();
-        eprintln!("{} exported, {} skipped, {} bytes", now.exported, now.skipped, now.bytes);
-    }
-
+    // The operation runs in the background. A server returns `started` to its client, which polls the status.
     let ended = engine.wait(started.operation_id).await?;
     println!("{}", serde_json::to_string_pretty(&ended)?);
     for entry in
@@ -45,7 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Two studies of two series of three CT slices, as valid DICOM Part 10 files.
+/// Writes two studies, each with two series of three CT slices, as DICOM Part 10 files.
 fn make_archive(folder: &Path) -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(folder)?;
     for n in 0..12 {

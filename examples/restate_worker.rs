@@ -1,15 +1,15 @@
-//! A worker of exports that run on a Restate server: it reads a folder of DICOM files, or a DICOMweb server, that all
-//! workers and the server with the HTTP API see alike.
+//! A worker for exports that run on a Restate server. It reads a folder of DICOM files or a DICOMweb server, which all
+//! workers and the server with the HTTP API can access.
 //!
 //! ```text
 //! cargo run --release --features restate --example restate_worker -- --source DIR|URL --listen ADDR [--restate INGRESS_URL] [--development] [--concurrency N] [--batch-size N]
 //! ```
 //!
-//! `--restate` is the URL of Restate's ingress; without it, the one on this machine's usual port. `--listen` is bound
-//! with SO_REUSEPORT, so that several workers share a port on one machine. Whoever operates Restate registers that
-//! address: `curl ADMIN_URL/deployments --json '{"uri": "http://ADDR/"}'`. `docs/restate.md` has the rest.
-//! `--development` allows the storage emulator (Azurite) as a destination. `RUST_LOG` sets what is logged, on stderr.
-//! On SIGTERM or Ctrl-C the worker lets the batches that it is at come to their end, begins none, and leaves.
+//! `--restate` is the URL of Restate's ingress (default: `http://127.0.0.1:8080`). `--listen` is bound with SO_REUSEPORT, so
+//! that several workers on one machine can share a port. Register the address once:
+//! `curl ADMIN_URL/deployments --json '{"uri": "http://ADDR/"}'`. `docs/restate.md` describes the set-up.
+//! `--development` permits the storage emulator (Azurite) as a destination. `RUST_LOG` sets the log filter; the log is
+//! written to stderr. On SIGTERM or Ctrl-C the worker begins no more batches, finishes those in flight, and exits.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -23,18 +23,18 @@ use tokio::net::TcpListener;
 
 #[path = "server/logging.rs"]
 mod logging;
+#[path = "server/shutdown.rs"]
+mod shutdown;
 #[path = "export/source.rs"]
 mod source;
-#[path = "server/stopped.rs"]
-mod stopped;
 
-/// How long batches under way may take when the worker stops.
-const GRACE: Duration = Duration::from_secs(30);
+/// How long batches in flight may take when the worker stops.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 
 const USAGE: &str = "usage: restate_worker --source DIR|URL --listen ADDR [--restate INGRESS_URL] [--development] \
                      [--concurrency N] [--batch-size N]";
 
-/// What the command line says.
+/// The command line.
 struct Settings {
     source: PathBuf,
     listen: SocketAddr,
@@ -79,7 +79,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         true => AzureBlobPolicy::development(),
         false => AzureBlobPolicy::new(),
     };
-    // What one worker lists another exports: nothing is read ahead.
+    // No read-ahead: one worker lists the instances that another one exports.
     let source = source::Source::open(&settings.source, Some(0))?;
     let mut engine = ExportEngine::builder(source.instances())
         .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy));
@@ -92,11 +92,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let endpoint = restate::endpoint(engine.build()?, &settings.ingress)?;
     let listener = bind(settings.listen)?;
     eprintln!("listening on http://{}", listener.local_addr()?);
-    endpoint.serve(listener, GRACE, stopped::stopped()).await;
+    endpoint.serve(listener, SHUTDOWN_GRACE, shutdown::signal()).await;
     Ok(())
 }
 
-/// A listener that shares its port with others like it; the system spreads connections over them.
+/// Binds a listener that shares its port with other workers; the system distributes connections over them.
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;

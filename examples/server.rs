@@ -1,17 +1,19 @@
-//! A small DICOM archive with the export API: a folder of DICOM files behind HTTP, or the export API for a DICOMweb
-//! server.
+//! A server with the export API for a folder of DICOM files or a DICOMweb server.
 //!
 //! ```text
 //! cargo run --release --features http --example server -- --source DIR|URL --listen 127.0.0.1:8080 [--state FILE] [--development] [--base-url URL] [--restate INGRESS_URL --restate-admin ADMIN_URL]
 //! ```
 //!
-//! With `--features http,dicomweb`, `--source http(s)://…/dicom-web` is a DICOMweb server; `DICOMWEB_USER` and
-//! `DICOMWEB_PASSWORD`, or `DICOMWEB_TOKEN`, are read from the environment. With `--features http,redb`, `--state FILE`
-//! keeps operations in a file: what has not ended when the server stops, or dies, goes on when it starts again. With
-//! `--features http,restate`, `--restate` and `--restate-admin` have exports run by the workers of a Restate server
-//! (example `restate_worker`) instead of in this process.
-//! `--development` allows the storage emulator (Azurite) as a destination. `RUST_LOG` sets what is logged, on stderr.
-//! On SIGTERM or Ctrl-C the server takes no more exports, lets what is being transferred come to its end, and leaves.
+//! - With `--features http,dicomweb`, `--source http(s)://…/dicom-web` is a DICOMweb server. Its credentials are read from
+//!   the environment: `DICOMWEB_USER` and `DICOMWEB_PASSWORD`, or `DICOMWEB_TOKEN`.
+//! - With `--features http,redb`, `--state FILE` keeps operations in a file. Operations that have not ended when the server
+//!   stops or crashes are resumed when it starts again.
+//! - With `--features http,restate`, `--restate` and `--restate-admin` run exports on the workers of a Restate server
+//!   (example `restate_worker`) instead of in this process.
+//! - `--development` permits the storage emulator (Azurite) as a destination.
+//!
+//! `RUST_LOG` sets the log filter; the log is written to stderr. On SIGTERM or Ctrl-C the server rejects new exports,
+//! finishes the batches in flight, and exits.
 
 use std::error::Error;
 use std::future::Future;
@@ -32,46 +34,38 @@ use tokio::net::TcpListener;
 
 #[path = "server/logging.rs"]
 mod logging;
-#[cfg(not(feature = "restate"))]
-#[path = "server/no_restate.rs"]
-mod restate;
-#[cfg(feature = "restate")]
 #[path = "server/restate.rs"]
 mod restate;
+#[path = "server/shutdown.rs"]
+mod shutdown;
 #[path = "export/source.rs"]
 mod source;
-#[cfg(feature = "redb")]
 #[path = "export/state.rs"]
 mod state;
-#[cfg(not(feature = "redb"))]
-#[path = "export/no_state.rs"]
-mod state;
-#[path = "server/stopped.rs"]
-mod stopped;
 
-/// How long batches under way may take when the server stops.
-const GRACE: Duration = Duration::from_secs(30);
+/// How long batches in flight may take when the server stops.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 
-/// How long connections may take after that.
-const LINGER: Duration = Duration::from_secs(5);
+/// How long connections may take to close after that.
+const CONNECTION_GRACE: Duration = Duration::from_secs(5);
 
 const USAGE: &str = "usage: server --source DIR|URL --listen ADDR [--state FILE] [--development] [--base-url URL] \
                      [--restate INGRESS_URL --restate-admin ADMIN_URL]";
 
-/// What the command line says.
+/// The command line.
 #[derive(Debug)]
 pub struct Settings {
     /// The folder of DICOM files, or the URL of a DICOMweb server.
     pub source: PathBuf,
-    /// Where to listen; port 0 takes a free one.
+    /// The address to listen on; port 0 selects a free port.
     pub listen: SocketAddr,
-    /// The file that keeps operations; without one they end with the process.
+    /// The file that keeps operations; without one they are lost when the process ends.
     pub state: Option<PathBuf>,
-    /// Whether the emulator is a destination.
+    /// Whether the storage emulator is permitted as a destination.
     pub development: bool,
-    /// How links begin.
+    /// The beginning of links in responses.
     pub base_url: BaseUrl,
-    /// Restate's ingress and its admin API; without them exports run in this process.
+    /// The URLs of Restate's ingress and admin API; without them exports run in this process.
     pub restate: Option<(String, String)>,
 }
 
@@ -103,10 +97,10 @@ impl Settings {
         let restate = match (restate, restate_admin) {
             (Some(ingress), Some(admin)) => Some((ingress, admin)),
             (None, None) => None,
-            _ => return Err("--restate and --restate-admin go together".into()),
+            _ => return Err("--restate and --restate-admin must be used together".into()),
         };
         if restate.is_some() && state.is_some() {
-            return Err("--state is for exports that run in this process".into());
+            return Err("--state cannot be combined with --restate".into());
         }
         Ok(Self { source, listen, state, development, base_url, restate })
     }
@@ -118,10 +112,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let settings = Settings::from_command_line().inspect_err(|_| eprintln!("{USAGE}"))?;
     let listener = TcpListener::bind(settings.listen).await?;
     eprintln!("listening on http://{}", listener.local_addr()?);
-    serve(settings, listener, stopped::stopped()).await
+    serve(settings, listener, shutdown::signal()).await
 }
 
-/// Serves until `stop`, and then until nothing runs.
+/// Serves until `stop` completes and the operations have stopped.
 pub async fn serve(
     settings: Settings,
     listener: TcpListener,
@@ -156,21 +150,21 @@ pub async fn serve(
     let drain = async move {
         stop.await;
         tracing::info!("stopping");
-        // New exports are answered with 503 meanwhile, and polls go on.
-        engine.shutdown(GRACE).await;
+        // Meanwhile new exports are answered with 503, and polls still work.
+        engine.shutdown(SHUTDOWN_GRACE).await;
         _ = drained.send(());
     };
     let serving = axum::serve(listener, app).with_graceful_shutdown(drain);
     tokio::select! {
         served = serving.into_future() => served?,
-        () = async { _ = is_drained.await; tokio::time::sleep(LINGER).await } => {
-            tracing::warn!("some connections were cut");
+        () = async { _ = is_drained.await; tokio::time::sleep(CONNECTION_GRACE).await } => {
+            tracing::warn!("closed the remaining connections");
         }
     }
     Ok(())
 }
 
-/// A line for each request.
+/// Logs each request.
 async fn log(request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let begin = Instant::now();

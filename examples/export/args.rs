@@ -15,42 +15,42 @@ usage: export --source SOURCE DESTINATION [OPTIONS]
 
 source:
   --source DIR                     a folder of DICOM files
-  --source http(s)://.../dicom-web a DICOMweb server (feature dicomweb); credentials are read from the environment:
+  --source http(s)://.../dicom-web a DICOMweb server (feature dicomweb), with the credentials in the environment variables
                                    DICOMWEB_USER and DICOMWEB_PASSWORD, or DICOMWEB_TOKEN
 
 destination:
   --destination DIR                a folder
   --destination CONTAINER_URI      an Azure Blob container, with a SAS as its query
   --connection-string S --container NAME
-                                   the same by an account's connection string
+                                   an Azure Blob container, with the connection string of its account
 
 options:
-  --managed-identity               write with this machine's managed identity
-  --identifier I                   <study>[/<series>[/<sop instance>]]; may be repeated; none: everything
-  --identifiers-file FILE          identifiers, one a line
-  --development                    allow the storage emulator and http on this machine
-  --concurrency N                  requests at once (default: as many as the destination bears)
-  --memory SIZE                    bytes of instances held at once (64MiB), and a quarter
-                                   more of small files that a folder's listing reads ahead
-  --retry-for SECONDS              how long passing trouble is retried (600)
-  --checksums off|sent|always      compare what the destination says it stored with what it was sent (sent); always:
-                                   and let it copy nothing by itself
+  --managed-identity               write with the managed identity of this machine
+  --identifier I                   <study>[/<series>[/<sop instance>]]; may be repeated; default: everything
+  --identifiers-file FILE          a file with one identifier per line
+  --development                    permit the storage emulator, and http to this machine
+  --concurrency N                  concurrent requests (default: adapted to the destination)
+  --memory SIZE                    memory budget for instances (default: 64MiB); the listing of a folder uses a quarter
+                                   more for small files
+  --retry-for SECONDS              how long temporary failures are retried without a success (default: 600)
+  --checksums off|sent|always      compare what the destination reports to have stored with what was sent (default: sent);
+                                   always: also disable copies at the destination
   --check-identity off|warn|enforce
-                                   compare each instance with the UIDs that it is listed with (off)
-  --manifest                        write manifest.jsonl, which the example verify checks a container against
-  --state FILE                     keep the operation here, so that it can be resumed (feature redb)
-  --resume OPERATION_ID|last       go on with an operation of the state file; source and destination are given again
+                                   compare each instance with the UIDs that it is listed with (default: off)
+  --manifest                       write manifest.jsonl, with which the example verify compares a container
+  --state FILE                     keep the operation in this file, so that it can be resumed (feature redb)
+  --resume OPERATION_ID|last       resume an operation of the state file; source and destination are given again
   --quiet                          no progress bar
 
 The final status document is written to stdout. Exit status: 0 completed, 3 completed with skips, 1 failed or canceled,
-2 bad arguments or an unusable source or destination.
+2 invalid arguments or an unusable source or destination.
 ";
 
 pub(crate) struct Args {
     /// A folder or a URL.
     pub(crate) source: PathBuf,
     pub(crate) destination: Destination,
-    pub(crate) wanted: ExportSource,
+    pub(crate) export_source: ExportSource,
     pub(crate) development: bool,
     pub(crate) concurrency: Option<usize>,
     pub(crate) memory: Option<u64>,
@@ -63,10 +63,10 @@ pub(crate) struct Args {
     pub(crate) resume: Option<Resume>,
 }
 
-/// Which operation of the state file to go on with.
+/// The operation of the state file to resume.
 pub(crate) enum Resume {
     Operation(OperationId),
-    /// The newest.
+    /// The newest operation.
     Last,
 }
 
@@ -75,9 +75,9 @@ pub(crate) enum Destination {
     Azure(ExportDestination),
 }
 
-/// What was given for the destination.
+/// The options that define the destination.
 #[derive(Default)]
-struct Given {
+struct DestinationArgs {
     destination: Option<String>,
     connection_string: Option<String>,
     container: Option<String>,
@@ -85,31 +85,32 @@ struct Given {
 }
 
 impl Args {
-    /// `None`: help is wanted. An error is one line and repeats no secret.
+    /// `None`: print the help. An error is one line and contains no secret.
     pub(crate) fn parse() -> Result<Option<Self>, String> {
         let mut parser = lexopt::Parser::from_env();
-        let (mut source, mut given, mut identifiers) = (None, Given::default(), None::<Vec<_>>);
+        let (mut source, mut destination, mut identifiers) =
+            (None, DestinationArgs::default(), None::<Vec<_>>);
         let (mut concurrency, mut memory, mut retry_for) = (None, None, None);
         let (mut development, mut quiet) = (false, false);
         let (mut state, mut resume) = (None, None);
         let (mut checksums, mut identity, mut manifest) =
             (Checksums::default(), IdentityCheck::default(), false);
-        while let Some(argument) = parser.next().map_err(unparsed)? {
+        while let Some(argument) = parser.next().map_err(parse_error)? {
             match argument {
                 Long("help") | Short('h') => return Ok(None),
-                Long("source") => source = Some(PathBuf::from(parser.value().map_err(text)?)),
-                Long("destination") => given.destination = Some(string(&mut parser, "--destination")?),
+                Long("source") => source = Some(PathBuf::from(parser.value().map_err(message)?)),
+                Long("destination") => destination.destination = Some(string(&mut parser, "--destination")?),
                 Long("connection-string") => {
-                    given.connection_string = Some(string(&mut parser, "--connection-string")?);
+                    destination.connection_string = Some(string(&mut parser, "--connection-string")?);
                 }
-                Long("container") => given.container = Some(string(&mut parser, "--container")?),
-                Long("managed-identity") => given.managed_identity = true,
+                Long("container") => destination.container = Some(string(&mut parser, "--container")?),
+                Long("managed-identity") => destination.managed_identity = true,
                 Long("identifier") => {
                     let value = string(&mut parser, "--identifier")?;
                     identifiers.get_or_insert_default().push(identifier(&value, "--identifier")?);
                 }
                 Long("identifiers-file") => {
-                    let path = PathBuf::from(parser.value().map_err(text)?);
+                    let path = PathBuf::from(parser.value().map_err(message)?);
                     identifiers.get_or_insert_default().extend(read_identifiers(&path)?);
                 }
                 Long("development") => development = true,
@@ -128,43 +129,43 @@ impl Args {
                     identity = choice(&mut parser, "--check-identity", choices)?;
                 }
                 Long("manifest") => manifest = true,
-                Long("state") => state = Some(PathBuf::from(parser.value().map_err(text)?)),
+                Long("state") => state = Some(PathBuf::from(parser.value().map_err(message)?)),
                 Long("resume") => {
                     resume = Some(match string(&mut parser, "--resume")?.as_str() {
                         "last" => Resume::Last,
-                        id => Resume::Operation(id.parse().map_err(|fault| format!("--resume: {fault}"))?),
+                        id => Resume::Operation(id.parse().map_err(|error| format!("--resume: {error}"))?),
                     });
                 }
                 Long("concurrency") => concurrency = Some(number(&mut parser, "--concurrency")?),
                 Long("memory") => {
                     let size = string(&mut parser, "--memory")?;
                     let size = size.parse::<ByteSize>().ok().filter(|size| size.0 > 0);
-                    memory = Some(size.ok_or("--memory is a size like 64MiB")?.0);
+                    memory = Some(size.ok_or("--memory must be a size such as 64MiB")?.0);
                 }
                 Long("retry-for") => {
                     let seconds = string(&mut parser, "--retry-for")?.parse();
-                    let seconds: u32 = seconds.map_err(|_| "--retry-for is a number of seconds")?;
+                    let seconds: u32 = seconds.map_err(|_| "--retry-for must be a number of seconds")?;
                     retry_for = Some(Duration::from_secs(seconds.into()));
                 }
-                // lexopt would repeat a value, which may be a secret that lost its option.
-                Value(_) => return Err("there is an argument without an option; see --help".to_owned()),
-                other => return Err(text(other.unexpected())),
+                // lexopt's message would contain the value, which may be a secret.
+                Value(_) => return Err("unexpected argument without an option; see --help".to_owned()),
+                other => return Err(message(other.unexpected())),
             }
         }
         if resume.is_some() && state.is_none() {
-            return Err("--resume needs --state".to_owned());
+            return Err("--resume requires --state".to_owned());
         }
         if resume.is_some() && identifiers.is_some() {
-            return Err("--resume goes on with the operation's own identifiers".to_owned());
+            return Err("--resume cannot be combined with identifiers".to_owned());
         }
-        let wanted = match identifiers {
+        let export_source = match identifiers {
             None => ExportSource::Everything,
-            Some(identifiers) => ExportSource::identifiers(identifiers).map_err(text)?,
+            Some(identifiers) => ExportSource::identifiers(identifiers).map_err(message)?,
         };
         Ok(Some(Self {
             source: source.ok_or("--source is missing")?,
-            destination: given.check()?,
-            wanted,
+            destination: destination.parse()?,
+            export_source,
             development,
             concurrency,
             memory,
@@ -179,9 +180,9 @@ impl Args {
     }
 }
 
-impl Given {
-    /// Parts folders from containers; what is wrong with a container's settings is the library's to say.
-    fn check(self) -> Result<Destination, String> {
+impl DestinationArgs {
+    /// Distinguishes folders from containers. The library validates the settings of containers.
+    fn parse(self) -> Result<Destination, String> {
         let scheme = self.destination.as_deref().and_then(scheme);
         match (self.destination, scheme.as_deref()) {
             (None, _) if self.connection_string.is_none() && self.container.is_none() => {
@@ -189,7 +190,7 @@ impl Given {
             }
             (Some(folder), None) if !folder.contains("sig=") => {
                 if self.connection_string.is_some() || self.container.is_some() || self.managed_identity {
-                    return Err("--destination is a folder, which takes no credential".to_owned());
+                    return Err("--destination is a folder and accepts no credential".to_owned());
                 }
                 Ok(Destination::Folder(folder.into()))
             }
@@ -202,33 +203,33 @@ impl Given {
                 });
                 Ok(Destination::Azure(ExportDestination::new(ExportDestination::AZURE_BLOB, settings)))
             }
-            // A URI with a slip in it is no folder, or folders would bear its SAS in their names.
+            // A misspelt URI is not treated as a folder, because its SAS would become part of a folder's name.
             _ => Err("--destination is neither a folder nor an http or https URI".to_owned()),
         }
     }
 }
 
-/// What stands before `://`, in lower case.
+/// The text before `://`, in lower case.
 fn scheme(text: &str) -> Option<String> {
     let (scheme, _) = text.split_once("://")?;
     scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()).then(|| scheme.to_ascii_lowercase())
 }
 
-fn text(fault: impl std::fmt::Display) -> String {
-    fault.to_string()
+fn message(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }
 
-/// lexopt would repeat a value that belongs to no option, which may be a secret.
-fn unparsed(fault: lexopt::Error) -> String {
-    match fault {
-        lexopt::Error::UnexpectedValue { option, .. } => format!("{option} takes no value"),
-        fault => text(fault),
+/// lexopt's message would contain an unexpected value, which may be a secret.
+fn parse_error(error: lexopt::Error) -> String {
+    match error {
+        lexopt::Error::UnexpectedValue { option, .. } => format!("{option} does not take a value"),
+        error => message(error),
     }
 }
 
-/// A value that is text; the message never repeats it.
+/// The value of an option as text. The error does not contain it.
 fn string(parser: &mut lexopt::Parser, option: &str) -> Result<String, String> {
-    parser.value().map_err(text)?.into_string().map_err(|_| format!("{option} is not UTF-8"))
+    parser.value().map_err(message)?.into_string().map_err(|_| format!("{option} is not UTF-8"))
 }
 
 fn choice<T, const N: usize>(
@@ -239,20 +240,20 @@ fn choice<T, const N: usize>(
     let value = string(parser, option)?;
     let names = choices.each_ref().map(|(name, _)| *name).join(", ");
     let chosen = choices.into_iter().find(|(name, _)| *name == value).map(|(_, choice)| choice);
-    chosen.ok_or_else(|| format!("{option} is one of {names}"))
+    chosen.ok_or_else(|| format!("{option} must be one of {names}"))
 }
 
 fn number(parser: &mut lexopt::Parser, option: &str) -> Result<usize, String> {
     let number = string(parser, option)?.parse().ok().filter(|number| *number > 0);
-    number.ok_or_else(|| format!("{option} is a whole number above zero"))
+    number.ok_or_else(|| format!("{option} must be a whole number above zero"))
 }
 
-fn identifier(value: &str, place: &str) -> Result<DicomIdentifier, String> {
-    value.parse().map_err(|fault| format!("{place} is not an identifier: {fault}"))
+fn identifier(value: &str, location: &str) -> Result<DicomIdentifier, String> {
+    value.parse().map_err(|error| format!("{location} is not an identifier: {error}"))
 }
 
 fn read_identifiers(path: &std::path::Path) -> Result<Vec<DicomIdentifier>, String> {
-    let lines = std::fs::read_to_string(path).map_err(|fault| format!("--identifiers-file: {fault}"))?;
+    let lines = std::fs::read_to_string(path).map_err(|error| format!("--identifiers-file: {error}"))?;
     let lines = lines.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines.map(|(at, line)| identifier(line, &format!("--identifiers-file, line {},", at + 1))).collect()
 }

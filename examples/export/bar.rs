@@ -4,7 +4,7 @@ use dicom_export::Progress;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use tokio::sync::watch;
 
-/// Shows how an operation gets on until it ends.
+/// Shows the progress of an operation until it ends.
 pub(crate) async fn show(mut progress: watch::Receiver<Progress>) {
     let bar = ProgressBar::new_spinner();
     let style = ProgressStyle::with_template("{spinner} {msg} [{elapsed}]").ok();

@@ -1,17 +1,13 @@
-//! The engine as a command: a folder of DICOM files, or a DICOMweb server, to a folder or an Azure Blob container.
+//! A command-line exporter from a folder of DICOM files or a DICOMweb server to a folder or an Azure Blob container.
 //!
 //! `cargo run --release --example export -- --help`
 //!
-//! The final status document is the only thing on stdout. Exit status: 0 completed and nothing skipped, 3 completed
-//! with skips, 1 failed or canceled, 2 bad arguments or an unusable source or destination.
+//! Only the final status document is written to stdout. Exit status: 0 completed and nothing skipped, 3 completed with
+//! skips, 1 failed or canceled, 2 invalid arguments or an unusable source or destination.
 
 mod args;
 mod bar;
 mod source;
-#[cfg(feature = "redb")]
-mod state;
-#[cfg(not(feature = "redb"))]
-#[path = "no_state.rs"]
 mod state;
 
 use std::process::ExitCode;
@@ -44,7 +40,7 @@ async fn main() -> ExitCode {
             print!("{}", args::HELP);
             return ExitCode::SUCCESS;
         }
-        Err(fault) => return unusable(&fault),
+        Err(message) => return unusable(&message),
     };
     match export(args).await {
         Ok(code) => code,
@@ -53,21 +49,21 @@ async fn main() -> ExitCode {
 }
 
 /// # Errors
-/// The operation could not be started.
+/// Fails if the operation cannot be started.
 async fn export(args: Args) -> dicom_export::Result<ExitCode> {
-    // As the defaults are to each other.
+    // The same ratio as between the defaults.
     let source = Source::open(&args.source, args.memory.map(|budget| budget / 4))?;
     let engine = engine(&args, &source)?;
     let target = target(args.destination)?;
     let started = match args.resume {
-        Some(wanted) => engine.resume(resumed(&engine, wanted).await?, Some(target)).await?,
-        None => engine.start(NewOperation::new(args.wanted, target)).await?,
+        Some(resume) => engine.resume(operation_to_resume(&engine, resume).await?, Some(target)).await?,
+        None => engine.start(NewOperation::new(args.export_source, target)).await?,
     };
     let id = started.operation_id;
 
     let canceler = engine.clone();
     tokio::spawn(async move {
-        // An operation that has just ended needs no canceling.
+        // Canceling fails if the operation has just ended.
         if tokio::signal::ctrl_c().await.is_ok() && canceler.cancel(id).await.is_ok() {
             eprintln!("canceling");
         }
@@ -78,21 +74,18 @@ async fn export(args: Args) -> dicom_export::Result<ExitCode> {
     let ended = engine.wait(id).await?;
 
     if let Source::Folder(folder) = source {
-        say_what_was_passed_over(folder.report());
+        print_report(folder.report());
     }
     println!("{}", serde_json::to_string(&ended).unwrap_or_default());
     Ok(exit_code(&ended))
 }
 
-fn say_what_was_passed_over(passed_over: DirectoryReport) {
-    if !passed_over.is_empty() {
+fn print_report(report: DirectoryReport) {
+    if !report.is_empty() {
         eprintln!(
-            "passed over: {} files that repeat an instance, {} DICOM files without readable UIDs, \
+            "not exported: {} files that repeat an instance, {} DICOM files without readable UIDs, \
              {} unreadable files, {} unreadable folders",
-            passed_over.duplicates,
-            passed_over.unidentified,
-            passed_over.unreadable_files,
-            passed_over.unreadable_folders,
+            report.duplicates, report.unidentified, report.unreadable_files, report.unreadable_folders,
         );
     }
 }
@@ -122,13 +115,12 @@ fn engine(args: &Args, source: &Source) -> dicom_export::Result<ExportEngine> {
     builder.build()
 }
 
-/// The operation to go on with.
-async fn resumed(engine: &ExportEngine, wanted: Resume) -> dicom_export::Result<OperationId> {
-    match wanted {
+async fn operation_to_resume(engine: &ExportEngine, resume: Resume) -> dicom_export::Result<OperationId> {
+    match resume {
         Resume::Operation(id) => Ok(id),
         Resume::Last => match engine.list(None, 1).await?.first() {
             Some(last) => Ok(last.operation.operation_id),
-            None => Err(Error::new(ErrorKind::NotFound, "the state file holds no operation")),
+            None => Err(Error::new(ErrorKind::NotFound, "the state file contains no operation")),
         },
     }
 }
@@ -156,7 +148,7 @@ fn exit_code(ended: &Operation) -> ExitCode {
     }
 }
 
-fn unusable(fault: &str) -> ExitCode {
-    eprintln!("error: {fault}");
+fn unusable(message: &str) -> ExitCode {
+    eprintln!("error: {message}");
     UNUSABLE.into()
 }

@@ -1,16 +1,9 @@
-//! `--source`: a folder, or a DICOMweb server.
+//! `--source`: a folder or a DICOMweb server.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use dicom_export::{DirectorySource, InstanceSource, Result};
-
-#[cfg(feature = "dicomweb")]
-#[path = "dicomweb.rs"]
-mod dicomweb;
-#[cfg(not(feature = "dicomweb"))]
-#[path = "no_dicomweb.rs"]
-mod dicomweb;
+use dicom_export::{DirectorySource, Error, ErrorKind, InstanceSource, Result};
 
 #[derive(Clone)]
 pub(crate) enum Source {
@@ -19,16 +12,17 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// A URL is a server's, anything else a folder, which reads so many bytes ahead.
-    pub(crate) fn open(given: &Path, read_ahead: Option<u64>) -> Result<Self> {
-        let url = given.to_str().filter(|text| {
+    /// Opens a DICOMweb server if `location` is an http or https URL, otherwise a folder. `read_ahead` is in bytes; `None` is
+    /// the default of [`DirectorySource`].
+    pub(crate) fn open(location: &Path, read_ahead: Option<u64>) -> Result<Self> {
+        let url = location.to_str().filter(|text| {
             let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
             matches!(scheme.as_deref(), Some("http" | "https"))
         });
         Ok(match url {
-            Some(url) => Self::Server(dicomweb::open(url)?),
+            Some(url) => Self::Server(open_server(url)?),
             None => {
-                let folder = DirectorySource::open(given)?;
+                let folder = DirectorySource::open(location)?;
                 Self::Folder(Arc::new(match read_ahead {
                     Some(bytes) => folder.read_ahead(bytes),
                     None => folder,
@@ -43,4 +37,28 @@ impl Source {
             Self::Server(server) => Arc::clone(server),
         }
     }
+}
+
+/// Opens a DICOMweb server with the credentials in the environment.
+#[cfg(feature = "dicomweb")]
+fn open_server(service_root: &str) -> Result<Arc<dyn InstanceSource>> {
+    use dicom_export::source::{DicomWebCredentials, DicomWebSource};
+
+    let [user, password, token] =
+        ["DICOMWEB_USER", "DICOMWEB_PASSWORD", "DICOMWEB_TOKEN"].map(|variable| std::env::var(variable).ok());
+    let credentials = match (user, password, token) {
+        (Some(user), Some(password), None) => DicomWebCredentials::basic(user, password),
+        (None, None, Some(token)) => DicomWebCredentials::bearer(token),
+        (None, None, None) => DicomWebCredentials::anonymous(),
+        _ => {
+            let message = "set DICOMWEB_USER and DICOMWEB_PASSWORD, or DICOMWEB_TOKEN";
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+    };
+    Ok(Arc::new(DicomWebSource::builder(service_root).credentials(credentials).build()?))
+}
+
+#[cfg(not(feature = "dicomweb"))]
+fn open_server(_: &str) -> Result<Arc<dyn InstanceSource>> {
+    Err(Error::new(ErrorKind::Unsupported, "a server as --source requires a build with --features dicomweb"))
 }

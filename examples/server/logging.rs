@@ -1,8 +1,8 @@
-//! What a server says while it runs.
+//! The log of a server.
 
 use std::io::IsTerminal;
 
-/// Logs to stderr what `RUST_LOG` asks for, or else what is of level `info` and above.
+/// Logs to stderr, with the filter in `RUST_LOG` or, without one, at level `info`.
 pub(crate) fn to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt()

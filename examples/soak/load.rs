@@ -1,4 +1,4 @@
-//! What is started, and what becomes of it.
+//! The operations that are started, and their expected results.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,22 +17,22 @@ use futures::future::try_join_all;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::server::{DOWN, QUICK, RELEASE, STUCK, WAITING, ask};
+use crate::server::{BLOCKED, DOWN, FAST, RELEASE, WAITING, get};
 use crate::{BUDGET, Outcome};
 
-/// Operations towards the quick destination at once; with the stuck one and the one that is down there are twenty.
+/// Concurrent operations with the fast destination. With the blocked one and the one that is down there are twenty.
 const SLOTS: usize = 18;
 
-/// Every so many operations of a slot, one is canceled.
+/// One of this number of operations in a slot is canceled.
 const CANCEL_EVERY: usize = 5;
 
-/// How long passing trouble is retried.
-const RETRY_FOR: Duration = Duration::from_secs(3);
+/// The retry budget.
+const RETRY_BUDGET: Duration = Duration::from_secs(3);
 
-/// How long ended operations are; what fails is resumed at once.
-const REMEMBERED: Duration = Duration::from_secs(10);
+/// How long ended operations are kept. Failed ones are resumed immediately.
+const RETENTION: Duration = Duration::from_secs(10);
 
-/// What an operation exports, by its partition.
+/// The instances of an operation, selected by its partition.
 struct Kind {
     name: &'static str,
     count: u64,
@@ -45,13 +45,14 @@ const KINDS: [Kind; 3] = [
     Kind { name: "large", count: 2, size: 20 << 20 },
 ];
 
-/// Goes to the stuck destination; never done.
+/// The operation with the blocked destination, which never ends.
 const ENDLESS: Kind = Kind { name: "endless", count: 1_000_000, size: 2 << 20 };
 
-/// So many requests have to wait there before the others start: it has taken what it can get of the budget.
-const STUCK_REQUESTS: usize = 8;
+/// The number of blocked requests before the other operations start: by then the blocked operation has taken its maximum
+/// share of the memory budget.
+const BLOCKED_REQUESTS: usize = 8;
 
-/// One source a kind, which its operations share.
+/// One source for each kind, shared by its operations.
 struct Sources(Vec<(&'static str, Arc<dyn InstanceSource>)>);
 
 impl Sources {
@@ -67,7 +68,7 @@ impl SourceProvider for Sources {
     async fn open(&self, operation: &OperationSpec) -> dicom_export::Result<Arc<dyn InstanceSource>> {
         let name = operation.context.partition.as_deref().unwrap_or_default();
         let of_kind = self.0.iter().find(|(kind, _)| *kind == name);
-        let unknown = || Error::new(ErrorKind::Invalid, "there is no such kind of operation");
+        let unknown = || Error::new(ErrorKind::Invalid, "unknown kind of operation");
         of_kind.map(|(_, source)| Arc::clone(source)).ok_or_else(unknown)
     }
 }
@@ -77,69 +78,73 @@ struct Counts {
     completed: AtomicUsize,
     canceled: AtomicUsize,
     failed: AtomicUsize,
-    /// Bytes of what has completed.
+    /// The bytes of completed operations.
     bytes: AtomicU64,
-    faults: Mutex<Vec<String>>,
+    violations: Mutex<Vec<String>>,
 }
 
 pub(crate) struct Load {
     engine: ExportEngine,
     address: String,
     counts: Counts,
-    stuck: Mutex<Option<OperationId>>,
-    /// Slots whose first operation has completed.
+    blocked: Mutex<Option<OperationId>>,
+    /// The number of slots whose first operation has ended.
     served: watch::Sender<usize>,
 }
 
 impl Load {
-    pub(crate) fn on(address: &str) -> Outcome<Self> {
+    pub(crate) fn new(address: &str) -> Outcome<Self> {
         let engine = ExportEngine::builder_with_provider(Sources::new())
             .destination(
                 ExportDestination::AZURE_BLOB,
                 AzureBlobProvider::new(AzureBlobPolicy::development()),
             )
             .memory_budget(BUDGET)
-            .retry(RetryPolicy::with_budget(RETRY_FOR))
-            .retention(REMEMBERED)
+            .retry(RetryPolicy::with_budget(RETRY_BUDGET))
+            .retention(RETENTION)
             .build()?;
-        let (counts, stuck) = (Counts::default(), Mutex::default());
-        Ok(Self { engine, address: address.to_owned(), counts, stuck, served: watch::Sender::new(0) })
+        let (counts, blocked) = (Counts::default(), Mutex::default());
+        Ok(Self { engine, address: address.to_owned(), counts, blocked, served: watch::Sender::new(0) })
     }
 
-    /// Loads the engine until it is dropped; an error if it is stuck for so long.
-    pub(crate) async fn run(&self, patience: Duration) -> Outcome {
+    /// Loads the engine until the future is dropped.
+    ///
+    /// # Errors
+    /// Fails if the load does not make progress within `limit`.
+    pub(crate) async fn run(&self, limit: Duration) -> Outcome {
         let begin = async {
-            // The stuck one comes first and takes what it can get.
-            let stuck = self.start(STUCK, &ENDLESS).await?;
-            *lock(&self.stuck) = Some(stuck);
-            while ask(&self.address, WAITING).await?.parse::<usize>()? < STUCK_REQUESTS {
+            // The blocked operation starts first and takes its share of the memory budget.
+            let blocked = self.start(BLOCKED, &ENDLESS).await?;
+            *lock(&self.blocked) = Some(blocked);
+            while get(&self.address, WAITING).await?.parse::<usize>()? < BLOCKED_REQUESTS {
                 sleep(Duration::from_millis(10)).await;
             }
-            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(stuck)
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(blocked)
         };
-        let stuck = timeout(patience, begin).await.map_err(|_| "the stuck destination was never asked")??;
+        let blocked =
+            timeout(limit, begin).await.map_err(|_| "the blocked destination received no requests")??;
         let release = async {
             let mut served = self.served.subscribe();
-            let in_time = timeout(patience, served.wait_for(|served| *served == SLOTS)).await.is_ok();
-            let moved = self.engine.progress(stuck).map(|progress| progress.borrow().exported);
+            let in_time = timeout(limit, served.wait_for(|served| *served == SLOTS)).await.is_ok();
+            let moved = self.engine.progress(blocked).map(|progress| progress.borrow().exported);
             if !in_time || moved != Some(0) {
                 let served = *self.served.borrow();
-                self.fault(format!(
-                    "{served} of {SLOTS} were served while one was stuck; it exported {moved:?}"
+                self.violation(format!(
+                    "{served} of {SLOTS} slots were served while one operation was blocked; it exported {moved:?}"
                 ));
             }
-            ask(&self.address, RELEASE).await.map(drop)
+            get(&self.address, RELEASE).await.map(drop)
         };
         let slots = try_join_all((0..SLOTS).map(|slot| self.slot(slot)));
         tokio::try_join!(slots, release, self.down())?;
         Ok(())
     }
 
-    /// One operation after the other.
+    /// Runs one operation after the other.
     async fn slot(&self, slot: usize) -> Outcome {
         for number in 0.. {
             let kind = &KINDS[(slot + number) % KINDS.len()];
-            let id = self.start(QUICK, kind).await?;
+            let id = self.start(FAST, kind).await?;
             let is_canceled = (slot + number) % CANCEL_EVERY == CANCEL_EVERY - 1;
             if is_canceled {
                 self.cancel_halfway(id, kind).await?;
@@ -166,17 +171,17 @@ impl Load {
 
     async fn cancel_halfway(&self, id: OperationId, kind: &Kind) -> Outcome {
         if let Some(mut progress) = self.engine.progress(id) {
-            // An error is its end.
+            // An error: the operation has ended.
             _ = progress.wait_for(|progress| progress.exported >= kind.count / 2).await;
         }
         match self.engine.cancel(id).await {
-            // It was quicker.
+            // The operation ended first.
             Err(error) if error.kind() == ErrorKind::Conflict => Ok(()),
             outcome => Ok(outcome?),
         }
     }
 
-    /// Fails, is resumed, fails.
+    /// Resumes an operation each time it has failed.
     async fn down(&self) -> Outcome {
         let id = self.start(DOWN, &KINDS[0]).await?;
         loop {
@@ -195,67 +200,69 @@ impl Load {
         Ok(self.engine.start(new).await?.operation_id)
     }
 
-    /// With a SAS that the server does not look at.
+    /// A destination with a SAS, which the server does not check.
     fn destination(&self, account: &str) -> ExportDestination {
         let address = &self.address;
         let uri = format!("http://{address}/{account}/container?sv=2022-11-02&sp=w&sig=bm9uZQ%3D%3D");
         ExportDestination::azure_blob(&uri)
     }
 
-    /// Otherwise the store in memory grows.
+    /// Deletes ended operations from the store in memory, which would grow otherwise.
     pub(crate) async fn purge_expired(&self) -> Outcome {
         self.engine.purge_expired().await?;
         Ok(())
     }
 
-    /// Shuts down in the middle of everything.
+    /// Shuts the engine down during the load.
     pub(crate) async fn shut_down(&self, grace: Duration) -> Outcome<Vec<String>> {
         self.engine.shutdown(grace).await;
-        let Some(stuck) = *lock(&self.stuck) else { return Ok(vec!["nothing was stuck".to_owned()]) };
-        let left = self.engine.status(stuck).await?;
+        let Some(blocked) = *lock(&self.blocked) else {
+            return Ok(vec!["no operation was blocked".to_owned()]);
+        };
+        let left = self.engine.status(blocked).await?;
         Ok(match left.status {
-            OperationStatus::Running if self.engine.progress(stuck).is_none() => Vec::new(),
+            OperationStatus::Running if self.engine.progress(blocked).is_none() => Vec::new(),
             status => vec![format!("after the shutdown the endless operation is {status:?}")],
         })
     }
 
-    /// Waits until every slot has been served, and something was canceled and something has failed.
-    pub(crate) async fn has_shown_enough(&self) {
+    /// Waits until every slot was served, and at least one operation was canceled and one failed.
+    pub(crate) async fn wait_until_covered(&self) {
         let Counts { canceled, failed, .. } = &self.counts;
         while *self.served.borrow() < SLOTS || canceled.load(SeqCst) == 0 || failed.load(SeqCst) == 0 {
             sleep(Duration::from_millis(50)).await;
         }
     }
 
-    pub(crate) fn faults(&self) -> Vec<String> {
-        let mut faults = std::mem::take(&mut *lock(&self.counts.faults));
+    pub(crate) fn violations(&self) -> Vec<String> {
+        let mut violations = std::mem::take(&mut *lock(&self.counts.violations));
         let served = *self.served.borrow();
         if served < SLOTS {
-            faults.push(format!("{served} of {SLOTS} slots were served"));
+            violations.push(format!("{served} of {SLOTS} slots were served"));
         }
         for (name, count) in [("canceled", &self.counts.canceled), ("failed", &self.counts.failed)] {
             if count.load(SeqCst) == 0 {
-                faults.push(format!("nothing was {name}"));
+                violations.push(format!("no operation was {name}"));
             }
         }
-        faults
+        violations
     }
 
-    fn expect(&self, holds: bool, ended: &Operation) {
-        if !holds {
-            self.fault(format!("{:?} with {:?}: {:?}", ended.status, ended.results, ended.error));
+    fn expect(&self, is_met: bool, ended: &Operation) {
+        if !is_met {
+            self.violation(format!("{:?} with {:?}: {:?}", ended.status, ended.results, ended.error));
         }
     }
 
-    fn fault(&self, fault: String) {
-        lock(&self.counts.faults).push(fault);
+    fn violation(&self, violation: String) {
+        lock(&self.counts.violations).push(violation);
     }
 }
 
 impl fmt::Display for Load {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Counts { completed, canceled, failed, bytes, .. } = &self.counts;
-        let stuck = lock(&self.stuck).and_then(|id| self.engine.progress(id));
+        let blocked = lock(&self.blocked).and_then(|id| self.engine.progress(id));
         write!(
             f,
             "{} completed ({} MiB), {} canceled, {} failed, {} instances at the slow destination",
@@ -263,7 +270,7 @@ impl fmt::Display for Load {
             bytes.load(SeqCst) >> 20,
             canceled.load(SeqCst),
             failed.load(SeqCst),
-            stuck.map_or(0, |progress| progress.borrow().exported)
+            blocked.map_or(0, |progress| progress.borrow().exported)
         )
     }
 }

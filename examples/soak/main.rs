@@ -1,17 +1,17 @@
-//! Twenty exports at once for as long as it is told: some are canceled, one goes to a destination that is stuck and
-//! then slow, one to a destination that is down.
+//! A load test: twenty concurrent exports for a given time. Some are canceled, one has a destination that is blocked and
+//! then slow, one has a destination that is down.
 //!
 //! `cargo run --release --features testing --example soak -- --seconds 600`
 //!
-//! The destinations are a server that this program starts as a process of its own and that throws everything away; the
-//! instances are made up. It prints a line every few seconds, and in the end whether these held:
+//! The destinations are a server that this program starts as a process of its own and that discards the data. The instances
+//! are generated. The program prints a line every few seconds, and at the end whether these conditions were met:
 //!
-//! - The memory of the process stays under a bound that follows from the byte budget, and does not grow.
-//! - Each of the other operations reaches an end, with exact counts, while the stuck one has not moved at all.
-//! - What goes to the destination that is down fails within its retry budget, and skips nothing.
-//! - A shutdown in the middle of it all leaves no task behind, and what had not ended can be resumed.
+//! - The memory of the process stays below a bound that follows from the memory budget, and does not grow.
+//! - The other operations end, with exact counts, while the blocked one makes no progress.
+//! - The operation whose destination is down fails within its retry budget, and skips nothing.
+//! - A shutdown during the load leaves no task behind, and operations that have not ended can be resumed.
 //!
-//! The exit status is 0 if they did. The memory is read from `/proc`: Linux only.
+//! The exit status is 0 if all were met. The memory is read from `/proc`: Linux only.
 
 mod load;
 mod memory;
@@ -29,21 +29,21 @@ use self::memory::Watch;
 
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// How much instance data the engine holds at once.
+/// The memory budget of the engine.
 pub(crate) const BUDGET: u64 = 32 << 20;
 
-/// What a process takes besides: the program, connections, 16 MiB of buffers that are kept to be used again, and what
-/// the allocator keeps of memory that one thread takes and another gives back.
-const BESIDES: u64 = 80 << 20;
+/// The memory of the process besides the budget: the program, connections, 16 MiB of pooled buffers, and what the allocator
+/// retains of memory that is allocated on one thread and freed on another.
+const MEMORY_OVERHEAD: u64 = 80 << 20;
 
-/// How much more the second half of the time may take than the first.
-const GROWTH: u64 = 16 << 20;
+/// The permitted growth of the peak from the first half of the time to the second.
+const MAX_GROWTH: u64 = 16 << 20;
 
-/// How long a shutdown lets batches finish.
-const GRACE: Duration = Duration::from_secs(1);
+/// How long batches in flight may take at the shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
-/// Longer than anything here takes that ends at all.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// Longer than any step takes that ends.
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 fn main() -> Outcome<ExitCode> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -55,68 +55,68 @@ fn main() -> Outcome<ExitCode> {
     };
     let server = Server::start()?;
     let runtime = Runtime::new()?;
-    let faults = runtime.block_on(soak(&server.address, Duration::from_secs(seconds)))?;
+    let violations = runtime.block_on(soak(&server.address, Duration::from_secs(seconds)))?;
     let mut out = std::io::stdout();
-    for fault in &faults {
-        writeln!(out, "BROKEN: {fault}")?;
+    for violation in &violations {
+        writeln!(out, "FAILED: {violation}")?;
     }
-    if faults.is_empty() {
-        writeln!(out, "everything held")?;
+    if violations.is_empty() {
+        writeln!(out, "all conditions met")?;
     }
-    Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Gives what did not hold.
-async fn soak(address: &str, long: Duration) -> Outcome<Vec<String>> {
-    let (load, watch, began) = (Load::on(address)?, Watch::new(), Instant::now());
+/// Returns the conditions that were not met.
+async fn soak(address: &str, duration: Duration) -> Outcome<Vec<String>> {
+    let (load, watch, began) = (Load::new(address)?, Watch::new(), Instant::now());
     let halfway = async {
-        sleep(long / 2).await;
+        sleep(duration / 2).await;
         watch.halfway();
-        sleep(long / 2).await;
-        // A machine that is slow needs longer for the least that has to happen.
-        load.has_shown_enough().await;
+        sleep(duration / 2).await;
+        // A slow machine may need longer.
+        load.wait_until_covered().await;
     };
-    let mut faults = Vec::new();
+    let mut violations = Vec::new();
     tokio::select! {
-        outcome = load.run(long + PATIENCE) => outcome?,
-        outcome = watch.keep() => outcome?,
-        outcome = report(&load, &watch, began, long / 4) => outcome?,
-        _ = timeout(long + PATIENCE, halfway) => {}
+        outcome = load.run(duration + TIMEOUT) => outcome?,
+        outcome = watch.run() => outcome?,
+        outcome = report(&load, &watch, began, duration / 4) => outcome?,
+        _ = timeout(duration + TIMEOUT, halfway) => {}
     }
     writeln!(std::io::stdout(), "{:4} s  {load}", began.elapsed().as_secs())?;
 
-    faults.extend(load.faults());
-    faults.extend(load.shut_down(GRACE).await?);
+    violations.extend(load.violations());
+    violations.extend(load.shut_down(SHUTDOWN_GRACE).await?);
     drop(load);
-    // Connections end by themselves once nobody holds their client.
+    // Connection tasks end after their client was dropped.
     let metrics = tokio::runtime::Handle::current().metrics();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while metrics.num_alive_tasks() > 0 && Instant::now() < deadline {
         sleep(Duration::from_millis(10)).await;
     }
     let left = metrics.num_alive_tasks();
     if left > 0 {
-        faults.push(format!("{left} tasks were left behind"));
+        violations.push(format!("{left} tasks are still running after the shutdown"));
     }
     let (first, second) = watch.peaks();
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     writeln!(
         std::io::stdout(),
-        "memory: {:.1} MiB at most in the first half, {:.1} in the second; the byte budget is {:.0}",
+        "memory: peak {:.1} MiB in the first half, {:.1} in the second; the memory budget is {:.0}",
         mib(first),
         mib(second),
         mib(BUDGET)
     )?;
-    if first.max(second) > BUDGET + BESIDES {
-        faults.push(format!("more than {:.0} MiB of memory", mib(BUDGET + BESIDES)));
+    if first.max(second) > BUDGET + MEMORY_OVERHEAD {
+        violations.push(format!("more than {:.0} MiB of memory", mib(BUDGET + MEMORY_OVERHEAD)));
     }
-    if second > first + GROWTH {
-        faults.push("the memory grows".to_owned());
+    if second > first + MAX_GROWTH {
+        violations.push("the memory grew".to_owned());
     }
-    Ok(faults)
+    Ok(violations)
 }
 
-/// Prints a line now and then.
+/// Prints the counts at regular intervals.
 async fn report(load: &Load, watch: &Watch, began: Instant, every: Duration) -> Outcome {
     loop {
         sleep(every.min(Duration::from_secs(5))).await;
@@ -126,7 +126,7 @@ async fn report(load: &Load, watch: &Watch, began: Instant, every: Duration) -> 
     }
 }
 
-/// The other side; it ends with this value.
+/// The destination's process; it ends with this value.
 struct Server {
     process: Child,
     address: String,

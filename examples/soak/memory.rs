@@ -1,4 +1,4 @@
-//! How much memory the process holds.
+//! The memory of the process.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -7,9 +7,9 @@ use tokio::time::sleep;
 
 use crate::Outcome;
 
-const EVERY: Duration = Duration::from_millis(50);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The most there was, in each half of the time.
+/// The peak in each half of the time.
 #[derive(Default)]
 pub(crate) struct Watch {
     now: AtomicU64,
@@ -23,14 +23,14 @@ impl Watch {
         Self::default()
     }
 
-    /// Watches until it is dropped.
-    pub(crate) async fn keep(&self) -> Outcome {
+    /// Samples until the future is dropped.
+    pub(crate) async fn run(&self) -> Outcome {
         loop {
             let now = resident()?;
             self.now.store(now, Relaxed);
             let half = if self.is_past_half.load(Relaxed) { &self.second } else { &self.first };
             half.fetch_max(now, Relaxed);
-            sleep(EVERY).await;
+            sleep(SAMPLE_INTERVAL).await;
         }
     }
 

@@ -1,4 +1,4 @@
-//! The destinations: a server that takes everything and keeps nothing. The account in a path says how it behaves.
+//! The destinations: a server that accepts and discards everything. The account in the path selects its behavior.
 
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -13,29 +13,30 @@ use tokio::time::sleep;
 
 use crate::Outcome;
 
-/// Answers at once.
-pub(crate) const QUICK: &str = "quick";
-/// Answers nothing about instances until it is released, and then after a while.
-pub(crate) const STUCK: &str = "stuck";
-/// Answers 503 about instances.
+/// Responds immediately.
+pub(crate) const FAST: &str = "fast";
+/// Does not respond to requests for instances until it is released, and then slowly.
+pub(crate) const BLOCKED: &str = "blocked";
+/// Responds with 503 to requests for instances.
 pub(crate) const DOWN: &str = "down";
 
-/// Asks for the number of requests that wait.
+/// Returns the number of blocked requests.
 pub(crate) const WAITING: &str = "/waiting";
+/// Releases the blocked requests.
 pub(crate) const RELEASE: &str = "/release";
 
-const A_WHILE: Duration = Duration::from_secs(1);
+const SLOW_RESPONSE: Duration = Duration::from_secs(1);
 
 struct Shared {
     released: watch::Sender<bool>,
     waiting: AtomicUsize,
 }
 
-/// Serves until whoever started it is gone.
+/// Serves until the parent process ends.
 pub(crate) fn serve() -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::spawn(|| {
-        // Ends with the parent.
+        // Standard input ends with the parent process.
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         std::process::exit(0);
     });
@@ -46,14 +47,14 @@ pub(crate) fn serve() -> Outcome {
         loop {
             let (connection, _) = listener.accept().await?;
             let shared = Arc::clone(&shared);
-            // A client that goes away is no trouble of the server's.
-            tokio::spawn(async move { shared.answer(connection).await });
+            // Errors are ignored: clients close connections.
+            tokio::spawn(async move { shared.serve(connection).await });
         }
     })
 }
 
 impl Shared {
-    async fn answer(&self, connection: TcpStream) -> std::io::Result<()> {
+    async fn serve(&self, connection: TcpStream) -> std::io::Result<()> {
         connection.set_nodelay(true)?;
         let mut connection = BufReader::with_capacity(1 << 17, connection);
         loop {
@@ -73,7 +74,7 @@ impl Shared {
             let account = path.split('/').nth(1).unwrap_or_default();
             let (status, body) = match account {
                 DOWN if is_instance => ("503 Service Unavailable", String::new()),
-                STUCK if is_instance => {
+                BLOCKED if is_instance => {
                     self.wait().await;
                     ("201 Created", String::new())
                 }
@@ -85,25 +86,25 @@ impl Shared {
                     ("201 Created", String::new())
                 }
             };
-            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-            connection.write_all(answer.as_bytes()).await?;
+            let response = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            connection.write_all(response.as_bytes()).await?;
         }
     }
 
     async fn wait(&self) {
         let mut released = self.released.subscribe();
         if *released.borrow() {
-            return sleep(A_WHILE).await;
+            return sleep(SLOW_RESPONSE).await;
         }
         self.waiting.fetch_add(1, SeqCst);
-        // The sender is kept.
+        // The sender lives as long as `self`.
         _ = released.wait_for(|released| *released).await;
         self.waiting.fetch_sub(1, SeqCst);
     }
 }
 
-/// Asks the server something; gives the answer's body.
-pub(crate) async fn ask(address: &str, path: &str) -> Outcome<String> {
+/// Sends a GET request and returns the body of the response.
+pub(crate) async fn get(address: &str, path: &str) -> Outcome<String> {
     let mut connection = TcpStream::connect(address).await?;
     connection.write_all(format!("GET {path} HTTP/1.1\r\n\r\n").as_bytes()).await?;
     let mut connection = BufReader::new(connection);

@@ -10,19 +10,19 @@ use lexopt::prelude::*;
 use reqwest::Url;
 
 pub(crate) const HELP: &str = "\
-Checks what an export left in a container or a folder against its manifest, manifest.jsonl.
+Compares the blobs of an export, in a container or a folder, with its manifest, manifest.jsonl.
 
 usage: verify --destination DIR|CONTAINER_URI --operation OPERATION_ID [OPTIONS]
 
-  --destination DIR            the folder that was exported to
+  --destination DIR            the folder to which the export wrote
   --destination CONTAINER_URI  the Azure Blob container, with a SAS that may read and list as its query
-  --operation OPERATION_ID     the export; it wrote a manifest (--manifest) and has ended
-  --managed-identity           read with this machine's managed identity
-  --development                allow http, for the storage emulator on this machine
+  --operation OPERATION_ID     the export, which wrote a manifest (--manifest) and has ended
+  --managed-identity           read with the managed identity of this machine
+  --development                permit http, for the storage emulator on this machine
 
-Everything is read back. Each difference is a line on stdout: missing, changed or extra, and the blob's name, or
-unreadable and the manifest's line. Exit status: 0 none, 3 some, 1 it could not be checked to the end, 2 bad arguments, an
-unusable destination, or no manifest. It holds some 500 bytes an instance.
+Every blob is read. Each difference is printed to stdout: missing, changed or extra with the name of the blob, or
+unreadable with the line of the manifest. Exit status: 0 no difference, 3 differences, 1 the check could not be completed,
+2 invalid arguments, an unusable destination, or no manifest. Memory: about 500 bytes per instance.
 ";
 
 pub(crate) struct Args {
@@ -33,32 +33,32 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// `None`: help is wanted. An error repeats no secret.
+    /// `None`: print the help. An error contains no secret.
     pub(crate) fn parse() -> Result<Option<Self>, String> {
         let mut parser = lexopt::Parser::from_env();
         let (mut destination, mut operation) = (None, None);
         let (mut managed_identity, mut development) = (false, false);
         let string = |parser: &mut lexopt::Parser, option: &str| {
-            let value = parser.value().map_err(|fault| fault.to_string())?;
+            let value = parser.value().map_err(|error| error.to_string())?;
             value.into_string().map_err(|_| format!("{option} is not UTF-8"))
         };
         loop {
             let argument = match parser.next() {
                 Ok(Some(argument)) => argument,
                 Ok(None) => break,
-                Err(_) => return Err("an option has a value that it does not take".to_owned()),
+                Err(_) => return Err("an option that does not take a value has one".to_owned()),
             };
             match argument {
                 Long("help") | Short('h') => return Ok(None),
                 Long("destination") => destination = Some(string(&mut parser, "--destination")?),
                 Long("operation") => {
                     let id = string(&mut parser, "--operation")?.parse();
-                    operation = Some(id.map_err(|fault| format!("--operation: {fault}"))?);
+                    operation = Some(id.map_err(|error| format!("--operation: {error}"))?);
                 }
                 Long("managed-identity") => managed_identity = true,
                 Long("development") => development = true,
-                // A value may be a secret that lost its option.
-                Value(_) => return Err("there is an argument without an option; see --help".to_owned()),
+                // The value may be a secret.
+                Value(_) => return Err("unexpected argument without an option; see --help".to_owned()),
                 other => return Err(other.unexpected().to_string()),
             }
         }
@@ -78,7 +78,7 @@ impl Args {
             return Err("--destination is neither a folder nor an http or https URI".to_owned());
         }
         let folder = LocalFileSystem::new_with_prefix(&self.destination);
-        Ok(Arc::new(folder.map_err(|_| "--destination is a folder that is not there")?))
+        Ok(Arc::new(folder.map_err(|_| "--destination is a folder that does not exist")?))
     }
 
     fn container(&self) -> Result<MicrosoftAzureBuilder, String> {
@@ -86,11 +86,11 @@ impl Args {
         let uri = Url::parse(&self.destination).map_err(|_| unusable)?;
         let host = uri.host_str().ok_or(unusable)?;
         if uri.scheme() != "https" && !(uri.scheme() == "http" && self.development) {
-            return Err("--destination is not an https URI; http takes --development".to_owned());
+            return Err("--destination is not an https URI; http requires --development".to_owned());
         }
         let segments: Vec<_> = uri.path().split('/').filter(|segment| !segment.is_empty()).collect();
         let origin = uri.origin().ascii_serialization();
-        // The emulator has the account in the path.
+        // The path of an emulator's URI begins with the account.
         let (account, container, endpoint) = match *segments {
             [container] => (host.split('.').next().unwrap_or(host), container, origin),
             [account, container] => (account, container, format!("{origin}/{account}")),
@@ -101,10 +101,10 @@ impl Args {
             .with_allow_http(self.development)
             .with_account(account)
             .with_container_name(container);
-        // In a SAS a plus is a plus.
-        let plain = uri.query().map(|query| query.replace('+', "%2B"));
-        Ok(match (plain, self.managed_identity) {
-            (Some(_), true) => return Err("--managed-identity and a SAS exclude each other".to_owned()),
+        // A plus sign in a SAS is not a space.
+        let query = uri.query().map(|query| query.replace('+', "%2B"));
+        Ok(match (query, self.managed_identity) {
+            (Some(_), true) => return Err("--managed-identity cannot be combined with a SAS".to_owned()),
             (Some(sas), false) => {
                 let mut pairs = uri.clone();
                 pairs.set_query(Some(&sas));

@@ -1,9 +1,9 @@
-//! Checks a container or a folder against the manifest of an export: `manifest.jsonl`.
+//! Compares a container or a folder with the manifest of an export, `manifest.jsonl`.
 //!
 //! `cargo run --release --example verify -- --help`
 //!
-//! Every difference is one line on stdout. Exit status: 0 all is as the manifest says, 3 there are differences, 1 it could
-//! not be checked to the end, 2 bad arguments, an unusable destination, or no manifest.
+//! Every difference is one line on stdout. Exit status: 0 no difference, 3 differences, 1 the check could not be
+//! completed, 2 invalid arguments, an unusable destination, or no manifest.
 
 mod args;
 mod manifest;
@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use crate::args::Args;
 use crate::manifest::Manifest;
-use crate::results::Trouble;
+use crate::results::CheckError;
 
 const FAILED: u8 = 1;
 const UNUSABLE: u8 = 2;
@@ -27,26 +27,26 @@ async fn main() -> ExitCode {
             print!("{}", args::HELP);
             return ExitCode::SUCCESS;
         }
-        Err(fault) => return ended(UNUSABLE, &fault),
+        Err(message) => return exit(UNUSABLE, &message),
     };
     let store = match args.store() {
         Ok(store) => store,
-        Err(fault) => return ended(UNUSABLE, &fault),
+        Err(message) => return exit(UNUSABLE, &message),
     };
     let manifest = match Manifest::read(&*store, args.operation).await {
         Ok(manifest) => manifest,
-        Err(fault) => return ended(UNUSABLE, &fault),
+        Err(message) => return exit(UNUSABLE, &message),
     };
     match results::compare(&*store, args.operation, manifest).await {
         Ok(differences) => {
             eprintln!("{differences}");
             if differences.any() { DIFFERENT.into() } else { ExitCode::SUCCESS }
         }
-        Err(Trouble(fault)) => ended(FAILED, &fault),
+        Err(CheckError(message)) => exit(FAILED, &message),
     }
 }
 
-fn ended(code: u8, fault: &str) -> ExitCode {
-    eprintln!("error: {fault}");
+fn exit(code: u8, message: &str) -> ExitCode {
+    eprintln!("error: {message}");
     code.into()
 }

@@ -1,4 +1,4 @@
-//! The manifest, as it is read.
+//! Reading the manifest.
 
 use std::collections::HashMap;
 
@@ -7,24 +7,24 @@ use dicom_export::object_store::{Error, ObjectStore, ObjectStoreExt};
 use dicom_export::{BlobPath, ManifestEntry, OperationId};
 use futures::TryStreamExt;
 
-/// What a manifest says of one blob: usually once, more often after a crash.
+/// The sizes and SHA-256 digests that a manifest states for one blob: usually one pair, several after a crash.
 #[derive(Default)]
-pub(crate) struct Claims(Vec<(u64, String)>);
+pub(crate) struct Expected(Vec<(u64, String)>);
 
 pub(crate) struct Manifest {
-    /// By the blob's name.
-    pub(crate) blobs: HashMap<String, Claims>,
-    /// The numbers of lines that are no entries of this operation, from 1.
+    /// Keyed by the name of the blob.
+    pub(crate) blobs: HashMap<String, Expected>,
+    /// The numbers, from 1, of lines that are not entries of this operation.
     pub(crate) unreadable: Vec<u64>,
 }
 
-impl Claims {
+impl Expected {
     pub(crate) fn has_size(&self, size: u64) -> bool {
-        self.0.iter().any(|(claimed, _)| *claimed == size)
+        self.0.iter().any(|(expected, _)| *expected == size)
     }
 
     pub(crate) fn has(&self, size: u64, sha256: &str) -> bool {
-        self.0.iter().any(|(claimed, sum)| *claimed == size && sum.eq_ignore_ascii_case(sha256))
+        self.0.iter().any(|(expected, digest)| *expected == size && digest.eq_ignore_ascii_case(sha256))
     }
 
     pub(crate) fn sizes(&self) -> String {
@@ -41,14 +41,14 @@ impl Claims {
 
 impl Manifest {
     /// # Errors
-    /// There is none, or it cannot be read: why.
+    /// Fails with a message if the manifest does not exist or cannot be read.
     pub(crate) async fn read(store: &dyn ObjectStore, operation: OperationId) -> Result<Self, String> {
         let unreadable = |error: Error| match error {
             Error::NotFound { .. } => {
-                "there is no manifest.jsonl of this operation: it is another one, or wrote none"
+                "the operation has no manifest.jsonl: its id is wrong, or it wrote none"
             }
             Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
-                "the credential may not read manifest.jsonl"
+                "the credential does not permit reading manifest.jsonl"
             }
             _ => "manifest.jsonl cannot be read",
         };
@@ -67,7 +67,7 @@ impl Manifest {
             }
         }
         if !rest.is_empty() {
-            // A cut line is none.
+            // The last line is incomplete.
             manifest.unreadable.push(number + 1);
         }
         Ok(manifest)

@@ -1,4 +1,4 @@
-//! What lies there, compared with the manifest.
+//! Comparing the blobs with the manifest.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,12 +9,12 @@ use dicom_export::{BlobPath, OperationId};
 use futures::TryStreamExt;
 use sha2::{Digest, Sha256};
 
-use crate::manifest::{Claims, Manifest};
+use crate::manifest::{Expected, Manifest};
 
-/// How many blobs are read at once.
-const AT_ONCE: usize = 8;
+/// The number of blobs that are read concurrently.
+const CONCURRENCY: usize = 8;
 
-/// How many there are of each.
+/// The number of blobs without a difference, and of each kind of difference.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Differences {
     checked: u64,
@@ -24,8 +24,8 @@ pub(crate) struct Differences {
     unreadable: u64,
 }
 
-/// Why it could not be checked to the end.
-pub(crate) struct Trouble(pub(crate) String);
+/// The reason why the check could not be completed.
+pub(crate) struct CheckError(pub(crate) String);
 
 impl Differences {
     pub(crate) fn any(self) -> bool {
@@ -36,7 +36,7 @@ impl Differences {
 impl fmt::Display for Differences {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { checked, missing, changed, extra, unreadable } = self;
-        write!(f, "{checked} as they were exported, {missing} missing, {changed} changed, {extra} extra")?;
+        write!(f, "{checked} unchanged, {missing} missing, {changed} changed, {extra} extra")?;
         match unreadable {
             0 => Ok(()),
             lines => write!(f, ", {lines} unreadable lines of the manifest"),
@@ -44,21 +44,21 @@ impl fmt::Display for Differences {
     }
 }
 
-/// What is the matter with a blob that is there.
-enum Verdict {
+/// The result of comparing one listed blob.
+enum Comparison {
     Same,
     Changed(String),
     Extra,
-    /// It went away meanwhile.
+    /// The blob was deleted after it was listed.
     Missing,
 }
 
-/// Prints each difference as it is found.
+/// Compares all blobs and prints each difference.
 pub(crate) async fn compare(
     store: &dyn ObjectStore,
     operation: OperationId,
     manifest: Manifest,
-) -> Result<Differences, Trouble> {
+) -> Result<Differences, CheckError> {
     let mut differences = Differences::default();
     for line in &manifest.unreadable {
         println!("unreadable {} line {line}", BlobPath::manifest(operation));
@@ -66,28 +66,28 @@ pub(crate) async fn compare(
     }
     let mut unseen: BTreeSet<&str> = manifest.blobs.keys().map(String::as_str).collect();
     let listed = store.list(Some(&Path::from(operation.to_string())));
-    let judged = listed
-        .map_err(|error| trouble("the destination cannot be listed", &error))
-        .try_filter(|blob| std::future::ready(!is_of_the_export(operation, blob.location.as_ref())))
+    let compared = listed
+        .map_err(|error| check_error("the destination cannot be listed", &error))
+        .try_filter(|blob| std::future::ready(!is_log_or_temporary(operation, blob.location.as_ref())))
         .map_ok(|blob| {
-            let claims = manifest.blobs.get(blob.location.as_ref());
+            let expected = manifest.blobs.get(blob.location.as_ref());
             async move {
-                let verdict = judge(store, &blob, claims).await?;
-                Ok((blob.location, verdict))
+                let comparison = compare_blob(store, &blob, expected).await?;
+                Ok((blob.location, comparison))
             }
         })
-        .try_buffer_unordered(AT_ONCE);
-    let mut judged = std::pin::pin!(judged);
-    while let Some((path, verdict)) = judged.try_next().await? {
-        match verdict {
-            // It stays among those that were not seen.
-            Verdict::Missing => continue,
-            Verdict::Same => differences.checked += 1,
-            Verdict::Changed(how) => {
+        .try_buffer_unordered(CONCURRENCY);
+    let mut compared = std::pin::pin!(compared);
+    while let Some((path, comparison)) = compared.try_next().await? {
+        match comparison {
+            // It remains in `unseen`.
+            Comparison::Missing => continue,
+            Comparison::Same => differences.checked += 1,
+            Comparison::Changed(how) => {
                 println!("changed {path} ({how})");
                 differences.changed += 1;
             }
-            Verdict::Extra => {
+            Comparison::Extra => {
                 println!("extra {path}");
                 differences.extra += 1;
             }
@@ -101,27 +101,27 @@ pub(crate) async fn compare(
     Ok(differences)
 }
 
-/// The logs; and a hidden file that a killed export to a folder can leave behind: `.<32 digits>.part`.
-fn is_of_the_export(operation: OperationId, path: &str) -> bool {
+/// Whether a blob is a log, or a temporary file of an export to a folder that was killed: `.<32 digits>.part`.
+fn is_log_or_temporary(operation: OperationId, path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     let hidden = name.strip_prefix('.').and_then(|name| name.strip_suffix(".part"));
     let part = hidden.is_some_and(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
     part || path == BlobPath::error_log(operation).as_str() || path == BlobPath::manifest(operation).as_str()
 }
 
-async fn judge(
+async fn compare_blob(
     store: &dyn ObjectStore,
     blob: &ObjectMeta,
-    claims: Option<&Claims>,
-) -> Result<Verdict, Trouble> {
-    let Some(claims) = claims else { return Ok(Verdict::Extra) };
-    if !claims.has_size(blob.size) {
-        return Ok(Verdict::Changed(format!("{} bytes, not {}", blob.size, claims.sizes())));
+    expected: Option<&Expected>,
+) -> Result<Comparison, CheckError> {
+    let Some(expected) = expected else { return Ok(Comparison::Extra) };
+    if !expected.has_size(blob.size) {
+        return Ok(Comparison::Changed(format!("{} bytes, not {}", blob.size, expected.sizes())));
     }
-    let unreadable = |error| trouble("a blob cannot be read", &error);
+    let unreadable = |error| check_error("a blob cannot be read", &error);
     let mut chunks = match store.get(&blob.location).await {
         Ok(found) => found.into_stream(),
-        Err(Error::NotFound { .. }) => return Ok(Verdict::Missing),
+        Err(Error::NotFound { .. }) => return Ok(Comparison::Missing),
         Err(error) => return Err(unreadable(error)),
     };
     let (mut sha256, mut size) = (Sha256::new(), 0);
@@ -130,18 +130,18 @@ async fn judge(
         size += chunk.len() as u64;
     }
     let sha256: String = sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(match claims.has(size, &sha256) {
-        true => Verdict::Same,
-        false => Verdict::Changed(format!("other bytes, SHA-256 {sha256}")),
+    Ok(match expected.has(size, &sha256) {
+        true => Comparison::Same,
+        false => Comparison::Changed(format!("different bytes, SHA-256 {sha256}")),
     })
 }
 
-/// Without the store's own text, which can hold URLs.
-fn trouble(what: &str, error: &Error) -> Trouble {
-    Trouble(match error {
+/// Omits the store's own message, which can contain URLs.
+fn check_error(what: &str, error: &Error) -> CheckError {
+    CheckError(match error {
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
             format!("{what}: the credential does not allow it")
         }
-        _ => format!("{what}: the destination failed or does not answer"),
+        _ => format!("{what}: the destination failed or does not respond"),
     })
 }

@@ -1,21 +1,21 @@
-//! The archive of real files, and what pydicom says is in it.
+//! The archive of real files, and its contents as pydicom reads them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-/// dicom-object cannot read its UIDs, pydicom can: its VRs are implicit under a transfer syntax that has explicit ones
-/// (PS3.5 7.1.2). Another file holds the same instance.
+/// pydicom can read the UIDs of this file, dicom-object cannot: its VRs are implicit although its transfer syntax has explicit
+/// VRs (PS3.5 7.1.2). Another file contains the same instance.
 const UNREADABLE: &str = "test_files/SC_rgb_jpeg.dcm";
 
 pub(crate) struct Archive {
     pub(crate) root: PathBuf,
-    /// By `<study>/<series>/<instance>`: the first file in path order.
+    /// Keyed by `<study>/<series>/<instance>`: the first file in path order.
     pub(crate) instances: BTreeMap<String, PathBuf>,
     pub(crate) duplicates: usize,
     pub(crate) unidentified: usize,
-    /// Parts of names of patients.
+    /// Parts of patient names.
     pub(crate) names: Vec<String>,
 }
 
@@ -37,14 +37,15 @@ impl Archive {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/identities.py");
         let python = tools().join("venv/bin/python");
         assert!(python.exists(), "pydicom is not installed: run tests/run.sh");
-        let said = Command::new(python).arg(script).arg(&root).output().unwrap();
-        assert!(said.status.success(), "{said:?}");
-        let files: Vec<(String, Option<[String; 3]>, String)> = serde_json::from_slice(&said.stdout).unwrap();
+        let output = Command::new(python).arg(script).arg(&root).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let files: Vec<(String, Option<[String; 3]>, String)> =
+            serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(files.len(), 188);
         let mut archive =
             Self { root, instances: BTreeMap::new(), duplicates: 0, unidentified: 0, names: Vec::new() };
         for (path, identity, name) in files {
-            // Short parts would be found in words.
+            // Shorter parts occur in ordinary words.
             let parts = name.split(['^', '=', ' ', '\\']).filter(|part| part.chars().count() > 5);
             archive.names.extend(parts.map(str::to_owned));
             match identity.filter(|_| path != UNREADABLE) {

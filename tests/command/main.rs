@@ -1,5 +1,5 @@
-//! The `export` example as a process: what it writes where, what it prints, how it exits, and what becomes of its
-//! operations when it is killed.
+//! The examples `export` and `verify` as processes: what they write and print, their exit status, and exports that are
+//! killed and resumed.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -21,7 +21,7 @@ mod refusals;
 mod stops;
 mod verify;
 
-/// The signature of a container URI or a connection string with a SAS, as it stands there and decoded.
+/// The signature in a container URI or a connection string with a SAS, encoded and decoded.
 fn signatures(text: &str) -> [String; 2] {
     let (_, signature) = text.split_once("sig=").unwrap();
     let signature = signature.split('&').next().unwrap();

@@ -1,4 +1,4 @@
-//! Runs the command.
+//! Running the examples `export` and `verify`.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -9,13 +9,12 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-/// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// A command line.
 pub(crate) struct Export(Command);
 
-/// A process that has not been waited for; it is killed if it never is.
+/// A running process; dropping it kills the process.
 pub(crate) struct Running {
     id: u32,
     outcome: JoinHandle<Outcome>,
@@ -23,19 +22,20 @@ pub(crate) struct Running {
 
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    /// `None`: a signal ended it.
+    /// `None`: the process was ended by a signal.
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-/// Where cargo puts examples: beside the folder of this test.
+/// The path of an example.
 pub(crate) fn program(name: &str) -> PathBuf {
+    // Cargo puts examples next to the folder of this test.
     let test = std::env::current_exe().unwrap();
     let program = test.ancestors().nth(2).unwrap().join("examples").join(name);
     assert!(
         program.exists(),
-        "the example {name} is not built: tests/run.sh does it, and cargo build --all-features --examples"
+        "the example {name} is not built: run tests/run.sh, or cargo build --all-features --examples"
     );
     program
 }
@@ -70,7 +70,7 @@ impl Export {
         self
     }
 
-    /// To a container, by its URI, on this machine.
+    /// Sets a container of the emulator as the destination, by its URI.
     pub(crate) fn to(self, container: &str) -> Self {
         self.arg("--development").arg("--destination").arg(container)
     }
@@ -105,7 +105,7 @@ impl Export {
 
 impl Running {
     pub(crate) fn signal(&self, signal: &str) {
-        // Its id is its own until it has been waited for.
+        // The process id is not reused before the process has been waited for.
         if !self.outcome.is_finished() {
             Command::new("kill").args([signal, &self.id.to_string()]).status().unwrap();
         }
@@ -116,7 +116,7 @@ impl Running {
     }
 
     pub(crate) async fn outcome(mut self) -> Outcome {
-        match tokio::time::timeout(PATIENCE, &mut self.outcome).await {
+        match tokio::time::timeout(TIMEOUT, &mut self.outcome).await {
             Ok(outcome) => outcome.unwrap(),
             Err(_) => panic!("the process does not end"),
         }
@@ -130,7 +130,7 @@ impl Drop for Running {
 }
 
 impl Outcome {
-    /// The one status document on stdout.
+    /// The status document, which is the only line on stdout.
     pub(crate) fn document(&self) -> Value {
         assert_eq!(self.stdout.lines().count(), 1, "{self:?}");
         let document: Value = serde_json::from_str(&self.stdout).unwrap();
@@ -138,18 +138,18 @@ impl Outcome {
         document
     }
 
-    /// The document of an operation that ended so.
+    /// Asserts how the operation ended, and returns its status document.
     #[track_caller]
-    pub(crate) fn ended(&self, code: i32, status: &str) -> Value {
+    pub(crate) fn assert_ended(&self, code: i32, status: &str) -> Value {
         assert_eq!(self.code, Some(code), "{self:?}");
         let document = self.document();
         assert_eq!(document["status"], status, "{document}");
         document
     }
 
-    /// It refused its arguments, its source or its destination, and gives the one line that says so.
+    /// Asserts that the arguments, the source or the destination were rejected, and returns the message.
     #[track_caller]
-    pub(crate) fn refused(&self) -> &str {
+    pub(crate) fn assert_rejected(&self) -> &str {
         assert_eq!((self.code, &*self.stdout), (Some(2), ""), "{self:?}");
         let line = self.stderr.strip_suffix('\n').unwrap();
         assert!(line.starts_with("error: ") && !line.contains('\n'), "{self:?}");

@@ -1,4 +1,4 @@
-//! The archive of real files, exported by the command: what arrives, and what is said.
+//! Exports of the archive of real files: the blobs and the output.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,17 +11,17 @@ use crate::azurite::{ACCOUNT, Azurite, Container, KEY};
 use crate::process::{Export, Outcome};
 use crate::signatures;
 
-fn id(document: &Value) -> &str {
+fn operation_id(document: &Value) -> &str {
     document["operationId"].as_str().unwrap()
 }
 
-/// Holds the container to these instances, and gives the log.
-async fn assert_there<'a>(
+/// Asserts that the container contains exactly these instances and the log, and returns the log.
+async fn assert_instances<'a>(
     container: &Container<'_>,
     document: &Value,
     instances: impl IntoIterator<Item = &'a String>,
 ) -> String {
-    let id = id(document);
+    let id = operation_id(document);
     let log = format!("{id}/errors.log");
     let names: BTreeMap<_, _> =
         instances.into_iter().map(|instance| (format!("{id}/results/{instance}.dcm"), instance)).collect();
@@ -29,7 +29,7 @@ async fn assert_there<'a>(
     assert_eq!(container.list().await.into_keys().collect::<BTreeSet<_>>(), expected);
     for (name, instance) in &names {
         let blob = container.get(name).await.unwrap();
-        assert!(blob.bytes == archive().bytes(instance), "{name} has other bytes");
+        assert!(blob.bytes == archive().bytes(instance), "{name} has different bytes");
         assert_eq!((&*blob.content_type, &*blob.kind), ("application/dicom", "BlockBlob"));
     }
     let blob = container.get(&log).await.unwrap();
@@ -41,23 +41,23 @@ async fn assert_there<'a>(
     log
 }
 
-/// The whole archive is there: nothing is skipped, and what was passed over is told.
-async fn assert_whole(container: &Container<'_>, outcome: &Outcome) {
-    let document = outcome.ended(0, "completed");
-    let log = assert_there(container, &document, archive().instances.keys()).await;
+/// Asserts that the whole archive was exported, and that the files that are not exported are reported.
+async fn assert_complete(container: &Container<'_>, outcome: &Outcome) {
+    let document = outcome.assert_ended(0, "completed");
+    let log = assert_instances(container, &document, archive().instances.keys()).await;
     assert_eq!(log, "");
-    let href = format!("{}/{}/errors.log", container.url(), id(&document));
+    let href = format!("{}/{}/errors.log", container.url(), operation_id(&document));
     assert_eq!(document["results"]["errorHref"], href.as_str());
-    assert_passed_over(outcome, &document);
+    assert_reported(outcome, &document);
 }
 
-/// Duplicates, and files without readable UIDs, on stderr and among the warnings.
-fn assert_passed_over(outcome: &Outcome, document: &Value) {
+/// Asserts that duplicates and files without readable UIDs are reported on stderr and in the warnings.
+fn assert_reported(outcome: &Outcome, document: &Value) {
     let Archive { duplicates, unidentified, .. } = archive();
     assert_eq!(
         outcome.stderr,
         format!(
-            "passed over: {duplicates} files that repeat an instance, {unidentified} DICOM files without readable \
+            "not exported: {duplicates} files that repeat an instance, {unidentified} DICOM files without readable \
              UIDs, 0 unreadable files, 0 unreadable folders\n"
         )
     );
@@ -71,41 +71,41 @@ fn assert_passed_over(outcome: &Outcome, document: &Value) {
     assert!(warnings["unidentifiedFile"].ends_with(&format!(": {unidentified}")), "{warnings:?}");
 }
 
-/// A SAS that no warning is due for.
-pub(crate) fn lasting(container: &Container<'_>) -> String {
+/// A SAS that does not expire soon enough for a warning.
+pub(crate) fn write_only_sas(container: &Container<'_>) -> String {
     container.sas_url_until("w", Utc::now() + TimeDelta::hours(2))
 }
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn guarantee_1_and_2_a_write_only_sas_brings_the_archive_byte_for_byte() {
+async fn guarantee_1_and_2_the_archive_is_exported_byte_for_byte_with_a_write_only_sas() {
     let container = Azurite::shared().container().await;
-    let outcome = Export::of(&archive().root).to(&lasting(&container)).run().await;
-    assert_whole(&container, &outcome).await;
+    let outcome = Export::of(&archive().root).to(&write_only_sas(&container)).run().await;
+    assert_complete(&container, &outcome).await;
     assert_eq!(outcome.document()["warnings"].as_array().unwrap().len(), 2);
 }
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn the_emulators_connection_string_does_so() {
+async fn the_archive_is_exported_with_the_connection_string_of_the_emulator() {
     let container = Azurite::shared().container().await;
     let emulator = container.connection_string(&format!("AccountName={ACCOUNT};AccountKey={KEY}"));
     let arguments = ["--development", "--connection-string", &emulator, "--container", container.name()];
     let outcome = arguments.iter().fold(Export::of(&archive().root), Export::arg).run().await;
-    assert_whole(&container, &outcome).await;
+    assert_complete(&container, &outcome).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn a_connection_string_with_a_sas_does_so() {
+async fn the_archive_is_exported_with_a_connection_string_with_a_sas() {
     let container = Azurite::shared().container().await;
-    // Within the hour: that is warned about.
+    // It expires within the hour, which causes a warning.
     let url = container.sas_url_until("w", Utc::now() + TimeDelta::minutes(30));
     let sas = container
         .connection_string(&url.replacen(&container.url(), "SharedAccessSignature=", 1).replace("=?", "="));
     let arguments = ["--development", "--connection-string", &sas, "--container", container.name()];
     let outcome = arguments.iter().fold(Export::of(&archive().root), Export::arg).run().await;
-    assert_whole(&container, &outcome).await;
+    assert_complete(&container, &outcome).await;
     let document = outcome.document();
     let warnings = document["warnings"].as_array().unwrap();
     assert!(warnings.iter().any(|warning| warning["code"] == "credentialExpires"), "{document}");
@@ -116,15 +116,15 @@ async fn a_connection_string_with_a_sas_does_so() {
 
 #[tokio::test]
 #[ignore = "needs pydicom's files: tests/run.sh"]
-async fn a_folder_gets_the_archive_byte_for_byte() {
+async fn the_archive_is_exported_to_a_folder_byte_for_byte() {
     let folder = TempDir::new().unwrap();
-    let to = folder.path().join("not/there yet");
-    std::fs::create_dir(folder.path().join("not")).unwrap();
+    let to = folder.path().join("parent/new folder");
+    std::fs::create_dir(folder.path().join("parent")).unwrap();
     let outcome = Export::of(&archive().root).arg("--destination").arg(&to).run().await;
-    let document = outcome.ended(0, "completed");
-    assert_passed_over(&outcome, &document);
+    let document = outcome.assert_ended(0, "completed");
+    assert_reported(&outcome, &document);
     assert_eq!((&document["results"]["exported"], &document["results"]["skipped"]), (&129.into(), &0.into()));
-    let root = to.join(id(&document));
+    let root = to.join(operation_id(&document));
     assert_eq!(std::fs::read(root.join("errors.log")).unwrap(), b"");
     let files = walkdir::WalkDir::new(&to).into_iter().map(Result::unwrap);
     let files: BTreeSet<_> =
@@ -142,13 +142,13 @@ async fn a_folder_gets_the_archive_byte_for_byte() {
 async fn an_unknown_study_is_skipped_and_named_in_the_log() {
     let container = Azurite::shared().container().await;
     let known = archive().instances.keys().next().unwrap().split('/').next().unwrap();
-    let export = Export::of(&archive().root).to(&lasting(&container));
+    let export = Export::of(&archive().root).to(&write_only_sas(&container));
     let outcome =
         ["--identifier", "1.2.3.4.5.6.7", "--identifier", known].iter().fold(export, Export::arg).run().await;
-    let document = outcome.ended(3, "completed");
+    let document = outcome.assert_ended(3, "completed");
     let of_study = format!("{known}/");
-    let wanted = archive().instances.keys().filter(|instance| instance.starts_with(&of_study));
-    let log = assert_there(&container, &document, wanted).await;
+    let expected_instances = archive().instances.keys().filter(|instance| instance.starts_with(&of_study));
+    let log = assert_instances(&container, &document, expected_instances).await;
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(log.ends_with('\n') && lines.len() == 1, "{log}");
     assert_eq!(lines[0]["identifier"], "1.2.3.4.5.6.7");
@@ -158,22 +158,23 @@ async fn an_unknown_study_is_skipped_and_named_in_the_log() {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn identifiers_come_from_a_file_too() {
+async fn identifiers_are_read_from_a_file() {
     let container = Azurite::shared().container().await;
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("identifiers");
     let part = |instance: &str, parts| instance.split('/').take(parts).collect::<Vec<_>>().join("/");
     let instances: Vec<_> = archive().instances.keys().collect();
     let (study, series, one) = (part(instances[0], 1), part(instances[60], 2), instances[120]);
-    // Lines of both kinds, empty ones, spaces, a repetition.
+    // Both kinds of line ends, empty lines, spaces, and a repetition.
     std::fs::write(&file, format!("{study}\r\n\n  {series} \n{study}\n{one}")).unwrap();
     let other = part(instances[100], 1);
-    let export = Export::of(&archive().root).to(&lasting(&container)).arg("--identifiers-file").arg(&file);
+    let export =
+        Export::of(&archive().root).to(&write_only_sas(&container)).arg("--identifiers-file").arg(&file);
     let outcome = export.arg("--identifier").arg(&other).run().await;
     let covering = [study, series, one.clone(), other].map(|identifier| format!("{identifier}/"));
     let covered =
         |instance: &&String| covering.iter().any(|covering| format!("{instance}/").starts_with(covering));
-    let wanted: Vec<_> = instances.into_iter().filter(covered).collect();
-    assert!(wanted.len() > 3 && wanted.len() < 129);
-    assert_there(&container, &outcome.ended(0, "completed"), wanted).await;
+    let expected_instances: Vec<_> = instances.into_iter().filter(covered).collect();
+    assert!(expected_instances.len() > 3 && expected_instances.len() < 129);
+    assert_instances(&container, &outcome.assert_ended(0, "completed"), expected_instances).await;
 }

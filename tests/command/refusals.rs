@@ -1,4 +1,4 @@
-//! What cannot be used is refused in one line, without the credential, before anything is exported.
+//! Unusable arguments, sources and destinations are rejected with one line, without the credential, before the export.
 
 use std::path::{Path, PathBuf};
 
@@ -13,31 +13,31 @@ use crate::signatures;
 const SAS: &str = "sv=2022-11-02&sr=c&sp=w&se=2099-01-01T00:00:00Z&sig=c2VjcmV0LXNpZ25hdHVyZQ%3D%3D";
 
 /// A folder with one instance in `archive`.
-struct Place(TempDir);
+struct Folder(TempDir);
 
-impl Place {
+impl Folder {
     fn new() -> Self {
-        let place = TempDir::new().unwrap();
-        std::fs::create_dir(place.path().join("archive")).unwrap();
-        std::fs::write(place.path().join("archive/one.dcm"), fixtures::ct_slice(1, 1, 1)).unwrap();
-        Self(place)
+        let folder = TempDir::new().unwrap();
+        std::fs::create_dir(folder.path().join("archive")).unwrap();
+        std::fs::write(folder.path().join("archive/one.dcm"), fixtures::ct_slice(1, 1, 1)).unwrap();
+        Self(folder)
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    /// An export of the one instance.
+    /// An export of this instance.
     fn export(&self) -> Export {
-        Export::of(self.at("archive"))
+        Export::of(self.path("archive"))
     }
 }
 
-/// The command refuses this, and says so in a line with these words in it.
-async fn assert_refused(export: Export, words: &str) {
+/// Asserts that the command is rejected with a message that contains this text.
+async fn assert_rejected(export: Export, text: &str) {
     let outcome = export.run().await;
-    let line = outcome.refused();
-    assert!(line.contains(words), "{line}");
+    let line = outcome.assert_rejected();
+    assert!(line.contains(text), "{line}");
     for secret in signatures(SAS) {
         assert!(!line.contains(&secret), "{line}");
     }
@@ -45,8 +45,8 @@ async fn assert_refused(export: Export, words: &str) {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn containers_that_cannot_be_written() {
-    let place = Place::new();
+async fn containers_that_cannot_be_written_are_rejected() {
+    let folder = Folder::new();
     let azurite = Azurite::shared();
     let container = azurite.container().await;
     let missing = azurite.missing_container().sas_url("w");
@@ -54,24 +54,24 @@ async fn containers_that_cannot_be_written() {
     let reading = container.sas_url("rl");
     let (rest, _) = reading.split_once("sig=").unwrap();
     let forged = format!("{rest}sig=c2VjcmV0LXNpZ25hdHVyZQ%3D%3D");
-    for (uri, words) in [
+    for (uri, text) in [
         (&missing, "the container does not exist"),
         (&expired, "refused the credential"),
         (&reading, "refused the credential"),
         (&forged, "refused the credential"),
     ] {
-        let outcome = place.export().to(uri).run().await;
-        let line = outcome.refused();
-        assert!(line.contains(words), "{line}");
+        let outcome = folder.export().to(uri).run().await;
+        let line = outcome.assert_rejected();
+        assert!(line.contains(text), "{line}");
         assert!(signatures(uri).iter().all(|secret| !line.contains(secret)), "{line}");
     }
     assert!(container.list().await.is_empty());
 }
 
 #[tokio::test]
-async fn destinations_that_the_policy_does_not_admit() {
-    let place = Place::new();
-    for (uri, words) in [
+async fn destinations_that_the_policy_does_not_permit_are_rejected() {
+    let folder = Folder::new();
+    for (uri, text) in [
         (format!("http://127.0.0.1:10000/devstoreaccount1/container?{SAS}"), "does not export to"),
         (format!("https://example.com/container?{SAS}"), "does not export to"),
         (format!("http://account.blob.core.windows.net/container?{SAS}"), "does not export to"),
@@ -81,109 +81,113 @@ async fn destinations_that_the_policy_does_not_admit() {
         (format!("htps://account.blob.core.windows.net/container?{SAS}"), "neither a folder nor"),
         (format!("account.blob.core.windows.net/container?{SAS}"), "neither a folder nor"),
     ] {
-        assert_refused(place.export().arg("--destination").arg(&uri), words).await;
+        assert_rejected(folder.export().arg("--destination").arg(&uri), text).await;
     }
     let key = "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=c2VjcmV0LXNpZ25hdHVyZQ==";
     let sas = format!("BlobEndpoint=https://example.com;SharedAccessSignature={SAS}");
-    for (connection_string, words) in [
+    for (connection_string, text) in [
         (key, "account keys are not accepted"),
         (&sas, "connectionString"),
         ("UseDevelopmentStorage=true", "connectionString"),
     ] {
-        let export = place.export().arg("--connection-string").arg(connection_string);
-        assert_refused(export.arg("--container").arg("container"), words).await;
+        let export = folder.export().arg("--connection-string").arg(connection_string);
+        assert_rejected(export.arg("--container").arg("container"), text).await;
     }
     let both = format!("https://account.blob.core.windows.net/container?{SAS}");
-    let managed = place.export().arg("--destination").arg(&both).arg("--managed-identity");
-    assert_refused(managed, "useManagedIdentity").await;
-    let twice = place.export().arg("--destination").arg(&both).arg("--container").arg("container");
-    assert_refused(twice, "blobContainer").await;
+    let managed = folder.export().arg("--destination").arg(&both).arg("--managed-identity");
+    assert_rejected(managed, "useManagedIdentity").await;
+    let twice = folder.export().arg("--destination").arg(&both).arg("--container").arg("container");
+    assert_rejected(twice, "blobContainer").await;
 }
 
 #[tokio::test]
-async fn folders_that_cannot_be_used() {
-    let place = Place::new();
-    let file = place.at("archive/one.dcm");
+async fn unusable_folders_are_rejected() {
+    let folder = Folder::new();
+    let file = folder.path("archive/one.dcm");
     for to in [file.join("below"), file.clone(), PathBuf::from("/proc/nothing-can-be-made-here")] {
-        assert_refused(place.export().arg("--destination").arg(to), "the destination").await;
+        assert_rejected(folder.export().arg("--destination").arg(to), "the destination").await;
     }
-    for source in [place.at("missing"), file] {
-        assert_refused(Export::of(source).arg("--destination").arg(place.at("to")), "the source").await;
+    for source in [folder.path("missing"), file] {
+        assert_rejected(Export::of(source).arg("--destination").arg(folder.path("to")), "the source").await;
     }
-    let with_credential = place.export().arg("--destination").arg(place.at("to")).arg("--managed-identity");
-    assert_refused(with_credential, "is a folder").await;
-    assert!(!place.at("to").exists());
+    let with_credential =
+        folder.export().arg("--destination").arg(folder.path("to")).arg("--managed-identity");
+    assert_rejected(with_credential, "is a folder").await;
+    assert!(!folder.path("to").exists());
 }
 
 #[tokio::test]
-async fn arguments_that_mean_nothing() {
-    let place = Place::new();
-    let to = place.at("to");
-    let lines = place.at("lines");
+async fn invalid_arguments_are_rejected() {
+    let folder = Folder::new();
+    let to = folder.path("to");
+    let lines = folder.path("lines");
     std::fs::write(&lines, "1.2.3\n\n1.2.x\n").unwrap();
-    let (lines, missing, empty) = (text(&lines), place.at("missing"), place.at("empty"));
+    let (lines, missing, empty) = (str(&lines), folder.path("missing"), folder.path("empty"));
     std::fs::write(&empty, "\n").unwrap();
     let no_value = format!("--quiet={SAS}");
-    for (arguments, words) in [
+    for (arguments, text) in [
         (&["--identifier", "1.2/3.x"] as &[&str], "--identifier is not an identifier"),
         (&["--identifier", "1.2/3/4/5"], "--identifier is not an identifier"),
         (&["--identifier", ""], "--identifier is not an identifier"),
         (&["--identifiers-file", lines], "--identifiers-file, line 3, is not an identifier"),
-        (&["--identifiers-file", text(&missing)], "--identifiers-file: "),
-        (&["--identifiers-file", text(&empty)], "there are no identifiers"),
+        (&["--identifiers-file", str(&missing)], "--identifiers-file: "),
+        (&["--identifiers-file", str(&empty)], "there are no identifiers"),
         (&["--memory", "much"], "--memory"),
         (&["--memory", "0"], "--memory"),
         (&["--concurrency", "0"], "--concurrency"),
         (&["--concurrency", "-1"], "--concurrency"),
         (&["--retry-for", "soon"], "--retry-for"),
-        (&["--checksums", "some"], "--checksums is one of off, sent, always"),
-        (&["--check-identity", "yes"], "--check-identity is one of off, warn, enforce"),
-        (&["--manifest=yes"], "--manifest takes no value"),
+        (&["--checksums", "some"], "--checksums must be one of off, sent, always"),
+        (&["--check-identity", "yes"], "--check-identity must be one of off, warn, enforce"),
+        (&["--manifest=yes"], "--manifest does not take a value"),
         (&["--destinatoin", "elsewhere"], "--destinatoin"),
         (&["--concurrency"], "--concurrency"),
         (&["-x"], "-x"),
-        (&[SAS], "an argument without an option"),
-        (&[&no_value], "--quiet takes no value"),
+        (&[SAS], "unexpected argument without an option"),
+        (&[&no_value], "--quiet does not take a value"),
     ] {
-        let export = place.export().arg("--destination").arg(&to);
-        assert_refused(arguments.iter().fold(export, Export::arg), words).await;
+        let export = folder.export().arg("--destination").arg(&to);
+        assert_rejected(arguments.iter().fold(export, Export::arg), text).await;
     }
-    assert_refused(place.export(), "--destination is missing").await;
-    assert_refused(Export::with(["--destination"]).arg(&to), "--source is missing").await;
+    assert_rejected(folder.export(), "--destination is missing").await;
+    assert_rejected(Export::with(["--destination"]).arg(&to), "--source is missing").await;
     assert!(!to.exists());
 }
 
 #[tokio::test]
-async fn operations_that_are_not_there() {
-    let place = Place::new();
-    let state = place.at("state");
+async fn operations_that_cannot_be_resumed_are_rejected() {
+    let folder = Folder::new();
+    let state = folder.path("state");
     let export =
-        |state: &Path| place.export().arg("--destination").arg(place.at("to")).arg("--state").arg(state);
+        |state: &Path| folder.export().arg("--destination").arg(folder.path("to")).arg("--state").arg(state);
     let resume = |which: &str| export(&state).arg("--resume").arg(which);
-    assert_refused(resume("last"), "the state file holds no operation").await;
+    assert_rejected(resume("last"), "the state file contains no operation").await;
     let ended = export(&state).run().await;
-    let id = ended.ended(0, "completed")["operationId"].as_str().unwrap().to_owned();
-    assert_refused(resume("last"), "the operation has ended").await;
-    assert_refused(resume(&id), "the operation has ended").await;
-    assert_refused(resume("0123456789abcdef0123456789abcdef"), "the operation does not exist").await;
-    assert_refused(resume("the last"), "--resume").await;
-    assert_refused(resume("last").arg("--identifier").arg("1.2"), "--resume").await;
-    let without_state = place.export().arg("--destination").arg(place.at("to")).arg("--resume").arg("last");
-    assert_refused(without_state, "--resume needs --state").await;
-    assert_refused(export(&place.at("archive/one.dcm")), "the file is not a state file of this crate").await;
-    assert_refused(export(&place.at("missing/state")), "the state file or its folder does not exist").await;
+    let id = ended.assert_ended(0, "completed")["operationId"].as_str().unwrap().to_owned();
+    assert_rejected(resume("last"), "the operation has ended").await;
+    assert_rejected(resume(&id), "the operation has ended").await;
+    assert_rejected(resume("0123456789abcdef0123456789abcdef"), "the operation does not exist").await;
+    assert_rejected(resume("the last"), "--resume").await;
+    assert_rejected(resume("last").arg("--identifier").arg("1.2"), "--resume").await;
+    let without_state =
+        folder.export().arg("--destination").arg(folder.path("to")).arg("--resume").arg("last");
+    assert_rejected(without_state, "--resume requires --state").await;
+    assert_rejected(export(&folder.path("archive/one.dcm")), "the file is not a state file of this crate")
+        .await;
+    assert_rejected(export(&folder.path("missing/state")), "the state file or its folder does not exist")
+        .await;
     let held = dicom_export::store::RedbOperationStore::open(&state).unwrap();
-    assert_refused(resume("last"), "the state file is in use").await;
+    assert_rejected(resume("last"), "the state file is in use").await;
     drop(held);
 }
 
 #[tokio::test]
-async fn help_is_no_refusal() {
+async fn help_is_printed_with_exit_status_0() {
     let outcome = Export::with(["--help"]).run().await;
     assert_eq!((outcome.code, &*outcome.stderr), (Some(0), ""));
     assert!(outcome.stdout.contains("--identifiers-file FILE"));
 }
 
-fn text(path: &Path) -> &str {
+fn str(path: &Path) -> &str {
     path.to_str().unwrap()
 }

@@ -1,4 +1,4 @@
-//! The manifest and the example that checks against it.
+//! The manifest, and the example that compares a destination with it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,14 +20,14 @@ async fn verify(destination: impl AsRef<Path>, id: &str) -> Outcome {
     Export::verify(["--development", "--destination", destination, "--operation", id]).run().await
 }
 
-/// All is as the manifest says.
+/// Asserts that there is no difference.
 #[track_caller]
-fn assert_same(outcome: &Outcome, count: usize) {
-    let summary = format!("{count} as they were exported, 0 missing, 0 changed, 0 extra\n");
+fn assert_unchanged(outcome: &Outcome, count: usize) {
+    let summary = format!("{count} unchanged, 0 missing, 0 changed, 0 extra\n");
     assert_eq!((outcome.code, &*outcome.stdout, &*outcome.stderr), (Some(0), "", &*summary));
 }
 
-/// An export of so many instances to a folder, with its manifest.
+/// A folder with an export and its manifest.
 struct Folder {
     folder: TempDir,
     id: String,
@@ -37,7 +37,7 @@ impl Folder {
     async fn exported(instances: u32) -> Self {
         let (archive, folder) = (Generated::new(instances, 0), TempDir::new().unwrap());
         let export = Export::of(archive.root()).arg("--destination").arg(folder.path()).arg("--manifest");
-        let document = export.run().await.ended(0, "completed");
+        let document = export.run().await.assert_ended(0, "completed");
         Self { folder, id: document["operationId"].as_str().unwrap().to_owned() }
     }
 
@@ -45,7 +45,7 @@ impl Folder {
         self.folder.path().join(&self.id).join(name)
     }
 
-    /// The blob of the instance of this number, and its file.
+    /// The name of the blob of an instance, and its path.
     fn blob(&self, number: u32) -> (String, PathBuf) {
         let instance = fixtures::instance(0, number % 2, number);
         let name = format!("results/{instance}.dcm");
@@ -62,57 +62,60 @@ impl Folder {
 }
 
 #[tokio::test]
-async fn what_is_missing_changed_or_extra_is_said_exactly() {
+async fn missing_changed_and_extra_blobs_are_reported() {
     let export = Folder::exported(40).await;
-    assert_same(&export.verify().await, 40);
+    assert_unchanged(&export.verify().await, 40);
 
-    let [gone, bent, cut] = [3, 7, 11].map(|number| export.blob(number));
-    fs::remove_file(&gone.1).unwrap();
-    let mut bytes = fs::read(&bent.1).unwrap();
+    let [deleted, altered, truncated] = [3, 7, 11].map(|number| export.blob(number));
+    fs::remove_file(&deleted.1).unwrap();
+    let mut bytes = fs::read(&altered.1).unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
-    fs::write(&bent.1, &bytes).unwrap();
-    let whole = fs::metadata(&cut.1).unwrap().len();
-    fs::OpenOptions::new().write(true).open(&cut.1).unwrap().set_len(100).unwrap();
-    fs::write(export.path("results/1.2.dcm"), "somebody else's").unwrap();
-    fs::write(export.path("notes.txt"), "somebody else's").unwrap();
-    // What a killed export can leave behind is nobody's.
+    fs::write(&altered.1, &bytes).unwrap();
+    let whole = fs::metadata(&truncated.1).unwrap().len();
+    fs::OpenOptions::new().write(true).open(&truncated.1).unwrap().set_len(100).unwrap();
+    fs::write(export.path("results/1.2.dcm"), "another file").unwrap();
+    fs::write(export.path("notes.txt"), "another file").unwrap();
+    // A killed export can leave a temporary file, which is ignored.
     fs::write(export.path("results/.0123456789abcdef0123456789abcdef.part"), "half").unwrap();
 
     let outcome = export.verify().await;
     assert_eq!(outcome.code, Some(3), "{outcome:?}");
     let mut lines: Vec<_> = outcome.stdout.lines().map(str::to_owned).collect();
     lines.sort();
-    let bent_line = lines.iter().position(|line| line.contains(&bent.0)).unwrap();
-    let bent_line = lines.remove(bent_line);
-    assert!(bent_line.starts_with(&format!("changed {} (other bytes, SHA-256 ", bent.0)), "{bent_line}");
+    let altered_line = lines.iter().position(|line| line.contains(&altered.0)).unwrap();
+    let altered_line = lines.remove(altered_line);
+    assert!(
+        altered_line.starts_with(&format!("changed {} (different bytes, SHA-256 ", altered.0)),
+        "{altered_line}"
+    );
     let expected = [
-        format!("changed {} (100 bytes, not {whole})", cut.0),
+        format!("changed {} (100 bytes, not {whole})", truncated.0),
         format!("extra {}/notes.txt", export.id),
         format!("extra {}/results/1.2.dcm", export.id),
-        format!("missing {}", gone.0),
+        format!("missing {}", deleted.0),
     ];
     assert_eq!(lines, expected);
-    assert_eq!(outcome.stderr, "37 as they were exported, 1 missing, 2 changed, 2 extra\n");
+    assert_eq!(outcome.stderr, "37 unchanged, 1 missing, 2 changed, 2 extra\n");
 }
 
 #[tokio::test]
-async fn lines_may_be_repeated_and_no_line_is_passed_over() {
+async fn repeated_lines_are_accepted_and_invalid_lines_are_reported() {
     let export = Folder::exported(20).await;
     let manifest = export.manifest();
     let entries: Vec<ManifestEntry> =
         manifest.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(entries.len(), 20);
     fs::write(export.path("manifest.jsonl"), manifest.repeat(2)).unwrap();
-    assert_same(&export.verify().await, 20);
+    assert_unchanged(&export.verify().await, 20);
 
-    // An instance that changed at its source between two attempts has two entries, and the blob is one of them.
+    // An instance that changed at its source between two attempts has two entries, one of which matches the blob.
     let old = &entries[0];
     let other = ManifestEntry::new(old.identifier().clone(), old.path(), 7, "0".repeat(64)).to_line();
     fs::write(export.path("manifest.jsonl"), format!("{other}{manifest}")).unwrap();
-    assert_same(&export.verify().await, 20);
+    assert_unchanged(&export.verify().await, 20);
 
-    // Another operation's entry, one that leaves its place, and half a line.
+    // An entry with a path outside the operation, an entry of another operation, and an incomplete line.
     let strange = ManifestEntry::new(old.identifier().clone(), "../x", 7, "0".repeat(64)).to_line();
     let foreign = manifest.lines().next().unwrap().replace(&export.id, &"0".repeat(32));
     fs::write(export.path("manifest.jsonl"), format!("{manifest}{strange}{foreign}\n{{\"ident")).unwrap();
@@ -122,15 +125,18 @@ async fn lines_may_be_repeated_and_no_line_is_passed_over() {
 }
 
 #[tokio::test]
-async fn without_a_receipt_there_is_nothing_to_check() {
+async fn a_missing_manifest_is_an_error() {
     let export = Folder::exported(1).await;
     fs::remove_file(export.path("manifest.jsonl")).unwrap();
-    assert!(export.verify().await.refused().contains("there is no manifest.jsonl of this operation"));
+    assert!(export.verify().await.assert_rejected().contains("the operation has no manifest.jsonl"));
     assert!(
-        verify(export.folder.path(), &"0".repeat(32)).await.refused().contains("there is no manifest.jsonl")
+        verify(export.folder.path(), &"0".repeat(32))
+            .await
+            .assert_rejected()
+            .contains("the operation has no manifest.jsonl")
     );
     let missing = export.folder.path().join("nowhere");
-    assert!(verify(missing, &export.id).await.refused().contains("a folder that is not there"));
+    assert!(verify(missing, &export.id).await.assert_rejected().contains("a folder that does not exist"));
     let bad: [&[&str]; 5] = [
         &[],
         &["--destination", "x"],
@@ -140,7 +146,7 @@ async fn without_a_receipt_there_is_nothing_to_check() {
     ];
     for arguments in bad {
         let outcome = Export::verify(arguments).run().await;
-        assert!(!outcome.refused().contains("secret"));
+        assert!(!outcome.assert_rejected().contains("secret"));
     }
 }
 
@@ -151,8 +157,8 @@ async fn real_files_are_verified_in_a_container() {
     let container = azurite.container().await;
     let export = Export::of(&archive.root).to(&container.sas_url("w"));
     let export = export.arg("--manifest").args(["--check-identity", "enforce", "--checksums", "always"]);
-    let document = export.run().await.ended(3, "completed");
-    // The file meta group of three names another instance than the data set, by which they are listed.
+    let document = export.run().await.assert_ended(3, "completed");
+    // The file meta group of three files names another instance than the data set, by which they are listed.
     let exported = archive.instances.len() - 3;
     assert_eq!(document["results"]["exported"], exported);
     let id = document["operationId"].as_str().unwrap();
@@ -160,7 +166,7 @@ async fn real_files_are_verified_in_a_container() {
     let log = std::str::from_utf8(&log).unwrap();
     assert_eq!(log.matches("listed as, by its Media Storage SOP Instance UID\"}").count(), 3, "{log}");
     assert!(!archive.names.iter().any(|name| log.contains(name)), "patient data in {log}");
-    assert_same(&verify(container.sas_url("rl"), id).await, exported);
+    assert_unchanged(&verify(container.sas_url("rl"), id).await, exported);
     let manifest = container.get(&format!("{id}/manifest.jsonl")).await.unwrap();
     assert_eq!((&*manifest.content_type, &*manifest.kind), ("application/x-ndjson", "AppendBlob"));
     for line in std::str::from_utf8(&manifest.bytes).unwrap().lines() {
@@ -169,7 +175,7 @@ async fn real_files_are_verified_in_a_container() {
     for permissions in ["w", "r"] {
         let uri = container.sas_url(permissions);
         let outcome = verify(&uri, id).await;
-        // Without the right to read there is no manifest, without the right to list no end.
+        // The manifest cannot be read without `r`, and the blobs cannot be listed without `l`.
         assert_eq!(outcome.code, Some(if permissions == "w" { 2 } else { 1 }), "{outcome:?}");
         assert!(signatures(&uri).iter().all(|secret| !outcome.stderr.contains(secret)), "{outcome:?}");
     }
@@ -177,7 +183,7 @@ async fn real_files_are_verified_in_a_container() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn guarantee_4_a_receipt_is_whole_after_kills() {
+async fn guarantee_4_the_manifest_is_complete_after_kills() {
     const INSTANCES: usize = 1_202;
     let (archive, folder) = (Generated::new(1_200, 2), TempDir::new().unwrap());
     let azurite = Azurite::shared();
@@ -199,8 +205,8 @@ async fn guarantee_4_a_receipt_is_whole_after_kills() {
         assert_eq!(running.outcome().await.code, None);
         proxy.set_mode(Mode::Forward);
     }
-    let document = export(3).run().await.ended(0, "completed");
+    let document = export(3).run().await.assert_ended(0, "completed");
     assert_eq!(document["results"]["exported"], INSTANCES);
     let id = document["operationId"].as_str().unwrap();
-    assert_same(&verify(container.sas_url("rl"), id).await, INSTANCES);
+    assert_unchanged(&verify(container.sas_url("rl"), id).await, INSTANCES);
 }

@@ -1,7 +1,7 @@
-//! When a server is to stop.
+//! The signals that stop a server.
 
-/// Ends at SIGTERM or Ctrl-C.
-pub(crate) async fn stopped() {
+/// Completes on SIGTERM or Ctrl-C.
+pub(crate) async fn signal() {
     let interrupt = async { _ = tokio::signal::ctrl_c().await };
     #[cfg(unix)]
     let terminate = async {
