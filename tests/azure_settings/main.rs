@@ -5,6 +5,7 @@
 mod connection_strings;
 mod forms;
 mod hosts;
+mod sas;
 mod stored;
 
 use dicom_export::sink::azure::{Addressing, AzureBlobPolicy, AzureBlobProvider};

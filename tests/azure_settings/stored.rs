@@ -2,7 +2,7 @@
 
 use crate::*;
 
-fn operation(checked: &ValidatedSettings) -> OperationSpec {
+pub(crate) fn operation(checked: &ValidatedSettings) -> OperationSpec {
     let spec = json!({
         "id": "df1ff476b83a4a3eaf11b1eac2e5ac56", "createdTime": "2026-01-01T00:00:00Z", "source": null,
         "destination": { "type": "azureblob", "location": checked.location, "settings": checked.public,

@@ -6,6 +6,7 @@ use dicom_export::sink::LogKey;
 use dicom_export::{BlobSink, Content, ErrorKind};
 
 use crate::azurite::Azurite;
+use crate::responder::{Reply, Responder};
 use crate::{MIB, all_of, bytes, instance, log, sink, upload};
 
 async fn assert_refused(uri: &str, kind: ErrorKind, message: &str) {
@@ -63,4 +64,20 @@ async fn sas_with_a_wrong_signature_is_unauthorized() {
     let (rest, _) = url.split_once("sig=").unwrap();
     assert_refused(&format!("{rest}sig=d3Jvbmc%3D"), ErrorKind::Unauthorized, "refused the credential (403")
         .await;
+}
+
+/// The separators of a value were once decoded before the query was split, so that a value could add parameters.
+#[tokio::test]
+async fn sas_values_add_no_query_parameters() {
+    let server = Responder::start(|_| Reply::status(201)).await;
+    let uri = format!(
+        "{}/devstoreaccount1/container?sv=2022-11-02&rscd=a%26comp%3Dblock%26blockid%3DAA%23%2B+b&sig=x%2By%3D",
+        server.url()
+    );
+    sink(&uri).prepare(&log()).await.unwrap();
+    let query = &server.requests()[0].query;
+    let names: Vec<_> = query.keys().map(String::as_str).collect();
+    assert_eq!(names, ["rscd", "sig", "sv"]);
+    assert_eq!(query["rscd"], "a%26comp%3Dblock%26blockid%3DAA%23%2B%2Bb");
+    assert_eq!(query["sig"], "x%2By%3D");
 }

@@ -3,7 +3,7 @@
 use secrecy::{ExposeSecret, SecretString};
 
 use super::container::{AzureCredential, EMULATOR_ACCOUNT, EMULATOR_KEY, is_account_name};
-use super::sas::parse_sas;
+use super::sas::SasFields;
 use crate::error::{Error, Result};
 
 /// The default host and port of the emulator's blob service.
@@ -88,9 +88,14 @@ impl ConnectionString {
                     "has an AccountKey: account keys are not accepted, use a SAS or a managed identity",
                 ));
             }
-            (None, Some(sas)) => AzureCredential::Sas(
-                parse_sas(sas, at).map_err(|_| fault("has an invalid SharedAccessSignature"))?,
-            ),
+            (None, Some(sas)) => {
+                let sas = sas.strip_prefix('?').unwrap_or(sas);
+                if let Err(fault) = SasFields::parse(sas) {
+                    let message = format!("the SharedAccessSignature in '{at}' {fault}");
+                    return Err(Error::invalid(at, message));
+                }
+                AzureCredential::Sas(SecretString::from(sas))
+            }
             (None, None) => AzureCredential::Anonymous,
         };
         let endpoint = match (pairs.endpoint, pairs.proxy) {

@@ -11,7 +11,7 @@ use url::Url;
 use super::connections::Connections;
 use super::container::{AzureContainer, AzureCredential};
 use super::policy::AzureBlobPolicy;
-use super::sas::sas_expiry;
+use super::sas::SasFields;
 use super::settings::read_settings;
 use super::sink::AzureBlobSink;
 use crate::error::{Error, ErrorKind, Result};
@@ -99,7 +99,9 @@ fn to_stored(container: AzureContainer) -> Result<ValidatedSettings> {
     let location = container.url();
     let (credential, secret, expires) = match &container.credential {
         AzureCredential::Sas(sas) => {
-            (StoredCredential::Sas, Some(Secret::new(sas.expose_secret())), sas_expiry(sas))
+            let fields = SasFields::parse(sas.expose_secret());
+            let expires = fields.and_then(|fields| fields.expiry()).ok().flatten();
+            (StoredCredential::Sas, Some(Secret::new(sas.expose_secret())), expires)
         }
         AzureCredential::Emulator => (StoredCredential::Emulator, None, None),
         AzureCredential::ManagedIdentity => (StoredCredential::ManagedIdentity, None, None),

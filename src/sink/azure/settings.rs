@@ -8,7 +8,7 @@ use super::connection_string::ConnectionString;
 use super::container::{AzureContainer, AzureCredential, PlainUri, is_account_name, is_container_name};
 use super::hosts::{KnownHost, unlisted};
 use super::policy::{Addressing, AzureBlobPolicy};
-use super::sas::parse_sas;
+use super::sas::SasFields;
 use crate::error::{Error, Result};
 use crate::model::json::{Json, Object};
 
@@ -58,13 +58,16 @@ fn from_uri(uri: &SecretString, identity: bool, policy: &AzureBlobPolicy) -> Res
     let credential = match (query, identity) {
         ("", true) => AzureCredential::ManagedIdentity,
         ("", false) => AzureCredential::Anonymous,
-        (sas, identity) => match (parse_sas(sas, URI)?, identity) {
-            (sas, false) => AzureCredential::Sas(sas),
-            (_, true) => {
+        (sas, identity) => {
+            if let Err(fault) = SasFields::parse(sas) {
+                return Err(Error::invalid(URI, format!("the query of '{URI}' {fault}")));
+            }
+            if identity {
                 let message = format!("'{IDENTITY}' cannot be combined with a SAS in '{URI}'");
                 return Err(Error::invalid(IDENTITY, message));
             }
-        },
+            AzureCredential::Sas(SecretString::from(sas))
+        }
     };
     let PlainUri { origin, segments } = PlainUri::parse(text, URI)?;
     let host = policy.known_host(&origin).ok_or_else(|| unlisted(URI))?;

@@ -11,11 +11,12 @@ use object_store::azure::{
 };
 use object_store::client::HttpRequest;
 use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, HeaderName, HeaderValue};
+use secrecy::ExposeSecret;
 
 use super::connections::Connections;
 use super::container::{AzureContainer, AzureCredential, EMULATOR_KEY};
 use super::identity::{no_token, tokens};
-use super::sas::sas_pairs;
+use super::sas::SasFields;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a token may take, including the connection.
@@ -40,8 +41,9 @@ impl Signer {
         let mut tokens_of = None;
         let credential = match &container.credential {
             AzureCredential::Sas(sas) => {
-                let invalid = || Error::new(ErrorKind::Invalid, "the SAS is not a query string");
-                Some(fixed(Signature::SASToken(sas_pairs(sas).ok_or_else(invalid)?)))
+                let invalid = |fault| Error::new(ErrorKind::Invalid, format!("the SAS {fault}"));
+                let fields = SasFields::parse(sas.expose_secret()).map_err(invalid)?;
+                Some(fixed(Signature::SASToken(fields.into_pairs())))
             }
             AzureCredential::Emulator => {
                 let key = AzureAccessKey::try_new(EMULATOR_KEY);
