@@ -89,7 +89,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     if let Some(instances) = settings.batch_size {
         engine = engine.batch_size(instances);
     }
-    let endpoint = restate::endpoint(engine.build()?, &settings.ingress)?;
+    let endpoint = restate::endpoint(engine.build_config()?, &settings.ingress)?;
     let listener = bind(settings.listen)?;
     eprintln!("listening on http://{}", listener.local_addr()?);
     endpoint.serve(listener, SHUTDOWN_GRACE, shutdown::signal()).await;

@@ -135,7 +135,7 @@ pub async fn serve(
         tracing::info!(%operation, "resumed");
     }
     let service: Arc<dyn ExportService> = match &settings.restate {
-        Some((ingress, admin)) => restate::client(engine.clone(), ingress, admin)?,
+        Some((ingress, admin)) => restate::client(engine.config().clone(), ingress, admin)?,
         None => Arc::new(engine.clone()),
     };
     let document = http::openapi();

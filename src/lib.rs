@@ -79,15 +79,17 @@
 mod content;
 #[cfg(doc)]
 pub mod docs;
-pub mod engine;
+mod engine;
 mod error;
 #[cfg(feature = "http")]
 pub mod http;
 mod limits;
 mod model;
+mod pipeline;
 #[cfg(feature = "restate")]
 pub mod restate;
 mod secret;
+mod service;
 pub mod sink;
 pub mod source;
 pub mod store;
@@ -102,12 +104,7 @@ pub use dicom_object;
 pub use object_store;
 
 pub use self::content::Content;
-#[cfg(feature = "dicom")]
-pub use self::engine::IdentityCheck;
-pub use self::engine::{
-    BatchDone, Checksums, ExportEngine, ExportEngineBuilder, ExportObserver, ExportService, NewOperation,
-    OperationRecord, Progress, Target,
-};
+pub use self::engine::{ExportEngine, ExportEngineBuilder};
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::limits::{Concurrency, RetryPolicy, UploadContext};
 pub use self::model::{
@@ -115,7 +112,11 @@ pub use self::model::{
     Identifiers, InstanceIdentifier, ManifestEntry, Operation, OperationContext, OperationId, OperationIssue,
     OperationSpec, OperationStatus, OperationType, StoredDestination, Timestamp, Uid,
 };
+#[cfg(feature = "dicom")]
+pub use self::pipeline::IdentityCheck;
+pub use self::pipeline::{BatchDone, Checksums, ExportConfig, ExportObserver, Progress};
 pub use self::secret::Secret;
+pub use self::service::{ExportService, NewOperation, OperationRecord, Target};
 #[cfg(feature = "fs")]
 pub use self::sink::DirectorySink;
 #[cfg(feature = "object_store")]

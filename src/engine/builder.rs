@@ -1,155 +1,166 @@
-//! [`ExportEngineBuilder`]: the engine's options.
+//! [`ExportEngineBuilder`]: sources, destinations and options of an engine.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::checks::{Checks, Checksums};
-use crate::engine::{ExportEngine, ExportObserver};
-use crate::error::{Error, ErrorKind, Result};
+use crate::engine::ExportEngine;
+use crate::error::Result;
 use crate::limits::{Concurrency, RetryPolicy};
+use crate::pipeline::{Checksums, ExportConfig, ExportObserver, ExportOptions, require_nonzero};
 use crate::sink::SinkProvider;
-use crate::source::{InstanceSource, OneSource, SourceProvider};
+use crate::source::{InstanceSource, SingleSource, SourceProvider};
 use crate::store::{MemoryOperationStore, MemorySecretStore, OperationStore, SecretStore};
 
-/// What an engine is made of; see [`ExportEngine::builder`].
+/// Builds an [`ExportEngine`]; see [`ExportEngine::builder`].
+///
+/// ```
+/// use std::time::Duration;
+/// use dicom_export::{Concurrency, ExportEngine, MemorySink, MemorySource, RetryPolicy};
+///
+/// let engine = ExportEngine::builder(MemorySource::new())
+///     .destination("azureblob", MemorySink::new().provider())
+///     .memory_budget(256 << 20)
+///     .concurrency(Concurrency::Fixed(32))
+///     .retry(RetryPolicy::with_budget(Duration::from_secs(3600)))
+///     .build()?;
+/// # Ok::<(), dicom_export::Error>(())
+/// ```
 #[must_use]
 pub struct ExportEngineBuilder {
-    pub(crate) sources: Arc<dyn SourceProvider>,
-    pub(crate) destinations: HashMap<String, Arc<dyn SinkProvider>>,
-    pub(crate) store: Arc<dyn OperationStore>,
-    pub(crate) secrets: Arc<dyn SecretStore>,
-    pub(crate) has_own_secrets: bool,
-    pub(crate) observer: Option<Arc<dyn ExportObserver>>,
-    pub(crate) options: Options,
+    sources: Arc<dyn SourceProvider>,
+    destinations: HashMap<String, Arc<dyn SinkProvider>>,
+    store: Arc<dyn OperationStore>,
+    /// `None`: in memory.
+    secrets: Option<Arc<dyn SecretStore>>,
+    observer: Option<Arc<dyn ExportObserver>>,
+    options: ExportOptions,
+    runner: RunnerOptions,
 }
 
+/// The options of the local runner.
 #[derive(Debug, Clone)]
-pub(crate) struct Options {
-    pub(crate) concurrency: Concurrency,
-    pub(crate) memory: u64,
-    pub(crate) retry: RetryPolicy,
-    pub(crate) batch_size: usize,
-    pub(crate) checkpoint_interval: Duration,
-    pub(crate) lease: Duration,
-    pub(crate) retention: Duration,
-    pub(crate) checks: Checks,
-    pub(crate) manifest: bool,
+pub(super) struct RunnerOptions {
+    pub(super) checkpoint_interval: Duration,
+    pub(super) lease_duration: Duration,
 }
 
 impl ExportEngineBuilder {
-    pub(crate) fn over(sources: Arc<dyn SourceProvider>) -> Self {
+    pub(super) fn new(source: impl InstanceSource) -> Self {
+        Self::with_provider(SingleSource(Arc::new(source)))
+    }
+
+    pub(super) fn with_provider(sources: impl SourceProvider) -> Self {
         Self {
-            sources,
+            sources: Arc::new(sources),
             destinations: HashMap::new(),
             store: Arc::new(MemoryOperationStore::new()),
-            secrets: Arc::new(MemorySecretStore::new()),
-            has_own_secrets: false,
+            secrets: None,
             observer: None,
-            options: Options {
-                concurrency: Concurrency::default(),
-                memory: 64 << 20,
-                retry: RetryPolicy::default(),
-                batch_size: 256,
+            options: ExportOptions::default(),
+            runner: RunnerOptions {
                 checkpoint_interval: Duration::from_secs(1),
-                lease: Duration::from_secs(15),
-                retention: Duration::from_secs(7 * 24 * 3600),
-                checks: Checks::default(),
-                manifest: false,
+                lease_duration: Duration::from_secs(15),
             },
         }
     }
 
-    pub(crate) fn over_one(source: impl InstanceSource) -> Self {
-        Self::over(Arc::new(OneSource(Arc::new(source))))
-    }
-
-    /// Opens destinations of this type with this provider. A second registration replaces the first, so that an
-    /// application's tests can stand in for `azureblob`. Default: none.
+    /// Registers the provider of a destination type. A second provider for the same type replaces the first, so that an
+    /// application's tests can replace `azureblob`. Default: none.
     pub fn destination(mut self, kind: &str, provider: impl SinkProvider) -> Self {
         self.destinations.insert(kind.to_ascii_lowercase(), Arc::new(provider));
         self
     }
 
-    /// Keeps operations here. Default: in memory.
+    /// Sets the store of operations. Default: in memory.
     pub fn operation_store(mut self, store: impl OperationStore) -> Self {
         self.store = Arc::new(store);
         self
     }
 
-    /// Keeps credentials of running operations here. Default: in memory, which after a restart leaves an operation
-    /// that needs them `failed` until it is resumed with a destination.
+    /// Sets the store of the credentials of running operations. Default: in memory. After a restart, an operation whose
+    /// credentials were in memory fails with `credentialsNeeded`, and can be resumed with a destination.
     pub fn secret_store(mut self, secrets: impl SecretStore) -> Self {
-        (self.secrets, self.has_own_secrets) = (Arc::new(secrets), true);
+        self.secrets = Some(Arc::new(secrets));
         self
     }
 
-    /// Tells this of every batch. Default: nobody.
+    /// Registers an observer that is called after each batch. Default: none.
     pub fn observer(mut self, observer: impl ExportObserver) -> Self {
         self.observer = Some(Arc::new(observer));
         self
     }
 
-    /// How many requests run at once towards one destination account. Default: [`Concurrency::Auto`].
+    /// Sets the number of concurrent requests towards one destination account. Default: [`Concurrency::Auto`].
     pub fn concurrency(mut self, concurrency: Concurrency) -> Self {
         self.options.concurrency = concurrency;
         self
     }
 
-    /// The byte budget: how many bytes of instances all the engine's operations hold at once, those on their way
-    /// included. Default: 64 MiB, of which one operation takes three quarters at most. The process holds some 20 MiB
-    /// besides. An instance larger than the budget passes through it piece by piece; with less than 43 MiB, or while
-    /// several operations run, large instances are sent in fewer or smaller blocks.
+    /// Sets the memory budget: how many bytes of instances all operations of the engine hold at once, including those
+    /// being sent. Default: 64 MiB. One operation uses at most three quarters of it. The process needs about 20 MiB in
+    /// addition. An instance larger than the budget is streamed in parts; with less than 43 MiB, or while several
+    /// operations run, large instances are sent in fewer or smaller blocks.
     pub fn memory_budget(mut self, bytes: u64) -> Self {
-        self.options.memory = bytes;
+        self.options.memory_budget = bytes;
         self
     }
 
-    /// How failures that pass are repeated, towards the source and towards the destination. Default: for 10 minutes
-    /// without a success between.
+    /// Sets how transient failures of the source and of the destination are retried. Default: for 10 minutes without a
+    /// success in between.
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
         self.options.retry = retry;
         self
     }
 
-    /// How many instances a batch holds at most, and a page of a listing. Default: 256. A crash repeats the batches
-    /// under way; smaller ones repeat less and checkpoint more.
+    /// Sets the maximum number of instances of a batch and of a listing page. Default: 256. Batches in progress are
+    /// repeated after a crash: smaller ones repeat less and save more checkpoints.
     pub fn batch_size(mut self, instances: usize) -> Self {
         self.options.batch_size = instances;
         self
     }
 
-    /// How often the checkpoint is saved at most. Default: every second.
+    /// Sets the shortest time between two checkpoints. Default: 1 second.
     pub fn checkpoint_interval(mut self, interval: Duration) -> Self {
-        self.options.checkpoint_interval = interval;
+        self.runner.checkpoint_interval = interval;
         self
     }
 
-    /// How long a runner that does not answer keeps its operation. Default: 15 seconds; it is renewed every third of
-    /// that. Clocks of replicas over one store must agree to within a fraction of it.
-    pub fn lease_duration(mut self, term: Duration) -> Self {
-        self.options.lease = term;
+    /// Sets how long an operation belongs to a runner that does not respond. Default: 15 seconds. A runner renews its
+    /// lease after each third of this time. The clocks of replicas that share a store must agree to within a fraction of
+    /// it.
+    pub fn lease_duration(mut self, duration: Duration) -> Self {
+        self.runner.lease_duration = duration;
         self
     }
 
-    /// How long ended operations are remembered. Default: 7 days. What they exported stays.
+    /// Sets how long ended operations are kept in the store. Default: 7 days. Exported data is never deleted.
     pub fn retention(mut self, age: Duration) -> Self {
         self.options.retention = age;
         self
     }
 
-    /// Whether what the destination says it stored is compared with what it was sent. Default: [`Checksums::Sent`].
+    /// Sets whether the checksums that the destination returns are verified. Default: [`Checksums::Sent`].
     pub fn checksums(mut self, checksums: Checksums) -> Self {
-        self.options.checks.checksums = checksums;
+        self.options.verify.checksums = checksums;
         self
     }
 
-    /// Whether operations write a manifest: `<operation id>/manifest.jsonl`, with a [`ManifestEntry`] for each exported
-    /// instance. Default: no. An operation keeps to what held when it was accepted.
+    /// Sets whether an instance's UIDs are compared with the identifier under which it is listed. Default:
+    /// [`IdentityCheck::Off`](crate::IdentityCheck::Off). A comparison takes microseconds.
+    #[cfg(feature = "dicom")]
+    pub fn identity_check(mut self, check: crate::IdentityCheck) -> Self {
+        self.options.verify.content_check = check.into_content_check();
+        self
+    }
+
+    /// Sets whether operations write `<operation id>/manifest.jsonl`, with a [`ManifestEntry`] for each exported
+    /// instance. Default: no. An operation keeps the setting with which it was started.
     ///
-    /// The SHA-256 of every instance is computed while it passes: half a second of CPU a GB where the processor has
-    /// instructions for it, more where not. Instances that could be copied at the destination are streamed, and up to
-    /// 16 MiB more are held. On Azure the manifest of one operation holds some 250 million instances.
+    /// The SHA-256 of each instance is computed while it is read, which takes half a second of CPU time per GB on a
+    /// processor with SHA instructions. Nothing is copied at the destination, and up to 16 MiB more memory is used. On
+    /// Azure, the manifest of one operation can hold about 250 million instances.
     ///
     /// [`ManifestEntry`]: crate::ManifestEntry
     pub fn manifest(mut self, write: bool) -> Self {
@@ -157,34 +168,37 @@ impl ExportEngineBuilder {
         self
     }
 
-    /// The engine.
+    /// Builds the engine.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for a option at zero; the message names it.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if an option is zero that must not be; the message names it.
     pub fn build(self) -> Result<ExportEngine> {
-        let Options { memory, batch_size, lease, .. } = self.options;
-        let zero = [
-            ("memory_budget", memory == 0),
-            ("batch_size", batch_size == 0),
-            ("lease_duration", lease.is_zero()),
-            ("concurrency", self.options.concurrency == Concurrency::Fixed(0)),
-        ];
-        match zero.into_iter().find(|(_, is_zero)| *is_zero) {
-            Some((option, _)) => {
-                Err(Error::new(ErrorKind::Invalid, format!("the engine's {option} must not be zero")))
-            }
-            None => Ok(ExportEngine::assemble(self)),
-        }
+        let (store, runner) = (Arc::clone(&self.store), self.runner.clone());
+        require_nonzero("lease_duration", runner.lease_duration.is_zero())?;
+        Ok(ExportEngine::new(self.build_config()?, store, runner))
+    }
+
+    /// Builds the configuration for another runner, which has its own operation store, leases and checkpoints.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn build_config(self) -> Result<ExportConfig> {
+        let secrets = match self.secrets {
+            Some(secrets) => (secrets, true),
+            None => (Arc::new(MemorySecretStore::new()) as Arc<dyn SecretStore>, false),
+        };
+        ExportConfig::new(self.sources, self.destinations, secrets, self.observer, self.options)
     }
 }
 
-impl std::fmt::Debug for ExportEngineBuilder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for ExportEngineBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let destinations: Vec<_> = self.destinations.keys().collect();
         f.debug_struct("ExportEngineBuilder")
             .field("destinations", &destinations)
-            .field("has_own_secrets", &self.has_own_secrets)
+            .field("has_host_secrets", &self.secrets.is_some())
             .field("options", &self.options)
+            .field("runner", &self.runner)
             .finish_non_exhaustive()
     }
 }

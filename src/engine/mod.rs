@@ -1,83 +1,49 @@
-//! The export engine: [`ExportEngine`].
+//! The local runner: [`ExportEngine`] runs operations in this process.
 
-mod admission;
 mod builder;
-mod checked;
-mod checks;
-mod copy;
-mod digest;
-mod expiry;
-mod guard;
-#[cfg(feature = "dicom")]
-mod identity;
-#[cfg(not(feature = "dicom"))]
-#[path = "no_identity.rs"]
-mod identity;
-mod inner;
-mod ledger;
-mod lines;
-mod observer;
-mod place;
-mod plan;
-mod progress;
-mod retention;
+mod leased_checkpoint;
+mod operations;
+mod registry;
 mod run;
-mod service;
-mod status;
-mod transfer;
-mod verdict;
+mod runner;
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
-use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio::time::sleep;
 use tracing::Instrument;
 
 pub use self::builder::ExportEngineBuilder;
-pub use self::checks::Checksums;
-#[cfg(feature = "dicom")]
-pub use self::identity::IdentityCheck;
-pub use self::observer::{BatchDone, ExportObserver};
-pub use self::progress::Progress;
-pub use self::service::{ExportService, NewOperation, OperationRecord, Target};
-#[cfg(feature = "restate")]
-pub(crate) use self::{
-    admission::{Draft, Tried},
-    lines::Lines,
-    plan::{Batch, Planner, Prefix},
-    status::document,
-    transfer::{BatchOutcome, Transfers},
-};
-use crate::engine::inner::Inner;
-use crate::engine::place::Place;
+use self::builder::RunnerOptions;
+use self::runner::Runner;
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::MemoryBudget;
-use crate::model::OperationKey;
-use crate::model::{Operation, OperationId, OperationStatus};
+use crate::model::{Operation, OperationId, OperationKey, OperationStatus};
+use crate::pipeline::{ExportConfig, OpenedOperation, Progress, prepare};
+use crate::service::{ExportService, NewOperation, OperationRecord, Target};
 use crate::source::{InstanceSource, SourceProvider};
+use crate::store::OperationStore;
 
-/// Exports instances, as operations that are started, watched, canceled and resumed.
+/// How often [`ExportEngine::wait`] polls an operation that runs in another process.
+const REMOTE_POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Runs exports as operations that can be started, observed, canceled and resumed.
 ///
-/// Cloning gives another handle on the same engine; its operations share one byte budget. It runs inside a Tokio
-/// runtime. Dropping every handle does not stop what runs: [`shutdown`](Self::shutdown) does.
+/// Clones share the engine and its memory budget. The engine runs inside a Tokio runtime. Dropping every clone does not
+/// stop operations; [`shutdown`](Self::shutdown) does.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> dicom_export::Result<()> {
-/// use std::sync::Arc;
-/// use dicom_export::{BlobSink, ExportEngine, ExportSource, MemorySink, MemorySource, NewOperation, OperationStatus};
+/// use dicom_export::{ExportEngine, ExportSource, MemorySink, MemorySource, NewOperation, OperationStatus};
 ///
 /// let source = MemorySource::new();
 /// source.insert("1.2/3.4/5.6".parse()?, &b"the bytes of a DICOM file"[..]);
 /// let container = MemorySink::new();
 ///
 /// let engine = ExportEngine::builder(source).build()?;
-/// let sink: Arc<dyn BlobSink> = Arc::new(container.clone());
-/// let started = engine.start(NewOperation::new(ExportSource::Everything, sink)).await?;
+/// let started = engine.start(NewOperation::new(ExportSource::Everything, container.clone())).await?;
 /// let ended = engine.wait(started.operation_id).await?;
 ///
 /// assert_eq!(ended.status, OperationStatus::Completed);
@@ -87,225 +53,215 @@ use crate::source::{InstanceSource, SourceProvider};
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
-pub struct ExportEngine {
-    pub(crate) inner: Arc<Inner>,
-}
+pub struct ExportEngine(Arc<Runner>);
 
 impl ExportEngine {
-    /// Returns a builder for an engine over one source.
+    /// Returns a builder for an engine that exports from one source.
     pub fn builder(source: impl InstanceSource) -> ExportEngineBuilder {
-        ExportEngineBuilder::over_one(source)
+        ExportEngineBuilder::new(source)
     }
 
-    /// An engine whose operations each have their own source: for hosts with tenants.
+    /// Returns a builder for an engine whose operations each have their own source, for example one per tenant.
     pub fn builder_with_provider(sources: impl SourceProvider) -> ExportEngineBuilder {
-        ExportEngineBuilder::over(Arc::new(sources))
+        ExportEngineBuilder::with_provider(sources)
     }
 
-    fn assemble(builder: ExportEngineBuilder) -> Self {
-        let ExportEngineBuilder { sources, destinations, store, secrets, has_own_secrets, observer, options } =
-            builder;
-        let budget = MemoryBudget::new(options.memory);
-        let inner = Inner {
-            sources,
-            destinations,
-            store,
-            secrets,
-            has_own_secrets,
-            observer,
-            options,
-            budget,
-            limiters: Mutex::default(),
-            running: Mutex::default(),
-            sinks: Mutex::default(),
-            swept: Mutex::default(),
-            tasks: TaskTracker::new(),
-            drain: CancellationToken::new(),
-            abandon: CancellationToken::new(),
-        };
-        Self { inner: Arc::new(inner) }
+    fn new(config: ExportConfig, store: Arc<dyn OperationStore>, options: RunnerOptions) -> Self {
+        Self(Arc::new(Runner::new(config, store, options)))
     }
 
-    /// Accepts an operation and leaves it to [`run`](Self::run). It returns once the destination has been tried: there
-    /// is an `errors.log`.
+    /// Returns the configuration, for another runner with the same sources, destinations and options.
+    pub fn config(&self) -> &ExportConfig {
+        &self.0.config
+    }
+
+    /// Accepts an operation for [`run`](Self::run). It returns after the destination was opened and the empty
+    /// `errors.log` was created.
     ///
     /// # Errors
     /// As [`ExportService::start`].
     pub async fn create(&self, new: NewOperation) -> Result<Operation> {
-        self.inner.accepting()?;
-        let spec = self.inner.admit(new).await?;
-        self.inner.operation(spec.id).await
+        let id = self.create_opened(new).await?.spec.id;
+        self.0.operations.operation(id).await
     }
 
-    /// Runs an operation in the caller's task, from its checkpoint to its end: for a host's own job system, where a
-    /// retry is a resumption.
+    /// Runs an operation in the caller's task, from its checkpoint to its end. It is for a host with its own job system,
+    /// where a retry is a resumption.
     ///
-    /// It returns the status document at the end, [`Failed`](OperationStatus::Failed) included, or as it stood when the
-    /// engine was shut down.
+    /// Returns the status document at the end, also if the operation [failed](OperationStatus::Failed), or when the engine
+    /// was shut down.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] when there is no such operation, [`ErrorKind::Conflict`] when it has ended or somebody else
-    /// runs it; otherwise the store's.
+    /// [`ErrorKind::NotFound`] for an unknown operation, [`ErrorKind::Conflict`] if it has ended or another runner holds
+    /// it; otherwise the store's.
     ///
     /// # Cancellation
-    /// Dropping the future stops the run where it is and commits no partial blob. Another can take the operation over
-    /// once the lease has lapsed.
+    /// Dropping the future stops the run and commits no partial blob. Another runner can take over the operation when the
+    /// lease lapses.
     pub async fn run(&self, id: OperationId) -> Result<Operation> {
-        self.inner.accepting()?;
-        if self.inner.store.load(id).await?.status == OperationStatus::Failed {
-            self.inner.reopen(id, None).await?;
+        let Runner { operations, registry, .. } = &*self.0;
+        registry.check_accepting()?;
+        if operations.status(id).await? == OperationStatus::Failed {
+            operations.reopen(id, None).await?;
         }
-        Place::take(&self.inner, id)?.run().await?;
-        self.inner.operation(id).await
+        self.0.run(registry.register(id)?, None).await?;
+        operations.operation(id).await
     }
 
-    /// Accepts an operation and runs it in a task of its own: [`create`](Self::create) and [`run`](Self::run).
+    /// Accepts an operation and runs it in a task: [`create`](Self::create) and [`run`](Self::run).
     ///
     /// # Errors
     /// As [`ExportService::start`].
     ///
     /// # Cancellation
-    /// Dropping the future leaves a whole operation or none, running.
+    /// Dropping the future leaves an operation that is complete and running, or none.
     pub async fn start(&self, new: NewOperation) -> Result<Operation> {
         let engine = self.clone();
         self.detached(async move {
-            let operation = engine.create(new).await?;
-            engine.spawn_run(operation.operation_id)?;
-            engine.inner.forget_now_and_then().await;
+            let opened = engine.create_opened(new).await?;
+            let operation = engine.0.operations.operation(opened.spec.id).await?;
+            engine.spawn_run(operation.operation_id, Some(opened))?;
+            engine.0.operations.sweep_if_due().await;
             Ok(operation)
         })
         .await
     }
 
-    /// Goes on with an operation that failed, or that nobody runs, from its checkpoint, in a task of its own.
-    ///
-    /// `target` gives other credentials for the same container.
+    /// Resumes an operation that failed or that no runner holds, from its checkpoint, in a task. `target` provides other
+    /// credentials for the same container.
     ///
     /// # Errors
     /// As [`ExportService::resume`].
     ///
     /// # Cancellation
-    /// Dropping the future leaves the operation resumed or as it was.
+    /// Dropping the future leaves the operation resumed or unchanged.
     pub async fn resume(&self, id: OperationId, target: Option<Target>) -> Result<Operation> {
-        self.inner.accepting()?;
+        self.0.registry.check_accepting()?;
         let engine = self.clone();
         self.detached(async move {
-            engine.inner.reopen(id, target).await?;
-            engine.spawn_run(id)?;
-            engine.inner.operation(id).await
+            let Runner { operations, registry, .. } = &*engine.0;
+            let opened = operations.reopen(id, target).await?;
+            opened.iter().for_each(|opened| registry.keep_open_sink(opened));
+            engine.spawn_run(id, opened)?;
+            operations.operation(id).await
         })
         .await
     }
 
-    /// Resumes every operation that has not ended and that nobody runs: for a server's start. One whose credentials
-    /// did not survive the restart becomes `failed`, with the code `credentialsNeeded`.
+    /// Resumes every operation that has not ended and that no runner holds. Call it when the server starts. An operation
+    /// whose credentials did not survive the restart fails with `credentialsNeeded`.
     ///
-    /// Gives the operations it found.
+    /// Returns the ids of the resumed operations.
     ///
     /// # Errors
     /// The store's.
     pub async fn resume_all(&self) -> Result<Vec<OperationId>> {
-        self.inner.accepting()?;
-        self.inner.forget_now_and_then().await;
-        let mut found = Vec::new();
-        for id in self.inner.every_operation().await? {
-            if self.inner.is_left(id).await? && self.spawn_run(id).is_ok() {
-                found.push(id);
+        let Runner { operations, registry, .. } = &*self.0;
+        registry.check_accepting()?;
+        operations.sweep_if_due().await;
+        let mut resumed = Vec::new();
+        for id in operations.ids().await? {
+            if operations.is_unclaimed(id).await? && self.spawn_run(id, None).is_ok() {
+                resumed.push(id);
             }
         }
-        Ok(found)
+        Ok(resumed)
     }
 
-    /// The status document.
+    /// Returns the status document of an operation.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] when there is no such operation; otherwise the store's.
+    /// [`ErrorKind::NotFound`] for an unknown operation; otherwise the store's.
     pub async fn status(&self, id: OperationId) -> Result<Operation> {
-        self.inner.operation(id).await
+        self.0.operations.operation(id).await
     }
 
-    /// How an operation that runs in this process is getting on; `None` when it does not.
+    /// Returns the progress of an operation that runs in this process. It stays readable after the run ends, for the
+    /// newest 1,024 runs; `None` for any other operation.
     pub fn progress(&self, id: OperationId) -> Option<watch::Receiver<Progress>> {
-        self.inner.running().get(&id).map(|running| running.progress.clone())
+        self.0.registry.progress(id)
     }
 
-    /// Forgets operations that ended longer ago than the builder's `retention`. The engine does it by itself, once an hour
-    /// at most, when an operation is started and in [`resume_all`](Self::resume_all); what they exported stays.
-    ///
-    /// Gives how many there were.
+    /// Deletes operations that ended longer ago than the builder's `retention` from the store, and returns their number.
+    /// Exported data stays. The engine calls it at most once an hour, when an operation is started and in
+    /// [`resume_all`](Self::resume_all).
     ///
     /// # Errors
     /// The store's.
     pub async fn purge_expired(&self) -> Result<usize> {
-        self.inner.purge_expired().await
+        self.0.operations.purge_expired().await
     }
 
-    /// Waits until an operation has ended, or until the engine has been shut down and has left it.
+    /// Waits until an operation has ended, or until the engine was shut down.
     ///
     /// # Errors
     /// As [`status`](Self::status).
     pub async fn wait(&self, id: OperationId) -> Result<Operation> {
-        const ELSEWHERE: Duration = Duration::from_millis(250);
         loop {
             if let Some(mut progress) = self.progress(id) {
-                // Ends when the run drops its sender.
+                // Fails when the run drops its sender.
                 while progress.changed().await.is_ok() {}
             }
-            let operation = self.inner.operation(id).await?;
-            if operation.status.is_ended() || self.inner.tasks.is_closed() {
+            let operation = self.status(id).await?;
+            if operation.status.is_ended() || self.0.registry.tasks.is_closed() {
                 return Ok(operation);
             }
-            sleep(ELSEWHERE).await;
+            sleep(REMOTE_POLL_INTERVAL).await;
         }
     }
 
-    /// Asks for an operation to be canceled, wherever it runs; it winds down within seconds.
+    /// Requests that an operation be canceled, in whichever process it runs. It stops within seconds.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] when there is no such operation, [`ErrorKind::Conflict`] when it has ended.
+    /// [`ErrorKind::NotFound`] for an unknown operation, [`ErrorKind::Conflict`] if it has ended.
     pub async fn cancel(&self, id: OperationId) -> Result<()> {
-        self.inner.cancel(id).await
-    }
-
-    /// Accepts nothing more, lets batches under way finish for so long, drops the rest, and returns when nothing runs.
-    /// Operations that have not ended are left to be resumed.
-    pub async fn shutdown(&self, grace: Duration) {
-        self.inner.drain.cancel();
-        self.inner.tasks.close();
-        if timeout(grace, self.inner.tasks.wait()).await.is_err() {
-            self.inner.abandon.cancel();
-            self.inner.tasks.wait().await;
+        if self.0.operations.request_cancel(id).await? {
+            self.0.release_resources(id).await;
         }
+        self.0.registry.cancel(id);
+        Ok(())
     }
 
-    /// Runs something to its end although the caller may go away.
+    /// Shuts the engine down: it accepts no more operations, waits at most `grace` for batches in progress, drops the
+    /// rest, and returns when nothing runs. Operations that have not ended can be resumed.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.0.registry.shutdown(grace).await;
+    }
+
+    async fn create_opened(&self, new: NewOperation) -> Result<OpenedOperation> {
+        let Runner { config, operations, registry, .. } = &*self.0;
+        registry.check_accepting()?;
+        let opened = operations.create(prepare(config, new).await?).await?;
+        registry.keep_open_sink(&opened);
+        Ok(opened)
+    }
+
+    fn spawn_run(&self, id: OperationId, opened: Option<OpenedOperation>) -> Result<()> {
+        let span = tracing::info_span!("export", operation = %id);
+        span.follows_from(tracing::Span::current());
+        let guard = self.0.registry.register(id)?;
+        let runner = Arc::clone(&self.0);
+        let run = async move {
+            if let Err(error) = runner.run(guard, opened).await {
+                tracing::warn!(kind = error.kind().as_str(), %error, "the run ended");
+            }
+        };
+        self.0.registry.tasks.spawn(run.instrument(span));
+        Ok(())
+    }
+
+    /// Runs work to its end in a task that a shutdown waits for, although the caller may drop the returned future.
     async fn detached<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         let (sender, receiver) = oneshot::channel();
-        self.inner.tasks.spawn(
-            async move {
-                _ = sender.send(work.await);
-            }
-            .in_current_span(),
-        );
-        receiver
-            .await
-            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "the operation could not be started")))
-    }
-
-    fn spawn_run(&self, id: OperationId) -> Result<()> {
-        let span = tracing::info_span!("export", operation = %id);
-        span.follows_from(tracing::Span::current());
-        let place = Place::take(&self.inner, id)?;
-        let run = async move {
-            if let Err(error) = place.run().await {
-                tracing::warn!(kind = error.kind().as_str(), %error, "the run ended");
-            }
+        let work = async move {
+            _ = sender.send(work.await);
         };
-        self.inner.tasks.spawn(run.instrument(span));
-        Ok(())
+        self.0.registry.tasks.spawn(work.in_current_span());
+        let panicked = || Error::new(ErrorKind::Internal, "the operation could not be started");
+        receiver.await.unwrap_or_else(|_| Err(panicked()))
     }
 }
 
@@ -316,20 +272,11 @@ impl ExportService for ExportEngine {
     }
 
     async fn operation(&self, id: OperationId) -> Result<OperationRecord> {
-        self.inner.record(id).await
+        self.0.operations.record(id).await
     }
 
     async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationRecord>> {
-        let mut records = Vec::new();
-        for key in self.inner.store.list(after, limit).await? {
-            match self.inner.record(key.id).await {
-                Ok(record) => records.push(record),
-                // Deleted since it was listed.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(records)
+        self.0.operations.list(after, limit).await
     }
 
     async fn cancel(&self, id: OperationId) -> Result<()> {
@@ -344,9 +291,8 @@ impl ExportService for ExportEngine {
 impl fmt::Debug for ExportEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ExportEngine")
-            .field("has_own_secrets", &self.inner.has_own_secrets)
-            .field("options", &self.inner.options)
-            .field("running", &self.inner.running().len())
+            .field("config", &self.0.config)
+            .field("running", &self.0.registry.running())
             .finish_non_exhaustive()
     }
 }

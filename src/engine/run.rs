@@ -1,4 +1,4 @@
-//! The local runner: the steps `plan`, `export_batch` and `finish`, in one process.
+//! [`Run`]: one run of an operation: plans and exports batches, and commits them in order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,282 +6,246 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::engine::expiry::Pace;
-use crate::engine::ledger::Ledger;
-use crate::engine::lines::Lines;
-use crate::engine::plan::{Batch, Planner, Prefix};
-use crate::engine::progress::Progress;
-use crate::engine::transfer::{BatchOutcome, Transfers};
-use crate::error::{Error, ErrorKind, Result};
-use crate::model::{OperationIssue, OperationStatus};
-use crate::model::{Position, Totals};
+use crate::engine::leased_checkpoint::LeasedCheckpoint;
+use crate::engine::registry::{RunGuard, StopSignals};
+use crate::error::Result;
+use crate::model::{OperationIssue, OperationStatus, Position};
+use crate::pipeline::{
+    Batch, BatchOutcome, CommitQueue, Pipeline, Planner, Progress, RateEstimator, update_expiry_warning,
+};
 use crate::sink::LogKey;
+use crate::sync::panicked;
 
-/// Batches between the checkpoint and the newest one under way: a crash repeats them at most.
-const WINDOW: u64 = 64;
+/// The maximum number of batches between the checkpoint and the newest batch in progress: a crash repeats at most these.
+const MAX_UNCOMMITTED_BATCHES: u64 = 64;
 
-/// After so many appends to the log in one run they become half as frequent, and so on: a log takes a limited number of
-/// them (50,000 on Azure), which one a second would use up in fourteen hours.
-const APPENDS_AT_ONE_PACE: u32 = 5_000;
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How often progress is published.
-const PROGRESS_EVERY: Duration = Duration::from_millis(100);
-
-/// How long an operation that ends early may take to log what it has finished.
-const LAST_WORDS: Duration = Duration::from_secs(10);
-
-/// Why a run ends before its work does.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Stop {
-    /// Somebody canceled the operation: everything under way is dropped at once.
-    pub(crate) cancel: CancellationToken,
-    /// The process shuts down: batches under way are finished, no new one starts.
-    pub(crate) drain: CancellationToken,
-    /// It cannot wait any longer: everything under way is dropped, to be resumed.
-    pub(crate) abandon: CancellationToken,
-}
+/// How long a run that stops early may take to log what it has finished.
+const FINAL_FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One run of an operation.
-pub(crate) struct Run {
-    pub(crate) transfers: Arc<Transfers>,
-    pub(crate) ledger: Ledger,
+pub(super) struct Run {
+    pipeline: Arc<Pipeline>,
+    leased: LeasedCheckpoint,
     /// The version of the checkpoint that claimed the lease: higher than in all earlier runs of the operation.
-    pub(crate) number: u64,
-    pub(crate) pace: Pace,
-    pub(crate) batch_size: usize,
-    pub(crate) checkpoint_interval: Duration,
-    pub(crate) stop: Stop,
-    pub(crate) progress: watch::Sender<Progress>,
-    /// Appends to the log in this run.
-    pub(crate) appends: u32,
-    /// When the checkpoint last moved.
-    pub(crate) committed: Instant,
+    number: u64,
+    queue: CommitQueue,
+    rate: RateEstimator,
+    checkpoint_interval: Duration,
+    stop: StopSignals,
+    progress: watch::Sender<Progress>,
+    /// The number of appends to the log in this run.
+    appends: u32,
+    last_commit: Instant,
 }
 
-/// What finished batches wait for a checkpoint with.
-#[derive(Debug, Default)]
-struct Waiting {
-    totals: Totals,
-    lines: Lines,
-    /// Behind the last of them; `None`: there are none.
-    position: Option<Position>,
-}
-
-/// How the work ended.
-enum End {
-    Done,
+/// How the batch loop ended.
+enum RunOutcome {
+    Completed,
     Canceled,
-    Left,
+    /// The process shuts down; another run continues.
+    Interrupted,
 }
 
+/// A planned batch, or the position at the end of the listing.
 type Planned = Result<Batch, Position>;
 
 impl Run {
-    /// Runs the operation to its end, or until it is stopped; the store says which.
-    ///
-    /// # Errors
-    /// Only those of the store: [`ErrorKind::Conflict`] when another runner has taken the operation over.
-    pub(crate) async fn run(mut self) -> Result<()> {
-        let outcome = self.work().await;
-        match outcome {
-            Ok(End::Done) => {
-                tracing::info!(
-                    exported = self.totals().exported,
-                    skipped = self.totals().skipped,
-                    "completed"
-                );
-                self.ledger.end(OperationStatus::Completed, None).await
-            }
-            Ok(End::Canceled) => {
-                tracing::info!("canceled");
-                self.ledger.end(OperationStatus::Canceled, None).await
-            }
-            Ok(End::Left) => {
-                tracing::info!("left for another run");
-                self.ledger.release().await
-            }
-            Err(error) => {
-                tracing::warn!(kind = error.kind().as_str(), %error, "failed");
-                self.ledger.end(OperationStatus::Failed, Some(OperationIssue::from(&error))).await
-            }
+    pub(super) fn new(
+        pipeline: Pipeline,
+        leased: LeasedCheckpoint,
+        checkpoint_interval: Duration,
+        guard: &RunGuard,
+    ) -> Self {
+        Self {
+            pipeline: Arc::new(pipeline),
+            queue: CommitQueue::starting_at(&leased.checkpoint.position),
+            rate: RateEstimator::starting_at(&leased.checkpoint),
+            number: leased.checkpoint.version,
+            leased,
+            checkpoint_interval,
+            stop: guard.stop.clone(),
+            progress: guard.progress.clone(),
+            appends: 0,
+            last_commit: Instant::now(),
         }
     }
 
-    fn totals(&self) -> &Totals {
-        &self.ledger.checkpoint.totals
-    }
-
-    async fn work(&mut self) -> Result<End> {
+    /// Runs the operation to its end, or until it is stopped; the store tells which.
+    ///
+    /// # Errors
+    /// Only the store's; [`Conflict`](crate::ErrorKind::Conflict) if another runner has taken over the operation.
+    pub(super) async fn run(mut self) -> Result<()> {
         let stop = self.stop.clone();
-        let mut waiting = Waiting::default();
         let outcome = tokio::select! {
             biased;
-            () = stop.cancel.cancelled() => Ok(End::Canceled),
-            () = stop.abandon.cancelled() => Ok(End::Left),
-            outcome = self.steps(&mut waiting) => outcome,
+            () = stop.cancel.cancelled() => Ok(RunOutcome::Canceled),
+            () = stop.abandon.cancelled() => Ok(RunOutcome::Interrupted),
+            outcome = self.export_batches() => outcome,
         };
-        if !matches!(outcome, Ok(End::Done)) {
-            // What has been finished is logged and counted if the destination lets it be; if it does not, it is left
-            // to a resumption like the rest.
-            let last_words = async {
-                self.commit(&mut waiting).await?;
-                self.finish().await
-            };
-            if !matches!(timeout(LAST_WORDS, last_words).await, Ok(Ok(()))) {
-                tracing::debug!("the log was not brought up to date");
+        if !matches!(outcome, Ok(RunOutcome::Completed)) {
+            // What is finished is logged and counted if the destination allows it; otherwise a resumption repeats it.
+            if !matches!(timeout(FINAL_FLUSH_TIMEOUT, self.commit_and_finish()).await, Ok(Ok(()))) {
+                tracing::debug!("the logs were not completed");
             }
         }
         self.publish();
-        outcome
-    }
-
-    async fn steps(&mut self, waiting: &mut Waiting) -> Result<End> {
-        let end = self.batches(waiting).await?;
-        if let End::Done = end {
-            self.commit(waiting).await?;
-            self.finish().await?;
+        let totals = &self.leased.checkpoint.totals;
+        match outcome {
+            Ok(RunOutcome::Completed) => {
+                tracing::info!(exported = totals.exported, skipped = totals.skipped, "completed");
+                self.leased.end(OperationStatus::Completed, None).await
+            }
+            Ok(RunOutcome::Canceled) => {
+                tracing::info!("canceled");
+                self.leased.end(OperationStatus::Canceled, None).await
+            }
+            Ok(RunOutcome::Interrupted) => {
+                tracing::info!("interrupted");
+                self.leased.release().await
+            }
+            Err(error) => {
+                tracing::warn!(kind = error.kind().as_str(), %error, "failed");
+                self.leased.end(OperationStatus::Failed, Some(OperationIssue::from(&error))).await
+            }
         }
-        Ok(end)
     }
 
-    /// Plans and exports batches, several at once, and checkpoints them in order.
-    async fn batches(&mut self, waiting: &mut Waiting) -> Result<End> {
+    /// The batch loop: plans and exports batches, several concurrently, and commits them in order, then completes
+    /// the logs.
+    async fn export_batches(&mut self) -> Result<RunOutcome> {
         let stop = self.stop.clone();
-        let start = self.ledger.checkpoint.position.clone();
-        let mut prefix = Prefix::starting_at(start.batch);
-        let mut tasks = JoinSet::new();
+        let start = self.leased.checkpoint.position.clone();
+        let mut started = 0_u64;
+        let mut exports = JoinSet::new();
         let (batches, mut planned) = mpsc::channel(1);
         let mut planner = JoinSet::new();
-        planner.spawn(plan(self.transfers.planner(self.batch_size, start), batches).in_current_span());
-        let mut estimate = self.estimate(&mut planner);
-        let mut listed = None;
-        let mut publish = interval(PROGRESS_EVERY);
+        planner.spawn(plan(self.pipeline.planner(start), batches).in_current_span());
+        let mut estimate = self.spawn_estimate(&mut planner);
+        let mut listing_end = None;
+        let mut publish = interval(PROGRESS_INTERVAL);
         publish.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut in_window = 0_u64;
 
         loop {
-            let more = listed.is_none() && !stop.drain.is_cancelled();
-            if !more && tasks.is_empty() {
-                let Some(end) = listed else { return Ok(End::Left) };
-                // The listing may have moved on after its last batch, over empty pages.
-                waiting.position = Some(end);
-                return Ok(End::Done);
+            let is_listing = listing_end.is_none() && !stop.drain.is_cancelled();
+            if !is_listing && exports.is_empty() {
+                let Some(end) = listing_end else { return Ok(RunOutcome::Interrupted) };
+                // The listing may have advanced over empty pages after its last batch.
+                self.queue.advance_to(end);
+                self.commit_and_finish().await?;
+                return Ok(RunOutcome::Completed);
             }
-            let wanted = more && in_window < WINDOW;
-            let next_commit = self.next_commit(waiting);
+            let may_start = is_listing && started - self.queue.batches() < MAX_UNCOMMITTED_BATCHES;
+            let next_commit = self.next_commit();
             tokio::select! {
                 biased;
-                () = stop.drain.cancelled(), if more => {}
-                Some(finished) = tasks.join_next() => {
+                () = stop.drain.cancelled(), if is_listing => {}
+                Some(finished) = exports.join_next() => {
                     let (number, end, outcome): (u64, Position, Result<BatchOutcome>) = finished.map_err(panicked)?;
-                    prefix.finish(number, (end, outcome?));
-                    while let Some((end, outcome)) = prefix.pop() {
-                        waiting.add(end, outcome);
-                        in_window -= 1;
-                    }
+                    self.queue.add(number, end, outcome?);
                 }
-                Some(planned) = planned.recv(), if wanted && self.transfers.backlog.is_low() => match planned? {
+                Some(planned) = planned.recv(), if may_start && self.pipeline.backlog().is_low() => match planned? {
                     Ok(batch) => {
-                        in_window += 1;
-                        self.transfers.backlog.grow(batch.instances.len());
-                        let (transfers, number) = (Arc::clone(&self.transfers), batch.number);
-                        let export = async move {
-                            let outcome = transfers.export_batch(&batch).await;
-                            (number, batch.end, outcome)
-                        };
-                        tasks.spawn(export.instrument(tracing::debug_span!("batch", number)));
+                        started += 1;
+                        self.spawn_export(&mut exports, batch);
                     }
-                    Err(end) => listed = Some(end),
+                    Err(end) => listing_end = Some(end),
                 },
-                () = self.transfers.backlog.low(), if wanted => {}
-                Some(joined) = planner.join_next(), if listed.is_none() => joined.map_err(panicked)?,
+                () = self.pipeline.backlog().wait_until_low(), if may_start => {}
+                Some(joined) = planner.join_next(), if listing_end.is_none() => joined.map_err(panicked)?,
                 found = &mut estimate, if !estimate.is_terminated() => {
-                    self.ledger.checkpoint.estimate = found.ok().flatten().or(self.ledger.checkpoint.estimate);
+                    self.leased.checkpoint.estimate = found.ok().flatten().or(self.leased.checkpoint.estimate);
                 }
                 _ = publish.tick() => self.publish(),
-                () = sleep_until(next_commit), if waiting.position.is_some() => self.commit(waiting).await?,
-                () = self.ledger.due() => self.ledger.save().await?,
+                () = sleep_until(next_commit), if self.queue.is_pending() => self.commit().await?,
+                () = self.leased.renewal_due() => self.leased.save().await?,
             }
         }
     }
 
-    /// Asks the source how many instances there are, beside everything else.
-    fn estimate(&self, tasks: &mut JoinSet<()>) -> oneshot::Receiver<Option<u64>> {
+    fn spawn_export(&self, exports: &mut JoinSet<(u64, Position, Result<BatchOutcome>)>, batch: Batch) {
+        self.pipeline.backlog().add(batch.instances.len());
+        let (pipeline, number) = (Arc::clone(&self.pipeline), batch.number);
+        let export = async move {
+            let outcome = pipeline.export_batch(&batch).await;
+            (number, batch.end, outcome)
+        };
+        exports.spawn(export.instrument(tracing::debug_span!("batch", number)));
+    }
+
+    /// Asks the source for the number of instances, concurrently with everything else.
+    fn spawn_estimate(&self, tasks: &mut JoinSet<()>) -> oneshot::Receiver<Option<u64>> {
         let (sender, receiver) = oneshot::channel();
-        let transfers = Arc::clone(&self.transfers);
+        let pipeline = Arc::clone(&self.pipeline);
         tasks.spawn(async move {
-            _ = sender.send(transfers.estimate().await);
+            _ = sender.send(pipeline.estimate().await);
         });
         receiver
     }
 
-    fn next_commit(&self, waiting: &Waiting) -> Instant {
-        let pace = match &waiting.lines {
-            none if none.is_empty() => self.checkpoint_interval,
-            many if many.are_many() => Duration::ZERO,
-            _ => self.checkpoint_interval * (1 << (self.appends / APPENDS_AT_ONE_PACE).min(9)),
+    /// Returns the time of the next commit. With log lines it is later the more appends the run has made, and
+    /// immediate if there are many lines.
+    fn next_commit(&self) -> Instant {
+        let lines = self.queue.lines();
+        let interval = if lines.is_empty() {
+            self.checkpoint_interval
+        } else if lines.is_full() {
+            Duration::ZERO
+        } else {
+            self.checkpoint_interval * self.pipeline.log().interval_factor(self.appends)
         };
-        Instant::now() + pace.saturating_sub(self.committed.elapsed())
+        Instant::now() + interval.saturating_sub(self.last_commit.elapsed())
     }
 
-    /// Makes the waiting lines durable, then moves the checkpoint past their batches.
-    async fn commit(&mut self, waiting: &mut Waiting) -> Result<()> {
-        let Some(position) = waiting.position.clone() else { return Ok(()) };
-        if !waiting.lines.is_empty() {
-            let appends = waiting.lines.appends();
-            let key = LogKey::new(self.number, self.ledger.checkpoint.position.batch);
-            // What is durable is taken away: a later failure must not append it again.
-            self.ledger.keep(self.transfers.append(key, &mut waiting.lines)).await?;
+    /// Makes the pending log lines durable, then moves the checkpoint past their batches.
+    async fn commit(&mut self) -> Result<()> {
+        if !self.queue.is_pending() {
+            return Ok(());
+        }
+        if !self.queue.lines().is_empty() {
+            let appends = self.pipeline.log().appends(self.queue.lines());
+            let key = LogKey::new(self.number, self.queue.next_batch());
+            let append = self.pipeline.append(key, self.queue.lines_mut());
+            self.leased.renew_during(append).await?;
             self.appends += appends;
         }
-        let checkpoint = &mut self.ledger.checkpoint;
+        let Some((position, totals)) = self.queue.take() else { return Ok(()) };
+        let checkpoint = &mut self.leased.checkpoint;
         checkpoint.position = position;
-        checkpoint.totals.add(&waiting.totals);
-        if let Some(end) = self.pace.estimated_end(checkpoint) {
-            checkpoint.warn_of_expiry(self.transfers.operation.destination.expires, Some(end));
+        checkpoint.totals.add(&totals);
+        if let Some(end) = self.rate.estimated_end(checkpoint) {
+            update_expiry_warning(checkpoint, self.pipeline.spec().destination.expires, Some(end));
         }
-        *waiting = Waiting::default();
-        self.committed = Instant::now();
-        self.ledger.save().await
+        self.last_commit = Instant::now();
+        self.leased.save().await
     }
 
-    async fn finish(&mut self) -> Result<()> {
-        self.ledger.keep(self.transfers.finish()).await
+    async fn commit_and_finish(&mut self) -> Result<()> {
+        self.commit().await?;
+        self.leased.renew_during(self.pipeline.finish()).await
     }
 
     fn publish(&self) {
-        let now = self.transfers.counters.read(self.ledger.checkpoint.estimate);
+        let progress = self.pipeline.progress(self.leased.checkpoint.estimate);
         self.progress.send_if_modified(|last| {
-            let changed = *last != now;
-            *last = now;
-            changed
+            let is_modified = *last != progress;
+            *last = progress;
+            is_modified
         });
     }
 }
 
-impl Waiting {
-    fn add(&mut self, end: Position, outcome: BatchOutcome) {
-        self.totals.add(&outcome.totals);
-        self.lines.add(&outcome.lines);
-        self.position = Some(end);
-    }
-}
-
-/// Plans ahead of the transfers, as far as the channel lets it.
+/// Plans ahead of the exports, as far as the channel allows.
 async fn plan(mut planner: Planner, batches: mpsc::Sender<Result<Planned>>) {
     loop {
         let planned = planner.next().await;
-        let last = !matches!(planned, Ok(Some(_)));
+        let is_last = !matches!(planned, Ok(Some(_)));
         let planned = planned.map(|batch| batch.ok_or_else(|| planner.position().clone()));
-        if batches.send(planned).await.is_err() || last {
+        if batches.send(planned).await.is_err() || is_last {
             return;
         }
     }
-}
-
-fn panicked(cause: tokio::task::JoinError) -> Error {
-    Error::new(ErrorKind::Internal, "a transfer stopped unexpectedly").with_source(cause)
 }

@@ -10,9 +10,9 @@ use axum::http::header::{HeaderValue, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 
-use crate::engine::OperationRecord;
 use crate::http::problem::Problem;
 use crate::model::{ExportDestination, ExportRequest, OperationContext};
+use crate::service::OperationRecord;
 
 /// Authenticates requests and decides what each caller may do.
 ///

@@ -54,7 +54,7 @@ pub use self::documents::ApiVersion;
 pub use self::openapi::openapi;
 pub use self::options::HttpOptions;
 pub use self::problem::{Problem, not_found};
-use crate::engine::ExportService;
+use crate::service::ExportService;
 
 /// The whole API: its routes under `/v1`, under `/v2`, and without a version.
 ///

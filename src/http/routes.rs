@@ -10,7 +10,6 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
 
-use crate::engine::{ExportService, NewOperation, OperationRecord, Target};
 use crate::error::ErrorKind;
 use crate::http::authorize::{Reason, Rejection};
 use crate::http::body;
@@ -20,6 +19,7 @@ use crate::http::paging::{Paging, token};
 use crate::http::problem::{Problem, method_not_allowed};
 use crate::http::running_limit::{RunningLimit, is_running, key};
 use crate::model::{ExportRequest, OperationId};
+use crate::service::{ExportService, NewOperation, OperationRecord, Target};
 use crate::sync::detached;
 
 /// The path parameter for an operation's id.

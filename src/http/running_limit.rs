@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 
-use crate::engine::{ExportService, OperationRecord};
 use crate::error::{ErrorKind, Result};
 use crate::http::problem::Problem;
 use crate::model::{OperationId, OperationKey, OperationStatus};
+use crate::service::{ExportService, OperationRecord};
 use crate::sync::lock;
 
 /// The `Retry-After` of a 429.

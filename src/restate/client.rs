@@ -6,103 +6,94 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Deserialize;
-use tracing::Instrument;
 
-use crate::engine::{
-    Draft, ExportEngine, ExportService, NewOperation, OperationRecord, Target, Tried, document,
-};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::OperationKey;
-use crate::model::{Operation, OperationId};
-use crate::restate::ingress::Door;
-use crate::restate::operations::{LISTED, SERVICE};
+use crate::model::{Operation, OperationId, OperationKey};
+use crate::pipeline::{
+    ExportConfig, OpenedDestination, PreparedOperation, open_destination, prepare, reopen, status_document,
+    stored_secret,
+};
+use crate::restate::http_client::HttpClient;
+use crate::restate::messages::{Create, LISTED_KEY, OPERATION_SERVICE, Plan, Reply, Resume, Run, View};
 use crate::restate::specs;
-use crate::restate::wire::{Answer, Create, Plan, Resume, View};
+use crate::restate::worker::delete_secret;
 use crate::secret::Secret;
+use crate::service::{ExportService, NewOperation, OperationRecord, Target};
+use crate::sync::detached;
 
-/// Records of a page that are asked for at once.
-const AT_ONCE: usize = 8;
+/// The number of records of a page that are requested concurrently.
+const MAX_CONCURRENT_REQUESTS: usize = 8;
 
-/// Starts exports on a Restate server and answers for them: [`http::router`](crate::http::router) works over it as over
-/// the engine in this process.
+/// Starts and manages exports on a Restate server. [`http::router`](crate::http::router) works with it as with the
+/// engine in this process.
 ///
-/// Cloning gives another handle.
+/// Clones share the client.
 #[derive(Clone)]
-pub struct Client(Arc<Shared>);
-
-struct Shared {
-    engine: ExportEngine,
-    ingress: Door,
-    admin: Door,
+pub struct Client {
+    shared: Arc<Shared>,
     plan: Plan,
 }
 
+struct Shared {
+    config: ExportConfig,
+    ingress: HttpClient,
+    admin: HttpClient,
+}
+
 impl Client {
-    /// A client of the Restate server whose ingress and admin APIs have these URLs.
+    /// Creates a client of the Restate server whose ingress and admin APIs have these URLs.
     ///
-    /// `engine` is made like the workers'; it runs nothing. Its source and its destinations check requests before they
-    /// are accepted, its retention is the operations'. A destination with a secret needs a
-    /// [secret store](crate::ExportEngineBuilder::secret_store) that the workers share: credentials never go to Restate.
+    /// `config` is created as for the workers. Its source and its destinations check requests before they are accepted,
+    /// and its retention applies to the operations. A destination with a secret needs a
+    /// [secret store](crate::ExportEngineBuilder::secret_store) that the workers share: credentials are never sent to
+    /// Restate.
     ///
     /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid) when a URL is none.
-    pub fn new(engine: ExportEngine, ingress: &str, admin: &str) -> Result<Self> {
-        let retention = engine.inner.options.retention;
+    /// [`Invalid`](ErrorKind::Invalid) if a URL is not an http or https URL.
+    pub fn new(config: ExportConfig, ingress: &str, admin: &str) -> Result<Self> {
+        let retention = config.options.retention;
         let plan = Plan { window: 64, segment_batches: 256, segment_bytes: 8 << 20, retention };
-        Ok(Self(Arc::new(Shared { engine, ingress: Door::new(ingress)?, admin: Door::new(admin)?, plan })))
+        let (ingress, admin) = (HttpClient::new(ingress)?, HttpClient::new(admin)?);
+        Ok(Self { shared: Arc::new(Shared { config, ingress, admin }), plan })
     }
 
-    /// How many batches of an operation are under way at once, over all workers; while one segment ends and the next
-    /// begins, twice as many. Default: 64. A worker holds what it is given, and begins a batch when it has nearly done
-    /// those before; with more than 16 workers, 4 a worker.
+    /// Sets the number of batches of an operation that are in progress on all workers; twice as many while one segment
+    /// ends and the next starts. Default: 64. A worker queues the batches it receives, and starts one when those before
+    /// it are nearly done. With more than 16 workers, use 4 for each.
+    #[must_use]
     pub fn window(mut self, batches: usize) -> Self {
-        let Shared { engine, ingress, admin, plan } = &*self.0;
-        let plan = Plan { window: batches.max(1), ..plan.clone() };
-        self.0 =
-            Arc::new(Shared { engine: engine.clone(), ingress: ingress.clone(), admin: admin.clone(), plan });
+        self.plan.window = batches.max(1);
         self
-    }
-
-    /// Runs something to its end although the caller may go away.
-    async fn detached<T: Send + 'static>(
-        work: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
-        match tokio::spawn(work.in_current_span()).await {
-            Ok(outcome) => outcome,
-            Err(cause) => {
-                Err(Error::new(ErrorKind::Internal, "the operation could not be started").with_source(cause))
-            }
-        }
     }
 }
 
 impl Shared {
-    async fn view(&self, id: OperationId) -> Result<View> {
-        self.ingress.ask::<Answer<View>>(SERVICE, &id.to_string(), "view").await?.into_result()
+    /// Calls a handler of an operation's object.
+    async fn call<T: serde::de::DeserializeOwned>(
+        &self,
+        id: OperationId,
+        handler: &str,
+        request: &(impl serde::Serialize + Sync),
+    ) -> Result<T> {
+        let reply: Reply<T> = self.ingress.call(OPERATION_SERVICE, &id.to_string(), handler, request).await?;
+        reply.into_result()
     }
 
-    async fn start(&self, new: NewOperation) -> Result<Operation> {
-        self.engine.inner.accepting()?;
+    async fn view(&self, id: OperationId) -> Result<View> {
+        self.ingress.get::<Reply<View>>(OPERATION_SERVICE, &id.to_string(), "view").await?.into_result()
+    }
+
+    async fn start(&self, new: NewOperation, plan: Plan) -> Result<Operation> {
         self.check_target(&new.target)?;
-        let Draft { spec, checkpoint, secret, sink: _ } = self.engine.inner.draft(new).await?;
-        let id = spec.id;
-        let reference = specs::upload(&self.ingress, &spec).await?;
-        let create =
-            Create { checkpoint, destination: spec.destination, spec: reference, plan: self.plan.clone() };
-        let replaced = self.keep(id, secret).await?;
-        let created: Result<Answer<View>> =
-            self.ingress.call(SERVICE, &id.to_string(), "create", &create).await;
-        match created.and_then(Answer::into_result) {
-            Ok(view) => Ok(document(id, &view.checkpoint)),
-            Err(error) => {
-                self.put_back(id, replaced).await;
-                Err(error)
-            }
-        }
+        let PreparedOperation { operation, checkpoint, secret } = prepare(&self.config, new).await?;
+        let (id, destination) = (operation.spec.id, operation.spec.destination.clone());
+        let spec = specs::upload(&self.ingress, &operation.spec).await?;
+        let replaced = self.store_secret(id, secret).await?;
+        let created = self.call::<View>(id, "create", &Create { checkpoint, destination, spec, plan }).await;
+        self.finish_change(id, created, replaced).await
     }
 
     async fn resume(&self, id: OperationId, target: Option<Target>) -> Result<Operation> {
-        self.engine.inner.accepting()?;
         let view = self.view(id).await?;
         let mut reopened = view.checkpoint.clone();
         let mut replaced = None;
@@ -110,37 +101,29 @@ impl Shared {
             Some(target) => {
                 self.check_target(&target)?;
                 let spec = specs::fetch(&self.ingress, id, &view.spec).await?;
-                let begun_in = Some(&*spec.destination.location);
-                let tried = self.engine.inner.try_target(&spec, target, begun_in).await?;
-                let Tried { destination, secret, sink: _ } = tried;
-                reopened.reopen(Some(&destination));
-                replaced = self.keep(id, secret).await?;
+                let required = Some(&*spec.destination.location);
+                let OpenedDestination { destination, secret, sink: _ } =
+                    open_destination(&self.config, &spec, target, required).await?;
+                reopen(&mut reopened, Some(&destination));
+                replaced = self.store_secret(id, secret).await?;
             }
             None => {
-                self.engine.inner.secret(id, &view.destination).await?;
-                reopened.reopen(None);
+                stored_secret(&self.config, id, &view.destination).await?;
+                reopen(&mut reopened, None);
             }
         }
         let is_abandoned = self.is_abandoned(&view).await?;
-        let wish = Resume { reopened, run: view.run, is_abandoned };
-        let resumed: Result<Answer<View>> =
-            self.ingress.call(SERVICE, &id.to_string(), "resume", &wish).await;
-        match resumed.and_then(Answer::into_result) {
-            Ok(view) => Ok(document(id, &view.checkpoint)),
-            Err(error) => {
-                self.put_back(id, replaced).await;
-                Err(error)
-            }
-        }
+        let request = Resume { reopened, run: view.run, is_abandoned };
+        let resumed = self.call::<View>(id, "resume", &request).await;
+        self.finish_change(id, resumed, replaced).await
     }
 
     async fn cancel(&self, id: OperationId) -> Result<()> {
-        let is_abandoned = self.is_abandoned(&self.view(id).await?).await?;
-        let canceled: Answer<()> =
-            self.ingress.call(SERVICE, &id.to_string(), "cancel", &is_abandoned).await?;
-        canceled.into_result()?;
+        let view = self.view(id).await?;
+        let is_abandoned = self.is_abandoned(&view).await?;
+        self.call::<()>(id, "cancel", &is_abandoned).await?;
         if is_abandoned {
-            self.engine.inner.forget(id).await;
+            delete_secret(&self.config, Run { id, number: view.run }).await;
         }
         Ok(())
     }
@@ -155,23 +138,27 @@ impl Shared {
             None => String::new(),
         };
         let sql = format!(
-            "select service_key from state where service_name = '{SERVICE}' and key = '{LISTED}' {before} \
-             order by value_utf8 desc limit {limit}"
+            "select service_key from state where service_name = '{OPERATION_SERVICE}' and key = '{LISTED_KEY}' \
+             {before} order by value_utf8 desc limit {limit}"
         );
         let rows: Vec<Row> = self.admin.query(&sql).await?;
         let records = stream::iter(rows).map(|row| async move {
             let id: OperationId = row.service_key.parse()?;
             match self.view(id).await {
                 Ok(view) => Ok(Some(record(id, view))),
-                // Forgotten since it was listed.
+                // Deleted since it was listed.
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(error),
             }
         });
-        records.buffered(AT_ONCE).try_filter_map(async |record| Ok(record)).try_collect().await
+        records
+            .buffered(MAX_CONCURRENT_REQUESTS)
+            .try_filter_map(async |record| Ok(record))
+            .try_collect()
+            .await
     }
 
-    /// Whether the run's workflow is gone although the run has not ended: somebody killed or purged it.
+    /// Returns whether the workflow of a run that has not ended was killed or purged.
     async fn is_abandoned(&self, view: &View) -> Result<bool> {
         #[derive(Deserialize)]
         struct Row {
@@ -180,96 +167,108 @@ impl Shared {
         if view.checkpoint.status.is_ended() {
             return Ok(false);
         }
-        // An invocation's id is letters, digits and underscores.
+        // An invocation id consists of letters, digits and underscores.
         let id = view.invocation.replace(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_', "");
         let rows: Vec<Row> =
             self.admin.query(&format!("select status from sys_invocation where id = '{id}'")).await?;
         Ok(rows.iter().all(|row| row.status == "completed"))
     }
 
-    /// What cannot go to workers is refused before anything is tried.
+    /// Rejects a target that workers cannot use, before anything is opened.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for an open sink, or for a secret without a shared secret store.
     fn check_target(&self, target: &Target) -> Result<()> {
-        let refused = |message: &'static str| Err(Error::invalid("/destination", message));
+        let rejected = |message: &'static str| Err(Error::invalid("/destination", message));
         match target {
-            Target::Sink(_) => refused("an open sink cannot be handed to other processes"),
-            Target::Destination(_) if self.engine.inner.has_own_secrets => Ok(()),
+            Target::Sink(_) => rejected("an open sink cannot be passed to other processes"),
+            Target::Destination(_) if self.config.has_host_secrets => Ok(()),
             Target::Destination(destination) => {
-                let provider = self.engine.inner.destinations.get(destination.kind());
-                let checked = provider.map(|provider| provider.validate(destination.expose_settings()));
-                match checked {
-                    Some(Ok(checked)) if checked.secret.is_some() => refused(
+                let provider = self.config.destination(destination.kind());
+                match provider.map(|provider| provider.validate(destination.expose_settings())) {
+                    Some(Ok(validated)) if validated.secret.is_some() => rejected(
                         "the destination has a secret, and there is no secret store that the workers share",
                     ),
-                    // Whatever else is wrong is said in its turn.
+                    // Other errors are reported when the destination is opened.
                     _ => Ok(()),
                 }
             }
         }
     }
 
-    /// Stores an operation's secret; gives what was there.
-    async fn keep(&self, id: OperationId, secret: Option<Secret>) -> Result<Option<Kept>> {
+    /// Stores an operation's secret and returns the one that it replaced.
+    async fn store_secret(&self, id: OperationId, secret: Option<Secret>) -> Result<Option<ReplacedSecret>> {
         let Some(secret) = secret else { return Ok(None) };
-        let secrets = &self.engine.inner.secrets;
-        let before = secrets.get(id).await?;
-        secrets.put(id, &secret).await?;
-        Ok(Some(Kept { before }))
+        let previous = self.config.secrets.get(id).await?;
+        self.config.secrets.put(id, &secret).await?;
+        Ok(Some(ReplacedSecret { previous }))
     }
 
-    /// Undoes [`keep`](Self::keep).
-    async fn put_back(&self, id: OperationId, kept: Option<Kept>) {
-        let secrets = &self.engine.inner.secrets;
-        let undone = match kept {
+    /// Returns the status document after a change, or restores the secret if the change was rejected.
+    async fn finish_change(
+        &self,
+        id: OperationId,
+        changed: Result<View>,
+        replaced: Option<ReplacedSecret>,
+    ) -> Result<Operation> {
+        match changed {
+            Ok(view) => Ok(status_document(id, &view.checkpoint)),
+            Err(error) => {
+                self.restore_secret(id, replaced).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn restore_secret(&self, id: OperationId, replaced: Option<ReplacedSecret>) {
+        let restored = match replaced {
             None => return,
-            Some(Kept { before: Some(before) }) => secrets.put(id, &before).await,
-            Some(Kept { before: None }) => secrets.delete(id).await,
+            Some(ReplacedSecret { previous: Some(previous) }) => self.config.secrets.put(id, &previous).await,
+            Some(ReplacedSecret { previous: None }) => self.config.secrets.delete(id).await,
         };
-        if let Err(error) = undone {
-            tracing::warn!(
-                kind = error.kind().as_str(),
-                "a refused operation's secret could not be taken back"
-            );
+        if let Err(error) = restored {
+            tracing::warn!(kind = error.kind().as_str(), "cannot restore a rejected operation's secret");
         }
     }
 }
 
-/// The secret that was there before.
-struct Kept {
-    before: Option<Secret>,
+/// The secret that was stored before.
+struct ReplacedSecret {
+    previous: Option<Secret>,
 }
 
 fn record(id: OperationId, view: View) -> OperationRecord {
     let View { checkpoint, .. } = view;
-    OperationRecord { operation: document(id, &checkpoint), context: checkpoint.context }
+    OperationRecord { operation: status_document(id, &checkpoint), context: checkpoint.context }
 }
 
 #[async_trait]
 impl ExportService for Client {
     async fn start(&self, new: NewOperation) -> Result<Operation> {
-        let shared = Arc::clone(&self.0);
-        Self::detached(async move { shared.start(new).await }).await
+        let (shared, plan) = (Arc::clone(&self.shared), self.plan.clone());
+        detached(async move { shared.start(new, plan).await }).await
     }
 
     async fn operation(&self, id: OperationId) -> Result<OperationRecord> {
-        self.0.view(id).await.map(|view| record(id, view))
+        self.shared.view(id).await.map(|view| record(id, view))
     }
 
     async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationRecord>> {
-        self.0.list(after, limit).await
+        self.shared.list(after, limit).await
     }
 
     async fn cancel(&self, id: OperationId) -> Result<()> {
-        self.0.cancel(id).await
+        self.shared.cancel(id).await
     }
 
     async fn resume(&self, id: OperationId, target: Option<Target>) -> Result<Operation> {
-        let shared = Arc::clone(&self.0);
-        Self::detached(async move { shared.resume(id, target).await }).await
+        let shared = Arc::clone(&self.shared);
+        detached(async move { shared.resume(id, target).await }).await
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("plan", &self.0.plan).finish_non_exhaustive()
+        f.debug_struct("Client").field("plan", &self.plan).finish_non_exhaustive()
     }
 }

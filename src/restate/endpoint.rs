@@ -14,74 +14,76 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::engine::ExportEngine;
 use crate::error::Result;
+use crate::pipeline::ExportConfig;
 use crate::restate::batch::ExportBatch;
-use crate::restate::ingress::Door;
+use crate::restate::http_client::HttpClient;
 use crate::restate::operations::ExportOperation;
 use crate::restate::segment::ExportSegment;
 use crate::restate::specs::ExportSpec;
 use crate::restate::worker::Worker;
 use crate::restate::workflow::Export;
 
-/// A connection's flow-control window. With hyper's own, the replay of a journal of some thousands of entries breaks
-/// the connection: h2 takes so many small frames that nobody has read yet for an attack.
+/// A connection's flow-control window in bytes. With hyper's default, the replay of a journal of some thousands of entries
+/// breaks the connection: h2 treats that many small unread frames as an attack.
 const CONNECTION_WINDOW: u32 = 64 << 20;
 
-/// A stream's flow-control window.
+/// A stream's flow-control window in bytes.
 const STREAM_WINDOW: u32 = 64 << 10;
 
-/// How long results may take to leave once the last batch is done.
+/// How long results may take to be sent after the last batch is done.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How long an invocation may say nothing before Restate asks it to suspend, and how long until it is cut off after
-/// that. A batch of large instances takes long, and a cut one is run again from its start.
-const SILENCE: Duration = Duration::from_secs(24 * 3600);
-const CUT_OFF: Duration = Duration::from_secs(3600);
+/// How long an invocation may be silent before Restate asks it to suspend, and how long until Restate aborts it after
+/// that. A batch of large instances takes long, and an aborted one starts over.
+const INACTIVITY_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+const ABORT_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Attempts of a batch: with pauses of up to 30 s, for an hour. A batch that takes its worker down with it every time
-/// ends the operation after that.
-const BATCH_ATTEMPTS: u64 = 130;
+/// Attempts of a batch: about an hour with pauses of up to 30 s. A batch that crashes its worker each time then fails the
+/// operation.
+const MAX_BATCH_ATTEMPTS: u64 = 130;
 
-/// Attempts of everything else: it waits for workers to come back, however long they are away.
-const ATTEMPTS: u64 = 10_000_000;
+/// Attempts of everything else, which waits for workers to return, however long that takes.
+const MAX_ATTEMPTS: u64 = 10_000_000;
 
-/// The services of the export, to be served to a Restate server.
+/// The maximum pause between attempts of handlers that a caller waits for.
+const MAX_INTERACTIVE_PAUSE: Duration = Duration::from_secs(1);
+
+/// The pause after a connection could not be accepted, for example because too many files are open.
+const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// The export services of a worker process, to be served to a Restate server.
 #[must_use]
 pub struct Endpoint {
     services: restate_sdk::endpoint::Endpoint,
     worker: Worker,
 }
 
-/// The services of a worker process.
+/// Creates the services of a worker process.
 ///
-/// `engine` has the source, the destinations, the options and, for destinations with a secret, the
-/// [secret store](crate::ExportEngineBuilder::secret_store) that workers and [`Client`](super::Client)s share. Its operation
-/// store, lease and checkpoint interval are not used. `ingress` is the URL of Restate's ingress, where the worker
-/// fetches what is to be exported and looks whether somebody has canceled it.
+/// `config` has the source, the destinations, the options and, for destinations with a secret, the
+/// [secret store](crate::ExportEngineBuilder::secret_store) that workers and [`Client`](super::Client)s share. `ingress`
+/// is the URL of Restate's ingress, from which the worker fetches operations and polls for cancellations.
 ///
 /// # Errors
-/// [`Invalid`](crate::ErrorKind::Invalid) when the URL is none.
-pub fn endpoint(engine: ExportEngine, ingress: &str) -> Result<Endpoint> {
-    let retention = engine.inner.options.retention;
-    let worker = Worker::new(engine, Door::new(ingress)?);
+/// [`Invalid`](crate::ErrorKind::Invalid) if the URL is not an http or https URL.
+pub fn endpoint(config: ExportConfig, ingress: &str) -> Result<Endpoint> {
+    let retention = config.options.retention;
+    let worker = Worker::new(config, HttpClient::new(ingress)?);
     let options = || {
         ServiceOptions::new()
-            .inactivity_timeout(SILENCE)
-            .abort_timeout(CUT_OFF)
+            .inactivity_timeout(INACTIVITY_TIMEOUT)
+            .abort_timeout(ABORT_TIMEOUT)
             .journal_retention(Duration::ZERO)
             .retry_policy_initial_interval(Duration::from_millis(100))
             .retry_policy_exponentiation_factor(2.0)
             .retry_policy_max_interval(Duration::from_secs(30))
-            .retry_policy_max_attempts(ATTEMPTS)
+            .retry_policy_max_attempts(MAX_ATTEMPTS)
             .retry_policy_kill_on_max_attempts()
     };
-    let quick = || {
-        // Somebody waits for these.
-        options().retry_policy_max_interval(Duration::from_secs(1))
-    };
+    let interactive = || options().retry_policy_max_interval(MAX_INTERACTIVE_PAUSE);
     let run = HandlerOptions::new().workflow_retention(retention);
-    let batch = options().retry_policy_max_attempts(BATCH_ATTEMPTS);
+    let batch = options().retry_policy_max_attempts(MAX_BATCH_ATTEMPTS);
     let services = restate_sdk::endpoint::Endpoint::builder()
         .bind(
             Export { worker: worker.clone() }
@@ -90,21 +92,21 @@ pub fn endpoint(engine: ExportEngine, ingress: &str) -> Result<Endpoint> {
         )
         .bind(ExportSegment { worker: worker.clone() }.into_service_definition().options(options()))
         .bind(ExportBatch { worker: worker.clone() }.into_service_definition().options(batch))
-        .bind(ExportOperation.into_service_definition().options(quick()))
-        .bind(ExportSpec.into_service_definition().options(quick()))
+        .bind(ExportOperation.into_service_definition().options(interactive()))
+        .bind(ExportSpec.into_service_definition().options(interactive()))
         .build();
     Ok(Endpoint { services, worker })
 }
 
 impl Endpoint {
-    /// Serves until `stop`; then takes no more connections and lets no more batches begin, lets those under way finish
-    /// for so long, and returns. What is not done by then, Restate has done by another worker.
+    /// Serves until `stop` completes. It then accepts no more connections and starts no more batches, waits at most
+    /// `grace` for those in progress, and returns. Restate has another worker do the rest.
     ///
-    /// Whoever reaches the listener can have it export: it is for the Restate server alone. A connection is HTTP/2
-    /// without TLS from its first byte.
+    /// Everybody who reaches the listener can start exports: it must be reachable for the Restate server only. Connections
+    /// are HTTP/2 without TLS, with prior knowledge.
     ///
     /// # Cancellation
-    /// Dropping the future stops at once, and commits no partial blob.
+    /// Dropping the future stops at once and commits no partial blob.
     pub async fn serve(self, listener: TcpListener, grace: Duration, stop: impl Future<Output = ()> + Send) {
         let Self { services, worker } = self;
         let services = HyperEndpoint::new(services);
@@ -118,7 +120,7 @@ impl Endpoint {
                 Some(_) = connections.join_next() => {}
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => {
-                        // Answers are small and awaited.
+                        // Responses are small, and the peer waits for them.
                         _ = stream.set_nodelay(true);
                         let connection = http2::Builder::new(TokioExecutor::new())
                             .initial_stream_window_size(STREAM_WINDOW)
@@ -127,14 +129,13 @@ impl Endpoint {
                         let connection = graceful.watch(connection);
                         connections.spawn(async move {
                             if let Err(error) = connection.await {
-                                tracing::debug!(%error, "a connection broke");
+                                tracing::debug!(%error, "a connection failed");
                             }
                         });
                     }
                     Err(error) => {
-                        // Too many open files, say.
-                        tracing::warn!(%error, "no connection can be taken");
-                        sleep(Duration::from_millis(100)).await;
+                        tracing::warn!(%error, "cannot accept a connection");
+                        sleep(ACCEPT_RETRY_PAUSE).await;
                     }
                 },
             }
@@ -150,7 +151,7 @@ impl Endpoint {
             () = &mut closed => {}
             () = drained => {}
         }
-        // Workflows and segments wait for others; they are dropped, and go on elsewhere.
+        // Workflows and segments wait for other invocations; they are dropped and continue on another worker.
         connections.shutdown().await;
     }
 }

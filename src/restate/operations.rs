@@ -1,4 +1,4 @@
-//! The object `ExportOperation`: what is known of an operation, and the only one that changes it.
+//! The object `ExportOperation`: the state of an operation. Only it changes the state.
 
 use bytes::Bytes;
 use restate_sdk::prelude::*;
@@ -6,35 +6,32 @@ use restate_sdk::prelude::*;
 use crate::error::Error;
 use crate::model::Timestamp;
 use crate::model::{OperationId, OperationStatus};
-use crate::restate::specs::{self, ExportSpecClient};
-use crate::restate::wire::{Answer, Commit, Create, Report, Resume, Run, RunRequest, State, View};
+use crate::restate::messages::{
+    Commit, Create, LISTED_KEY, OperationState, Reply, Report, Resume, Run, RunRequest, View,
+};
+use crate::restate::specs::ExportSpecClient;
 use crate::restate::workflow::ExportClient;
 
-/// The key of its state that everything but a listing reads.
-const STATE: &str = "operation";
+/// The state key of the operation.
+const STATE_KEY: &str = "operation";
 
-/// The key of its state that a listing sorts by: the time it was accepted, and its id.
-pub(crate) const LISTED: &str = "listed";
-
-pub(crate) const SERVICE: &str = "ExportOperation";
-
-/// An operation, by its id.
+/// An operation; the key is its id.
 pub(crate) struct ExportOperation;
 
 #[restate_sdk::object(client_visibility = "pub(crate)")]
 impl ExportOperation {
-    /// Accepts it and starts its first run. Again with the same spec: nothing happens.
+    /// Creates the operation and starts its first run. A repeated call with the same spec does nothing.
     #[handler]
-    async fn create(&self, ctx: ObjectContext<'_>, new: Json<Create>) -> HandlerResult<Json<Answer<View>>> {
+    async fn create(&self, ctx: ObjectContext<'_>, new: Json<Create>) -> HandlerResult<Json<Reply<View>>> {
         let Json(Create { checkpoint, destination, spec, plan }) = new;
-        if let Some(there) = load(&ctx).await? {
-            return Ok(Json(match there.spec == spec {
-                true => Answer::Done(there.view()),
-                false => Answer::Conflict("there is an operation of this id".to_owned()),
+        if let Some(existing) = load(&ctx).await? {
+            return Ok(Json(match existing.spec == spec {
+                true => Reply::Done(existing.view()),
+                false => Reply::Conflict("an operation with this id already exists".to_owned()),
             }));
         }
         let created = checkpoint.created_time;
-        let mut state = State {
+        let mut state = OperationState {
             checkpoint,
             destination,
             spec,
@@ -42,48 +39,53 @@ impl ExportOperation {
             run: 0,
             invocation: String::new(),
             segments: 0,
-            under_way: Default::default(),
+            in_progress: Default::default(),
         };
         start(&ctx, &mut state).await?;
-        ctx.set(LISTED, Bytes::from(format!("{created} {}", ctx.key())));
+        ctx.set(LISTED_KEY, Bytes::from(format!("{created} {}", ctx.key())));
         let view = state.view();
-        ctx.set(STATE, Json(state));
-        Ok(Json(Answer::Done(view)))
+        ctx.set(STATE_KEY, Json(state));
+        Ok(Json(Reply::Done(view)))
     }
 
+    /// Returns the operation.
     #[handler]
-    async fn view(&self, ctx: SharedObjectContext<'_>) -> HandlerResult<Json<Answer<View>>> {
-        let state = ctx.get::<Json<State>>(STATE).await?;
-        Ok(Json(state.map_or(Answer::Unknown, |Json(state)| Answer::Done(state.view()))))
+    async fn view(&self, ctx: SharedObjectContext<'_>) -> HandlerResult<Json<Reply<View>>> {
+        let state = ctx.get::<Json<OperationState>>(STATE_KEY).await?;
+        Ok(Json(state.map_or(Reply::Unknown, |Json(state)| Reply::Done(state.view()))))
     }
 
-    /// Notes the wish to cancel, which workers look for, and cancels the workflow, which winds down.
+    /// Records the request to cancel, which workers poll, and cancels the workflow, which then stops.
     #[handler]
-    async fn cancel(&self, ctx: ObjectContext<'_>, is_abandoned: bool) -> HandlerResult<Json<Answer<()>>> {
-        let Some(mut state) = load(&ctx).await? else { return Ok(Json(Answer::Unknown)) };
+    async fn cancel(&self, ctx: ObjectContext<'_>, is_abandoned: bool) -> HandlerResult<Json<Reply<()>>> {
+        let Some(mut state) = load(&ctx).await? else { return Ok(Json(Reply::Unknown)) };
         if state.checkpoint.status.is_ended() {
-            return Ok(Json(Answer::Conflict("the operation has ended".to_owned())));
+            return Ok(Json(Reply::Conflict("the operation has ended".to_owned())));
         }
         if is_abandoned {
-            // Nobody is there to wind down.
+            // There is no workflow that could stop.
             state.checkpoint.cancel_requested = true;
             state.checkpoint.status = OperationStatus::Canceled;
-            forget_later(&ctx, &state);
+            schedule_purge(&ctx, &state);
             save(&ctx, state).await?;
         } else if !state.checkpoint.cancel_requested {
-            // Once: a second signal would disturb the winding down.
+            // Only once: a second signal would interrupt the workflow while it stops.
             state.checkpoint.cancel_requested = true;
             ctx.invocation_handle(state.invocation.clone()).cancel();
             save(&ctx, state).await?;
         }
-        Ok(Json(Answer::Done(())))
+        Ok(Json(Reply::Done(())))
     }
 
-    /// Starts another run, from the stored prefix.
+    /// Starts another run from the stored position.
     #[handler]
-    async fn resume(&self, ctx: ObjectContext<'_>, wish: Json<Resume>) -> HandlerResult<Json<Answer<View>>> {
-        let Json(Resume { reopened, run, is_abandoned }) = wish;
-        let Some(mut state) = load(&ctx).await? else { return Ok(Json(Answer::Unknown)) };
+    async fn resume(
+        &self,
+        ctx: ObjectContext<'_>,
+        request: Json<Resume>,
+    ) -> HandlerResult<Json<Reply<View>>> {
+        let Json(Resume { reopened, run, is_abandoned }) = request;
+        let Some(mut state) = load(&ctx).await? else { return Ok(Json(Reply::Unknown)) };
         let conflict = match state.checkpoint.status {
             OperationStatus::Completed | OperationStatus::Canceled => {
                 Some("the operation has ended: there is nothing to resume")
@@ -94,11 +96,11 @@ impl ExportOperation {
             _ => Some("the operation is running"),
         };
         if let Some(conflict) = conflict {
-            return Ok(Json(Answer::Conflict(conflict.to_owned())));
+            return Ok(Json(Reply::Conflict(conflict.to_owned())));
         }
         state.run += 1;
         state.segments = 0;
-        state.under_way.clear();
+        state.in_progress.clear();
         state.checkpoint.status = reopened.status;
         state.checkpoint.error = reopened.error;
         state.checkpoint.warnings = reopened.warnings;
@@ -106,10 +108,10 @@ impl ExportOperation {
         start(&ctx, &mut state).await?;
         let view = state.view();
         save(&ctx, state).await?;
-        Ok(Json(Answer::Done(view)))
+        Ok(Json(Reply::Done(view)))
     }
 
-    /// A run is on its way.
+    /// A run has started.
     #[handler(ingress_private)]
     async fn begun(&self, ctx: ObjectContext<'_>, run: u64) -> HandlerResult<()> {
         if let Some(mut state) = running(&ctx, run).await? {
@@ -119,7 +121,7 @@ impl ExportOperation {
         Ok(())
     }
 
-    /// How many instances there may be.
+    /// The source has estimated the number of instances.
     #[handler(ingress_private)]
     async fn estimated(&self, ctx: ObjectContext<'_>, estimate: Json<(u64, u64)>) -> HandlerResult<()> {
         let Json((run, instances)) = estimate;
@@ -130,20 +132,20 @@ impl ExportOperation {
         Ok(())
     }
 
-    /// Reports may come late, and out of order.
+    /// A segment reports its progress. Reports may arrive late and out of order.
     #[handler(ingress_private)]
     async fn report(&self, ctx: ObjectContext<'_>, report: Json<Report>) -> HandlerResult<()> {
         let Json(Report { run, segment, batches, totals }) = report;
         let Some(mut state) = running(&ctx, run).await? else { return Ok(()) };
-        let known = state.under_way.get(&segment).map_or(0, |(batches, _)| *batches);
+        let known = state.in_progress.get(&segment).map_or(0, |(batches, _)| *batches);
         if segment >= state.segments && batches > known {
-            state.under_way.insert(segment, (batches, totals));
+            state.in_progress.insert(segment, (batches, totals));
             save(&ctx, state).await?;
         }
         Ok(())
     }
 
-    /// The prefix that is done has grown; or the run has ended.
+    /// The finished prefix has grown, or the run has ended.
     #[handler(ingress_private)]
     async fn commit(&self, ctx: ObjectContext<'_>, commit: Json<Commit>) -> HandlerResult<()> {
         let Json(Commit { run, segments, position, totals, ended }) = commit;
@@ -152,22 +154,22 @@ impl ExportOperation {
             return Ok(());
         }
         state.segments = segments;
-        state.under_way = state.under_way.split_off(&segments);
+        state.in_progress = state.in_progress.split_off(&segments);
         (state.checkpoint.position, state.checkpoint.totals) = (position, totals);
         if let Some(ended) = ended {
-            state.under_way.clear();
+            state.in_progress.clear();
             (state.checkpoint.status, state.checkpoint.error) = (ended.status, ended.error);
-            forget_later(&ctx, &state);
+            schedule_purge(&ctx, &state);
         }
         save(&ctx, state).await
     }
 
-    /// Some time after a run's end: drops everything that is known, unless there was another run since.
+    /// Deletes the operation some time after a run's end, unless it was resumed since.
     #[handler(ingress_private)]
-    async fn forget(&self, ctx: ObjectContext<'_>, run: u64) -> HandlerResult<()> {
+    async fn purge(&self, ctx: ObjectContext<'_>, run: u64) -> HandlerResult<()> {
         let Some(state) = load(&ctx).await? else { return Ok(()) };
         if state.run == run && state.checkpoint.status.is_ended() {
-            for key in specs::keys(id_of(&ctx)?, &state.spec) {
+            for key in state.spec.keys(id_of(&ctx)?) {
                 ctx.object_client::<ExportSpecClient<'_>>(key).clear().send();
             }
             ctx.clear_all();
@@ -175,45 +177,45 @@ impl ExportOperation {
         Ok(())
     }
 
-    /// Whether this is its spec.
+    /// Returns whether the operation refers to a spec.
     #[handler(ingress_private)]
     async fn refers_to(&self, ctx: SharedObjectContext<'_>, spec: String) -> HandlerResult<bool> {
-        let state = ctx.get::<Json<State>>(STATE).await?;
+        let state = ctx.get::<Json<OperationState>>(STATE_KEY).await?;
         Ok(state.is_some_and(|Json(state)| state.spec.name.to_string() == spec))
     }
 }
 
 /// # Errors
-/// For good, when it is called by somebody who is no client.
+/// A terminal error if the key is not an operation id.
 fn id_of(ctx: &ObjectContext<'_>) -> Result<OperationId, TerminalError> {
     ctx.key().parse().map_err(|error: Error| TerminalError::new_with_code(400, error.message()))
 }
 
-async fn load(ctx: &ObjectContext<'_>) -> Result<Option<State>, TerminalError> {
-    Ok(ctx.get::<Json<State>>(STATE).await?.map(Json::into_inner))
+async fn load(ctx: &ObjectContext<'_>) -> Result<Option<OperationState>, TerminalError> {
+    Ok(ctx.get::<Json<OperationState>>(STATE_KEY).await?.map(Json::into_inner))
 }
 
-/// The state, if this run is the newest and has not ended.
-async fn running(ctx: &ObjectContext<'_>, run: u64) -> Result<Option<State>, TerminalError> {
+/// Returns the state if this run is the newest and has not ended.
+async fn running(ctx: &ObjectContext<'_>, run: u64) -> Result<Option<OperationState>, TerminalError> {
     let state = load(ctx).await?;
     Ok(state.filter(|state| state.run == run && !state.checkpoint.status.is_ended()))
 }
 
-async fn save(ctx: &ObjectContext<'_>, mut state: State) -> HandlerResult<()> {
-    // A replay has to find the same time.
+async fn save(ctx: &ObjectContext<'_>, mut state: OperationState) -> HandlerResult<()> {
+    // In the journal, since a replay must see the same time.
     let now = ctx.run(|| async { Ok(Json(Timestamp::now())) }).name("now").await?;
     state.checkpoint.last_updated_time = now.into_inner();
-    ctx.set(STATE, Json(state));
+    ctx.set(STATE_KEY, Json(state));
     Ok(())
 }
 
-fn forget_later(ctx: &ObjectContext<'_>, state: &State) {
+fn schedule_purge(ctx: &ObjectContext<'_>, state: &OperationState) {
     let this = ctx.object_client::<ExportOperationClient<'_>>(ctx.key());
-    this.forget(state.run).send_after(state.plan.retention);
+    this.purge(state.run).send_after(state.plan.retention);
 }
 
-/// Starts the run that the state is about, in a workflow of its own.
-async fn start(ctx: &ObjectContext<'_>, state: &mut State) -> HandlerResult<()> {
+/// Starts the current run's workflow.
+async fn start(ctx: &ObjectContext<'_>, state: &mut OperationState) -> HandlerResult<()> {
     let run = Run { id: id_of(ctx)?, number: state.run };
     let request = RunRequest {
         run,

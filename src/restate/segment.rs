@@ -1,23 +1,22 @@
-//! The service `ExportSegment`: lists some hundreds of batches, and has them exported all over.
+//! The service `ExportSegment`: lists some hundreds of batches and has them exported by all workers.
 
 use std::collections::VecDeque;
 
 use restate_sdk::prelude::*;
 
-use crate::engine::{Batch, BatchOutcome, Lines, Prefix};
 use crate::model::{Position, Totals};
+use crate::pipeline::{Batch, CommitQueue};
 use crate::restate::batch::ExportBatchClient;
-use crate::restate::lister::Lister;
-use crate::restate::operations::ExportOperationClient;
-use crate::restate::wire::{
-    BatchAnswer, BatchRequest, Listed, Plan, Report, Run, SegmentOutcome, SegmentRequest, Stopped,
+use crate::restate::list::Lister;
+use crate::restate::messages::{
+    BatchReply, BatchRequest, Listed, Plan, Report, Run, SegmentOutcome, SegmentRequest, Stopped,
 };
+use crate::restate::operations::ExportOperationClient;
 use crate::restate::worker::Worker;
 
-/// A segment says how far it is whenever it has come this part of itself further.
-const REPORTS: u64 = 16;
+/// A segment reports its progress about this many times.
+const REPORTS_PER_SEGMENT: u64 = 16;
 
-/// Lists and exports segments.
 pub(crate) struct ExportSegment {
     pub(crate) worker: Worker,
 }
@@ -32,9 +31,9 @@ impl ExportSegment {
     ) -> HandlerResult<Json<SegmentOutcome>> {
         let Json(SegmentRequest { run, segment, from, plan, listed }) = request;
         let lister = Lister::new(self.worker.clone(), run);
-        let mut listing = Listing::from(from.clone());
-        let mut tally = Tally::from(from.clone());
-        let mut prefix = Prefix::starting_at(from.batch);
+        let mut listing = Listing::starting_at(from.clone());
+        let mut committed = Committed { totals: Totals::default(), end: from.clone() };
+        let mut queue = CommitQueue::starting_at(&from);
         let mut ends = Vec::new();
         let mut calls = DurableFuturesUnordered::new();
         let mut reported = 0;
@@ -47,57 +46,55 @@ impl ExportSegment {
                     calls.push(ctx.service_client::<ExportBatchClient<'_>>().export(request).call());
                     continue;
                 }
-                if listing.is_over {
+                if listing.is_done {
                     break;
                 }
-                let after = listing.position.clone();
-                match ctx.run(|| lister.list(after)).name("list").await.map(Json::into_inner) {
+                let position = listing.position.clone();
+                match ctx.run(|| lister.list(position)).name("list").await.map(Json::into_inner) {
                     Ok(Listed::Batches { batches, bytes, end }) => {
                         listing.add(batches, bytes, end, &plan);
-                        if listing.is_over {
+                        if listing.is_done {
                             ctx.resolve_awakeable(&listed, Json(listing.position.clone()));
                         }
                     }
-                    Ok(Listed::Stopped(why)) => stopped = Some(why),
+                    Ok(Listed::Stopped(reason)) => stopped = Some(reason),
                     Err(error) => stopped = Some(Stopped::from_terminal(&error)),
                 }
             }
             match calls.next().await {
                 Ok(None) => break,
-                Ok(Some((at, Ok(Json(BatchAnswer::Done(outcome)))))) => {
-                    let (number, end): &(u64, Position) = &ends[at];
-                    prefix.finish(*number, (end.clone(), outcome));
+                Ok(Some((index, Ok(Json(BatchReply::Done(outcome)))))) => {
+                    let (number, end): &(u64, Position) = &ends[index];
+                    queue.add(*number, end.clone(), outcome);
                 }
-                Ok(Some((_, Ok(Json(BatchAnswer::Stopped(why)))))) => _ = stopped.get_or_insert(why),
-                // Canceled. Workers tell the batches under way; what those have done until then counts.
+                Ok(Some((_, Ok(Json(BatchReply::Stopped(reason)))))) => _ = stopped.get_or_insert(reason),
+                // Canceled. Workers stop the batches in progress; those that are done by then count.
                 Ok(Some((_, Err(error)))) | Err(error) => {
                     stopped.get_or_insert_with(|| Stopped::from_terminal(&error));
                 }
             }
-            while let Some((end, outcome)) = prefix.pop() {
-                tally.add(end, outcome);
+            if queue.lines().is_full() && stopped.is_none() {
+                stopped = self.commit(&ctx, run, &mut queue, &mut committed).await;
             }
-            if tally.lines.are_many() && stopped.is_none() {
-                stopped = self.append(&ctx, run, &mut tally).await;
-            }
-            if tally.batches - reported >= (listing.batches / REPORTS).max(1) {
-                reported = tally.batches;
-                let totals = tally.so_far();
+            if queue.batches() - reported >= (listing.batches / REPORTS_PER_SEGMENT).max(1) {
+                reported = queue.batches();
+                let mut totals = committed.totals.clone();
+                totals.add(queue.totals());
                 let report = Report { run: run.number, segment, batches: reported, totals };
                 let operation = ctx.object_client::<ExportOperationClient<'_>>(run.id.to_string());
                 operation.report(Json(report)).send();
             }
         }
-        let unlogged = self.append(&ctx, run, &mut tally).await;
-        let stopped = stopped.or(unlogged);
+        let failure = self.commit(&ctx, run, &mut queue, &mut committed).await;
+        let stopped = stopped.or(failure);
         if stopped.is_none() {
-            // The listing may have moved on after its last batch, over empty pages.
-            tally.end = listing.position;
+            // The listing may have advanced over empty pages after its last batch.
+            committed.end = listing.position;
         }
-        Ok(Json(SegmentOutcome { totals: tally.totals, end: tally.end, stopped }))
+        Ok(Json(SegmentOutcome { totals: committed.totals, end: committed.end, stopped }))
     }
 
-    /// Asks the source how many instances there are, beside everything else.
+    /// Asks the source for the number of instances, concurrently with everything else.
     #[handler]
     async fn estimate(&self, ctx: Context<'_>, run: Json<Run>) -> HandlerResult<()> {
         let Json(run) = run;
@@ -111,97 +108,62 @@ impl ExportSegment {
 }
 
 impl ExportSegment {
-    /// Makes the waiting lines durable; then their batches count.
-    async fn append(&self, ctx: &Context<'_>, run: Run, tally: &mut Tally) -> Option<Stopped> {
-        if !tally.lines.is_empty() {
-            let (key, lines) = (tally.key, &tally.lines);
-            let append = || async move { self.worker.append(run, key, lines).await.map(Json) };
+    /// Makes the pending log lines durable, then counts their batches. Returns why that is not possible.
+    async fn commit(
+        &self,
+        ctx: &Context<'_>,
+        run: Run,
+        queue: &mut CommitQueue,
+        committed: &mut Committed,
+    ) -> Option<Stopped> {
+        if !queue.lines().is_empty() {
+            let (first_batch, lines) = (queue.next_batch(), queue.lines());
+            let append = || async move { self.worker.append(run, first_batch, lines).await.map(Json) };
             let mut appended = ctx.run(append).name("append").await;
             if appended.is_err() {
-                // Canceled meanwhile: that comes once, and the lines are not lost for it.
+                // Canceled meanwhile, which is signaled once: the lines must not be lost.
                 appended = ctx.run(append).name("append").await;
             }
             match appended {
                 Ok(Json(None)) => {}
-                Ok(Json(Some(why))) => return Some(why),
+                Ok(Json(Some(reason))) => return Some(reason),
                 Err(error) => return Some(Stopped::from_terminal(&error)),
             }
         }
-        tally.commit();
+        if let Some((end, totals)) = queue.take() {
+            committed.totals.add(&totals);
+            committed.end = end;
+        }
         None
     }
 }
 
-/// How far a segment has listed.
+/// The listing of a segment.
 struct Listing {
     position: Position,
-    /// Listed, and not begun yet.
+    /// Listed batches that have not been started.
     queue: VecDeque<Batch>,
     batches: u64,
     bytes: usize,
-    is_over: bool,
+    is_done: bool,
 }
 
 impl Listing {
-    fn from(position: Position) -> Self {
-        Self { position, queue: VecDeque::new(), batches: 0, bytes: 0, is_over: false }
+    fn starting_at(position: Position) -> Self {
+        Self { position, queue: VecDeque::new(), batches: 0, bytes: 0, is_done: false }
     }
 
     fn add(&mut self, batches: Vec<Batch>, bytes: usize, end: Position, plan: &Plan) {
         self.batches += batches.len() as u64;
         self.bytes += bytes;
-        self.is_over = end.done || self.batches >= plan.segment_batches || self.bytes >= plan.segment_bytes;
+        self.is_done = end.done || self.batches >= plan.segment_batches || self.bytes >= plan.segment_bytes;
         self.queue.extend(batches);
         self.position = end;
     }
 }
 
-/// What a segment has done, in order.
-struct Tally {
-    /// Of the batches up to `end`, whose lines are in the log.
+/// The batches of a segment whose log lines are durable.
+struct Committed {
     totals: Totals,
     end: Position,
-    /// Of those after it, whose lines wait.
-    waiting: Totals,
-    waiting_end: Option<Position>,
-    lines: Lines,
-    /// The first batch whose lines may wait.
-    key: u64,
-    batches: u64,
-}
-
-impl Tally {
-    fn from(position: Position) -> Self {
-        Self {
-            key: position.batch,
-            totals: Totals::default(),
-            end: position,
-            waiting: Totals::default(),
-            waiting_end: None,
-            lines: Lines::default(),
-            batches: 0,
-        }
-    }
-
-    fn add(&mut self, end: Position, outcome: BatchOutcome) {
-        self.waiting.add(&outcome.totals);
-        self.lines.add(&outcome.lines);
-        self.waiting_end = Some(end);
-        self.batches += 1;
-    }
-
-    fn commit(&mut self) {
-        self.totals.add(&std::mem::take(&mut self.waiting));
-        self.lines = Lines::default();
-        if let Some(end) = self.waiting_end.take() {
-            self.key = end.batch;
-            self.end = end;
-        }
-    }
-
-    fn so_far(&self) -> Totals {
-        let mut totals = self.totals.clone();
-        totals.add(&self.waiting);
-        totals
-    }
 }

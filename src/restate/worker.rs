@@ -1,245 +1,258 @@
-//! [`Worker`]: the engine of a worker process, and the operations that it has opened.
+//! [`Worker`]: the runs that a worker process has opened.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use restate_sdk::prelude::HandlerResult;
-use tokio::sync::{Mutex as Turn, OnceCell};
+use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::engine::{Batch, ExportEngine, Lines, Planner, Transfers};
 use crate::error::{Error, Result};
 use crate::model::OperationSpec;
-use crate::model::Position;
-use crate::restate::ingress::Door;
-use crate::restate::operations;
+use crate::pipeline::{Batch, ExportConfig, LogBuffer, Pipeline, open_stored, start_retrier};
+use crate::restate::http_client::HttpClient;
+use crate::restate::messages::{OPERATION_SERVICE, Reply, Run, Stopped, View, retryable};
 use crate::restate::specs;
-use crate::restate::wire::{Answer, Run, Stopped, View, again};
 use crate::sink::LogKey;
 use crate::sync::lock;
 
-/// How often a worker looks whether what it works on is wanted still: that is how a cancellation reaches the batches
-/// under way.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often a worker checks whether its runs are canceled. This is how a cancellation reaches batches in progress.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// An operation that nothing here has used for so many looks is closed.
-const IDLE: u32 = 10;
+/// A run that is unused during this many polls is closed.
+const MAX_IDLE_POLLS: u32 = 10;
 
-/// How long an operation that ends early may take to close its log.
-const LAST_WORDS: Duration = Duration::from_secs(10);
+/// How long a run that stops early may take to complete its logs.
+const FINAL_FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the services of a worker process share.
 #[derive(Clone)]
 pub(crate) struct Worker(Arc<Shared>);
 
 struct Shared {
-    engine: ExportEngine,
-    door: Door,
-    opened: Mutex<HashMap<Run, Arc<OnceCell<Arc<Opened>>>>>,
-    /// Batches under way.
+    config: ExportConfig,
+    ingress: HttpClient,
+    runs: Mutex<HashMap<Run, Arc<OnceCell<Arc<RunContext>>>>>,
+    /// Batches in progress.
     busy: TaskTracker,
+    /// Canceled when no more batches start.
+    drain: CancellationToken,
+    /// Canceled when batches in progress are dropped.
+    abandon: CancellationToken,
 }
 
-/// A run of an operation, with its source and its sink open in this process.
-pub(crate) struct Opened {
-    transfers: Arc<Transfers>,
-    /// Nothing more is to be done for it.
+/// A run whose source and sink are open in this process.
+pub(crate) struct RunContext {
+    pipeline: Arc<Pipeline>,
+    /// Canceled when nothing more is to be done for the run.
     pub(crate) stop: CancellationToken,
-    /// What made it fail, if that was found here.
-    failed: OnceLock<Stopped>,
-    /// Batches begin one after the other.
-    turn: Turn<()>,
+    /// Why the run failed, if it failed in this process.
+    failure: OnceLock<Stopped>,
+    /// Makes batches start one after the other.
+    queue: AsyncMutex<()>,
 }
 
 impl Worker {
-    pub(crate) fn new(engine: ExportEngine, door: Door) -> Self {
-        Self(Arc::new(Shared { engine, door, opened: Mutex::default(), busy: TaskTracker::new() }))
+    pub(crate) fn new(config: ExportConfig, ingress: HttpClient) -> Self {
+        Self(Arc::new(Shared {
+            config,
+            ingress,
+            runs: Mutex::default(),
+            busy: TaskTracker::new(),
+            drain: CancellationToken::new(),
+            abandon: CancellationToken::new(),
+        }))
     }
 
-    /// The run, opened once in this process.
-    pub(crate) async fn open(&self, run: Run) -> Result<Arc<Opened>> {
-        let cell = Arc::clone(self.0.lock().entry(run).or_default());
+    /// Returns the run, which is opened once in this process.
+    pub(crate) async fn open(&self, run: Run) -> Result<Arc<RunContext>> {
+        let cell = Arc::clone(lock(&self.0.runs).entry(run).or_default());
         match cell.get_or_try_init(|| self.open_now(run)).await {
-            Ok(opened) => Ok(Arc::clone(opened)),
+            Ok(context) => Ok(Arc::clone(context)),
             Err(error) => {
-                self.0.close(run, &cell);
+                self.0.remove_unopened(run, &cell);
                 Err(error)
             }
         }
     }
 
-    async fn open_now(&self, run: Run) -> Result<Arc<Opened>> {
-        let Shared { engine, door, .. } = &*self.0;
-        let view = door.ask::<Answer<View>>(operations::SERVICE, &run.id.to_string(), "view").await?;
-        let view = view.into_result()?;
-        let spec = specs::fetch(door, run.id, &view.spec).await?;
+    async fn open_now(&self, run: Run) -> Result<Arc<RunContext>> {
+        let Shared { config, ingress, .. } = &*self.0;
+        let view = self.0.view(run).await?.into_result()?;
+        let spec = specs::fetch(ingress, run.id, &view.spec).await?;
         let spec = Arc::new(OperationSpec { destination: view.destination.clone(), ..spec });
-        let source = engine.inner.sources.open(&spec).await?;
-        let sink = engine.inner.open_sink(&spec).await?;
-        let transfers = engine.inner.transfers(spec, source, sink, &view.checkpoint.totals);
-        let opened = Arc::new(Opened {
-            transfers: Arc::new(transfers),
+        let operation = open_stored(config, spec).await?;
+        let context = Arc::new(RunContext {
+            pipeline: Arc::new(Pipeline::new(config, operation, &view.checkpoint.totals)),
             stop: CancellationToken::new(),
-            failed: OnceLock::new(),
-            turn: Turn::new(()),
+            failure: OnceLock::new(),
+            queue: AsyncMutex::new(()),
         });
         if !is_wanted(run, &view) {
-            opened.stop.cancel();
+            context.stop.cancel();
         }
-        tokio::spawn(watch(Arc::downgrade(&self.0), run, Arc::downgrade(&opened)));
-        Ok(opened)
+        tokio::spawn(poll(Arc::downgrade(&self.0), run, Arc::downgrade(&context)));
+        Ok(context)
     }
 
-    /// A planner that lists on from a position.
-    pub(crate) fn planner(&self, opened: &Opened, from: Position) -> Planner {
-        opened.transfers.planner(self.0.engine.inner.options.batch_size, from)
-    }
-
-    /// How many instances the source thinks there are.
+    /// Returns the source's estimate of the number of instances.
     pub(crate) async fn estimate(&self, run: Run) -> Option<u64> {
-        self.open(run).await.ok()?.transfers.estimate().await
+        self.open(run).await.ok()?.pipeline.estimate().await
     }
 
-    /// Appends lines to the run's logs; gives why it cannot.
-    pub(crate) async fn append(&self, run: Run, first: u64, lines: &Lines) -> HandlerResult<Option<Stopped>> {
+    /// Appends lines to the run's logs. Returns why that is not possible.
+    pub(crate) async fn append(
+        &self,
+        run: Run,
+        first_batch: u64,
+        lines: &LogBuffer,
+    ) -> HandlerResult<Option<Stopped>> {
         let append = async {
-            let opened = self.open(run).await?;
-            Ok(opened.transfers.append(LogKey::new(run.number, first), &mut lines.clone()).await)
+            let context = self.open(run).await?;
+            Ok(context.pipeline.append(LogKey::new(run.number, first_batch), &mut lines.clone()).await)
         };
-        verdict(append.await)
+        log_step_result(append.await)
     }
 
-    /// The step `finish`: the logs are made whole. A run that was stopped gets what time there is.
+    /// Completes the run's logs. A run that was stopped has a limited time for it.
     pub(crate) async fn finish(&self, run: Run, was_stopped: bool) -> HandlerResult<Option<Stopped>> {
         let finish = async {
-            let opened = self.open(run).await?;
-            Ok(opened.transfers.finish().await)
+            let context = self.open(run).await?;
+            Ok(context.pipeline.finish().await)
         };
         if was_stopped {
-            if !matches!(timeout(LAST_WORDS, finish).await, Ok(Ok(Ok(())))) {
-                tracing::debug!("the log was not closed");
+            if !matches!(timeout(FINAL_FLUSH_TIMEOUT, finish).await, Ok(Ok(Ok(())))) {
+                tracing::debug!("the logs were not completed");
             }
             return Ok(None);
         }
-        verdict(finish.await)
+        log_step_result(finish.await)
     }
 
-    /// Drops what must not outlive the operation's end.
-    pub(crate) async fn forget(&self, run: Run) {
-        self.0.engine.inner.forget(run.id).await;
+    /// Deletes the secret of an operation that has ended.
+    pub(crate) async fn delete_secret(&self, run: Run) {
+        delete_secret(&self.0.config, run).await;
     }
 
-    /// Held while a batch is under way.
+    /// Is held while a batch is in progress.
     pub(crate) fn busy(&self) -> TaskTrackerToken {
         self.0.busy.token()
     }
 
-    /// No batch begins any more.
+    /// Waits until no more batches start.
     pub(crate) async fn draining(&self) {
-        self.0.engine.inner.drain.cancelled().await;
+        self.0.drain.cancelled().await;
     }
 
-    /// Batches under way are dropped.
+    /// Waits until batches in progress are dropped.
     pub(crate) async fn abandoned(&self) {
-        self.0.engine.inner.abandon.cancelled().await;
+        self.0.abandon.cancelled().await;
     }
 
-    /// Lets no batch begin any more, lets those under way finish for so long, and drops the rest.
+    /// Starts no more batches, waits at most `grace` for those in progress, and drops the rest.
     pub(crate) async fn drain(&self, grace: Duration) {
-        let Shared { engine, busy, .. } = &*self.0;
-        engine.inner.drain.cancel();
+        let Shared { busy, drain, abandon, .. } = &*self.0;
+        drain.cancel();
         busy.close();
         if timeout(grace, busy.wait()).await.is_err() {
-            engine.inner.abandon.cancel();
+            abandon.cancel();
             busy.wait().await;
         }
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Run, Arc<OnceCell<Arc<Opened>>>>> {
-        lock(&self.opened)
+    async fn view(&self, run: Run) -> Result<Reply<View>> {
+        self.ingress.get(OPERATION_SERVICE, &run.id.to_string(), "view").await
     }
 
-    /// Drops a cell that nothing was opened in.
-    fn close(&self, run: Run, cell: &Arc<OnceCell<Arc<Opened>>>) {
-        let mut opened = self.lock();
-        if opened.get(&run).is_some_and(|there| Arc::ptr_eq(there, cell) && there.get().is_none()) {
-            opened.remove(&run);
+    /// Removes a cell in which nothing was opened.
+    fn remove_unopened(&self, run: Run, cell: &Arc<OnceCell<Arc<RunContext>>>) {
+        let mut runs = lock(&self.runs);
+        if runs.get(&run).is_some_and(|current| Arc::ptr_eq(current, cell) && current.get().is_none()) {
+            runs.remove(&run);
         }
     }
 }
 
-impl Opened {
-    pub(crate) fn transfers(&self) -> Arc<Transfers> {
-        Arc::clone(&self.transfers)
+impl RunContext {
+    pub(crate) fn pipeline(&self) -> Arc<Pipeline> {
+        Arc::clone(&self.pipeline)
     }
 
-    /// Waits until the batches that have begun are nearly done, and takes its place after them: one worker may be given
-    /// many at once, and they would all end late.
-    pub(crate) async fn room_for(&self, batch: &Batch) {
-        let backlog = &self.transfers.backlog;
-        let _turn = self.turn.lock().await;
+    /// Waits until the batches in progress are nearly done, and adds this one to the backlog. A worker may receive many
+    /// batches at once, and without this they would all end late.
+    pub(crate) async fn wait_for_backlog(&self, batch: &Batch) {
+        let backlog = self.pipeline.backlog();
+        let _queue = self.queue.lock().await;
         while !backlog.is_low() {
-            backlog.low().await;
+            backlog.wait_until_low().await;
         }
-        backlog.grow(batch.instances.len());
+        backlog.add(batch.instances.len());
     }
 
-    /// Nothing more is done for the run here.
+    /// Stops the run in this process after an error.
     pub(crate) fn fail(&self, error: &Error) -> Stopped {
-        let failed = self.failed.get_or_init(|| Stopped::failed(error)).clone();
+        let failure = self.failure.get_or_init(|| Stopped::failed(error)).clone();
         self.stop.cancel();
-        failed
+        failure
     }
 
-    pub(crate) fn why_stopped(&self) -> Stopped {
-        self.failed.get().cloned().unwrap_or(Stopped::Canceled)
+    /// Why the run was stopped.
+    pub(crate) fn stop_reason(&self) -> Stopped {
+        self.failure.get().cloned().unwrap_or(Stopped::Canceled)
     }
 }
 
-/// What becomes of a step at the log.
-fn verdict(outcome: Result<Result<()>>) -> HandlerResult<Option<Stopped>> {
-    match outcome {
+/// Deletes the secret of an operation that has ended.
+pub(crate) async fn delete_secret(config: &ExportConfig, run: Run) {
+    if let Err(error) = start_retrier(config).run(|| config.secrets.delete(run.id)).await {
+        tracing::warn!(kind = error.kind().as_str(), "cannot delete an ended operation's secret");
+    }
+}
+
+/// Converts the result of a step at the logs: the outer error is from opening the run.
+fn log_step_result(result: Result<Result<()>>) -> HandlerResult<Option<Stopped>> {
+    match result {
         Ok(Ok(())) => Ok(None),
-        // The operation cannot be opened here or now.
-        Err(error) if error.kind().is_transient() => Err(again(error)),
+        // The run cannot be opened here or now.
+        Err(error) if error.kind().is_transient() => Err(retryable(error)),
         Ok(Err(error)) | Err(error) => Ok(Some(Stopped::failed(&error))),
     }
 }
 
+/// Returns whether a run is the newest of its operation and is not canceled.
 fn is_wanted(run: Run, view: &View) -> bool {
     let checkpoint = &view.checkpoint;
     view.run == run.number && !checkpoint.status.is_ended() && !checkpoint.cancel_requested
 }
 
-/// Looks now and then whether a run is wanted still, and closes it when it is not, or when nobody uses it.
-async fn watch(shared: Weak<Shared>, run: Run, opened: Weak<Opened>) {
-    let mut looks = interval(LOOK);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// Polls whether a run is still wanted, and closes it when it is not, or when it is unused.
+async fn poll(shared: Weak<Shared>, run: Run, context: Weak<RunContext>) {
+    let mut polls = interval(POLL_INTERVAL);
+    polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut idle = 0;
     loop {
-        looks.tick().await;
+        polls.tick().await;
         let Some(shared) = shared.upgrade() else { return };
-        let answer = shared.door.ask::<Answer<View>>(operations::SERVICE, &run.id.to_string(), "view").await;
-        let is_unwanted = match answer {
-            Ok(Answer::Done(view)) => !is_wanted(run, &view),
+        let is_unwanted = match shared.view(run).await {
+            Ok(Reply::Done(view)) => !is_wanted(run, &view),
             Ok(_) => true,
-            // Restate may be away: what is under way goes on.
+            // Restate may be unavailable: work in progress continues.
             Err(_) => false,
         };
-        let mut cells = shared.lock();
-        if is_unwanted && let Some(opened) = opened.upgrade() {
-            opened.stop.cancel();
+        let mut runs = lock(&shared.runs);
+        if is_unwanted && let Some(context) = context.upgrade() {
+            context.stop.cancel();
         }
-        // Only the cell holds it.
-        idle = if opened.strong_count() <= 1 { idle + 1 } else { 0 };
-        if opened.strong_count() == 0 || (idle > 0 && (is_unwanted || idle >= IDLE)) {
-            cells.remove(&run);
+        // One reference is the cell's own.
+        idle = if context.strong_count() <= 1 { idle + 1 } else { 0 };
+        if context.strong_count() == 0 || (idle > 0 && (is_unwanted || idle >= MAX_IDLE_POLLS)) {
+            runs.remove(&run);
             return;
         }
     }

@@ -5,25 +5,25 @@ use std::pin::Pin;
 use restate_sdk::context::DurableFuture;
 use restate_sdk::prelude::*;
 
-use crate::engine::Prefix;
 use crate::model::OperationStatus;
 use crate::model::Position;
+use crate::pipeline::OrderedPrefix;
+use crate::restate::messages::{Commit, Ended, RunRequest, SegmentOutcome, SegmentRequest, Stopped};
 use crate::restate::operations::ExportOperationClient;
 use crate::restate::segment::ExportSegmentClient;
-use crate::restate::wire::{Commit, Ended, RunRequest, SegmentOutcome, SegmentRequest, Stopped};
 use crate::restate::worker::Worker;
 
-/// Segments under way at once: one that lists, and those before it whose last batches are not done yet.
-const SEGMENTS: u64 = 4;
+/// The number of segments in progress: one that lists, and earlier ones whose last batches are not done.
+const MAX_CONCURRENT_SEGMENTS: u64 = 4;
 
-/// Runs under an operation's id; a resumption's under `<id>.<n>`.
+/// Its key is the operation's id, or `<id>.<n>` for a resumption.
 pub(crate) struct Export {
     pub(crate) worker: Worker,
 }
 
-/// What a run waits for.
+/// An event that a run waits for.
 enum Event {
-    /// A segment has listed its part: the next begins here.
+    /// A segment has listed its part: the next one starts at this position.
     Listed(Position),
     Ended(u64, SegmentOutcome),
 }
@@ -42,23 +42,23 @@ impl Export {
         let mut done = Commit { run: run.number, segments: 0, position: from.clone(), totals, ended: None };
         let mut next = (!from.done).then_some(from);
         let (mut begun, mut ended) = (0, 0);
-        let mut under_way = Vec::new();
-        let mut prefix = Prefix::starting_at(0);
-        let (mut stopped, mut is_halting) = (None, false);
+        let mut in_progress = Vec::new();
+        let mut prefix = OrderedPrefix::starting_at(0);
+        let (mut stopped, mut is_stopping) = (None, false);
         let mut awaited = DurableFuturesUnordered::<Awaited<'_>>::new();
         loop {
-            if !is_halting
-                && begun - ended < SEGMENTS
+            if !is_stopping
+                && begun - ended < MAX_CONCURRENT_SEGMENTS
                 && let Some(from) = next.take()
             {
                 let (listed, is_listed) = ctx.awakeable::<Json<Position>>();
                 let segment = begun;
                 let request = SegmentRequest { run, segment, from: from.clone(), plan: plan.clone(), listed };
                 let call = ctx.service_client::<ExportSegmentClient<'_>>().run(Json(request)).call();
-                under_way.push((segment, call.invocation_handle().await));
+                in_progress.push((segment, call.invocation_handle().await));
                 awaited.push(Box::pin(is_listed.map_ok(|Json(position)| Event::Listed(position))));
                 awaited.push(Box::pin(call.map(move |outcome| {
-                    let outcome = outcome.map_or_else(|error| lost(from, &error), Json::into_inner);
+                    let outcome = outcome.map_or_else(|error| failed_segment(from, &error), Json::into_inner);
                     Ok(Event::Ended(segment, outcome))
                 })));
                 begun += 1;
@@ -70,17 +70,17 @@ impl Export {
                 Ok(Some((_, Ok(Event::Listed(position))))) => next = (!position.done).then_some(position),
                 Ok(Some((_, Ok(Event::Ended(segment, outcome))))) => {
                     ended += 1;
-                    under_way.retain(|(number, _)| *number != segment);
-                    if outcome.stopped.is_some() && !is_halting {
-                        is_halting = true;
-                        // What comes after it counts for nothing: a resumption begins before it.
-                        for handle in under_way.iter().filter(|(number, _)| *number > segment) {
+                    in_progress.retain(|(number, _)| *number != segment);
+                    if outcome.stopped.is_some() && !is_stopping {
+                        is_stopping = true;
+                        // Later segments do not count, since a resumption starts before them.
+                        for handle in in_progress.iter().filter(|(number, _)| *number > segment) {
                             if let Ok(handle) = &handle.1 {
                                 handle.cancel();
                             }
                         }
                     }
-                    prefix.finish(segment, outcome);
+                    prefix.insert(segment, outcome);
                     while stopped.is_none()
                         && let Some(outcome) = prefix.pop()
                     {
@@ -91,15 +91,15 @@ impl Export {
                         operation().commit(Json(done.clone())).send();
                     }
                 }
-                // The segments are canceled with the workflow, and wind down.
+                // The segments are canceled with the workflow, and stop.
                 Ok(Some((_, Err(error)))) | Err(error) => {
-                    is_halting = true;
-                    tracing::debug!(code = error.code(), "winding down");
+                    is_stopping = true;
+                    tracing::debug!(code = error.code(), "stopping");
                 }
                 Ok(None) => break,
             }
         }
-        if is_halting && stopped.is_none() {
+        if is_stopping && stopped.is_none() {
             stopped = Some(Stopped::Canceled);
         }
 
@@ -107,19 +107,19 @@ impl Export {
         let finish = || async move { self.worker.finish(run, was_stopped).await.map(Json) };
         let mut finished = ctx.run(finish).name("finish").await;
         if finished.is_err() {
-            // Canceled at the last moment: that comes once.
+            // Canceled meanwhile, which is signaled once.
             finished = ctx.run(finish).name("finish").await;
         }
         let failed = match finished {
             Ok(Json(failed)) => failed,
             Err(error) => Some(Stopped::from_terminal(&error)),
         };
-        done.ended = Some(ended_by(stopped.or(failed)));
-        let forget = || async move {
-            self.worker.forget(run).await;
+        done.ended = Some(run_end(stopped.or(failed)));
+        let delete_secret = || async move {
+            self.worker.delete_secret(run).await;
             Ok(())
         };
-        _ = ctx.run(forget).name("forget").await;
+        _ = ctx.run(delete_secret).name("delete secret").await;
         if operation().commit(Json(done.clone())).call().await.is_err() {
             operation().commit(Json(done)).call().await?;
         }
@@ -127,15 +127,15 @@ impl Export {
     }
 }
 
-fn ended_by(stopped: Option<Stopped>) -> Ended {
+fn run_end(stopped: Option<Stopped>) -> Ended {
     match stopped {
         None => Ended { status: OperationStatus::Completed, error: None },
         Some(Stopped::Canceled) => Ended { status: OperationStatus::Canceled, error: None },
-        Some(Stopped::Failed(note)) => Ended { status: OperationStatus::Failed, error: Some(note) },
+        Some(Stopped::Failed(issue)) => Ended { status: OperationStatus::Failed, error: Some(issue) },
     }
 }
 
-/// A segment that Restate gave up: nothing of it counts.
-fn lost(from: Position, error: &TerminalError) -> SegmentOutcome {
+/// The outcome of a segment whose attempts were used up: none of its batches count.
+fn failed_segment(from: Position, error: &TerminalError) -> SegmentOutcome {
     SegmentOutcome { totals: Default::default(), end: from, stopped: Some(Stopped::from_terminal(error)) }
 }

@@ -176,6 +176,11 @@ pub trait BlobSink: Send + Sync + 'static {
     fn throttle_key(&self) -> String {
         self.location()
     }
+
+    /// The limits on appends to a log. Default: [`AppendLimits::default`].
+    fn append_limits(&self) -> AppendLimits {
+        AppendLimits::default()
+    }
 }
 
 /// The result of a successful [`BlobSink::put`] or [`BlobSink::copy_from`].
@@ -199,6 +204,31 @@ impl PutResult {
     pub fn with_etag(mut self, etag: impl Into<String>) -> Self {
         self.etag = Some(etag.into());
         self
+    }
+}
+
+/// A destination's limits on appends to one log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AppendLimits {
+    /// The maximum number of bytes that one request appends. The sink splits longer lines into several requests. Default:
+    /// 4 MiB.
+    pub max_bytes: u64,
+    /// The maximum number of requests that append to one log; `None`, the default, if there is none. The engine makes
+    /// appends less frequent as the number grows.
+    pub max_appends: Option<u32>,
+}
+
+impl Default for AppendLimits {
+    fn default() -> Self {
+        Self { max_bytes: 4 << 20, max_appends: None }
+    }
+}
+
+impl AppendLimits {
+    /// Creates limits.
+    pub fn new(max_bytes: u64, max_appends: Option<u32>) -> Self {
+        Self { max_bytes, max_appends }
     }
 }
 
@@ -287,6 +317,10 @@ macro_rules! delegate {
 
             fn throttle_key(&self) -> String {
                 (**self).throttle_key()
+            }
+
+            fn append_limits(&self) -> AppendLimits {
+                (**self).append_limits()
             }
         }
     };

@@ -202,10 +202,10 @@ delegate!(Arc);
 delegate!(Box);
 
 /// Provides the same source for every operation.
-pub(crate) struct OneSource(pub(crate) Arc<dyn InstanceSource>);
+pub(crate) struct SingleSource(pub(crate) Arc<dyn InstanceSource>);
 
 #[async_trait]
-impl SourceProvider for OneSource {
+impl SourceProvider for SingleSource {
     async fn open(&self, _: &OperationSpec) -> Result<Arc<dyn InstanceSource>> {
         Ok(Arc::clone(&self.0))
     }

@@ -102,7 +102,7 @@ async fn a_missing_folder_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing");
     let Running { task, .. } = run(&missing, BaseUrl::Request).await;
-    assert_eq!(task.await.unwrap().unwrap_err(), "the source's folder is not there");
+    assert_eq!(task.await.unwrap().unwrap_err(), "the source's folder does not exist");
 }
 
 #[tokio::test(flavor = "multi_thread")]

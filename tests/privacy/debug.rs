@@ -209,8 +209,8 @@ async fn all(folder: &Path) -> Vec<(&'static str, String)> {
     let engine = builder.build().unwrap();
     all.push(of("ExportEngine", &engine));
     let ingress = format!("http://user:{PASSWORD}@restate.example:8080");
-    all.push(of("Client", &restate::Client::new(engine.clone(), &ingress, &ingress).unwrap()));
-    all.push(of("Endpoint", &restate::endpoint(engine.clone(), &ingress).unwrap()));
+    all.push(of("Client", &restate::Client::new(engine.config().clone(), &ingress, &ingress).unwrap()));
+    all.push(of("Endpoint", &restate::endpoint(engine.config().clone(), &ingress).unwrap()));
     let record: OperationRecord = engine.operation(spec.id).await.unwrap();
     all.extend([of("OperationRecord", &record), of("Operation", &record.operation)]);
 

@@ -56,7 +56,7 @@ impl Cluster {
 
     /// Starts a worker in this process. It ends when the returned value is dropped.
     pub(crate) async fn inner_worker(&self, engine: ExportEngineBuilder) -> JoinSet<()> {
-        let endpoint = restate::endpoint(engine.build().unwrap(), &self.restate.ingress).unwrap();
+        let endpoint = restate::endpoint(engine.build_config().unwrap(), &self.restate.ingress).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let mut serving = JoinSet::new();
@@ -149,8 +149,8 @@ impl Cluster {
     }
 
     pub(crate) fn client_of(&self, engine: ExportEngineBuilder) -> Arc<restate::Client> {
-        let engine = engine.build().unwrap();
-        Arc::new(restate::Client::new(engine, &self.restate.ingress, &self.restate.admin).unwrap())
+        let config = engine.build_config().unwrap();
+        Arc::new(restate::Client::new(config, &self.restate.ingress, &self.restate.admin).unwrap())
     }
 
     /// Panics with the ends of all logs.

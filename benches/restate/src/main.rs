@@ -84,7 +84,7 @@ fn destination(nullblob: SocketAddr) -> ExportDestination {
 
 /// A worker process, until it is killed.
 async fn work(plan: Plan, ingress: &str) -> Result<()> {
-    let endpoint = restate::endpoint(engine(plan)?, ingress)?;
+    let endpoint = restate::endpoint(engine(plan)?.config().clone(), ingress)?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
     endpoint.serve(listener, Duration::ZERO, std::future::pending()).await;
@@ -118,7 +118,7 @@ async fn on_restate(
     let addresses = processes.iter().map(|process| process.address).collect();
     let (balancer, _serving) = balancer::before(addresses).await?;
     restate.register(balancer).await?;
-    let client = restate::Client::new(engine(plan)?, &restate.ingress, &restate.admin)?;
+    let client = restate::Client::new(engine(plan)?.config().clone(), &restate.ingress, &restate.admin)?;
     let began = Instant::now();
     let id =
         client.start(NewOperation::new(ExportSource::Everything, destination(nullblob))).await?.operation_id;

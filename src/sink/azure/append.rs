@@ -17,11 +17,19 @@ use super::client::{BLOB_CONTENT_TYPE, BLOB_TYPE, BlobClient, PutRequest};
 use super::response::Response;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::BlobPath;
-use crate::sink::LogKey;
+use crate::sink::{AppendLimits, LogKey};
 use crate::sync::lock;
 
 /// The most bytes that Azure accepts in one append (before version 2022-11-02 of its API).
 const MAX_APPEND_BYTES: usize = 4 << 20;
+
+/// The maximum number of blocks of an append blob.
+const MAX_APPENDS: u32 = 50_000;
+
+/// The limits on appends to one log.
+pub(super) fn limits() -> AppendLimits {
+    AppendLimits::new(MAX_APPEND_BYTES as u64, Some(MAX_APPENDS))
+}
 
 /// How many appends are remembered that were reported as failed and turned out to be in the blob.
 const MAX_CONFIRMED: usize = 256;

@@ -20,7 +20,7 @@ use crate::content::{Content, CopySource};
 use crate::error::Result;
 use crate::limits::UploadContext;
 use crate::model::BlobPath;
-use crate::sink::{BlobSink, LogKey, PutResult};
+use crate::sink::{AppendLimits, BlobSink, LogKey, PutResult};
 use crate::sync::lock;
 
 /// A container of Azure Blob Storage.
@@ -132,6 +132,10 @@ impl BlobSink for AzureBlobSink {
     fn throttle_key(&self) -> String {
         let container = self.client.container();
         format!("azure:{}:{}", container.endpoint.authority(), container.account)
+    }
+
+    fn append_limits(&self) -> AppendLimits {
+        append::limits()
     }
 }
 

@@ -8,7 +8,7 @@ use crate::content::{Content, CopySource};
 use crate::error::Result;
 use crate::limits::UploadContext;
 use crate::model::BlobPath;
-use crate::sink::{BlobSink, LogKey, PutResult};
+use crate::sink::{AppendLimits, BlobSink, LogKey, PutResult};
 use crate::testing::faults::plan::{Call, FaultPlan};
 
 /// Wraps a sink and makes its calls fail according to a [`FaultPlan`].
@@ -75,5 +75,9 @@ impl<S: BlobSink> BlobSink for FaultySink<S> {
 
     fn throttle_key(&self) -> String {
         self.inner.throttle_key()
+    }
+
+    fn append_limits(&self) -> AppendLimits {
+        self.inner.append_limits()
     }
 }

@@ -1,6 +1,5 @@
-//! From scopes and pages to batches: the `plan` step.
+//! The step `plan`: lists the source page by page and forms batches.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -12,17 +11,16 @@ use tracing::Instrument;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Retrier;
-use crate::model::DicomIdentifier;
-use crate::model::ExportSource;
-use crate::model::OperationSpec;
-use crate::model::Position;
-use crate::model::{Cursor, Instance, ListFailure, ListRequest, ListWarning, Page, Scope};
+use crate::model::{
+    Cursor, DicomIdentifier, ExportSource, Instance, ListFailure, ListRequest, ListWarning, OperationSpec,
+    Page, Position, Scope,
+};
 use crate::source::InstanceSource;
 
-/// How many identifiers are looked up at once: a million one-instance identifiers are a million look-ups.
-const LOOKAHEAD: usize = 16;
+/// How many scopes are listed ahead concurrently: a million identifiers of single instances need a million calls.
+const MAX_SCOPES_AHEAD: usize = 16;
 
-/// What is transferred, checkpointed and repeated together: pages of one scope, or of many small ones.
+/// Instances that are transferred, committed and repeated together: pages of one scope, or of many small ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Batch {
@@ -30,10 +28,10 @@ pub(crate) struct Batch {
     pub(crate) number: u64,
     pub(crate) instances: Vec<Instance>,
     pub(crate) failures: Vec<ListFailure>,
-    /// Identifiers that nothing lies under.
+    /// Identifiers that matched nothing.
     pub(crate) unmatched: Vec<DicomIdentifier>,
     pub(crate) warnings: Vec<ListWarning>,
-    /// Where the listing stands once this batch is done.
+    /// The position after this batch.
     pub(crate) end: Position,
 }
 
@@ -58,18 +56,18 @@ impl Batch {
     }
 }
 
-/// Hands out an operation's batches in order, from any position on.
+/// Returns an operation's batches in order, from any position.
 pub(crate) struct Planner {
     source: Arc<dyn InstanceSource>,
     operation: Arc<OperationSpec>,
     retrier: Arc<Retrier>,
-    /// Instances a batch and a page hold at most.
+    /// The maximum number of instances of a batch and of a page.
     limit: usize,
     position: Position,
-    /// The page at `position`, when it did not fit the batch before.
+    /// The page at `position`, if it did not fit into the previous batch.
     pending: Option<Page>,
-    /// First pages of the scopes from `position` on. Tasks of their own: a call that failed is repeated in time although
-    /// nobody may ask for a batch for long, or what was no more than two failures would use up the retry budget.
+    /// The first pages of the scopes from `position` on. They are tasks, so that a call that failed is retried on time
+    /// even if the next batch is requested much later; otherwise two failures could use up the retry budget.
     ahead: FuturesOrdered<AbortOnDropHandle<Result<Page>>>,
     next_ahead: u64,
 }
@@ -82,7 +80,7 @@ impl Planner {
         limit: usize,
         position: Position,
     ) -> Self {
-        // The first page of a scope that is half listed is not wanted again.
+        // The first page of a scope that is partly listed is not needed again.
         let next_ahead = position.scope + u64::from(position.after.is_some());
         Self {
             source,
@@ -96,10 +94,13 @@ impl Planner {
         }
     }
 
-    /// The next batch; `None` once everything has been handed out.
+    /// Returns the next batch, or `None` after the last one.
+    ///
+    /// # Errors
+    /// Errors that fail the operation.
     ///
     /// # Cancellation
-    /// A dropped call loses the pages it had read: the planner is not to be used again.
+    /// Dropping the future loses the pages that it has read: the planner must not be used again.
     pub(crate) async fn next(&mut self) -> Result<Option<Batch>> {
         let mut batch = Batch::starting_at(&self.position);
         while !self.position.done && batch.len() < self.limit {
@@ -112,7 +113,7 @@ impl Planner {
                 self.pending = Some(page);
                 break;
             }
-            self.absorb(page, &mut batch)?;
+            self.add_page(page, &mut batch)?;
         }
         if batch.is_empty() {
             return Ok(None);
@@ -122,13 +123,13 @@ impl Planner {
         Ok(Some(batch))
     }
 
-    /// Where the listing stands: after the last batch handed out, or at its end.
+    /// The position after the last batch that was returned, or at the end of the listing.
     pub(crate) fn position(&self) -> &Position {
         &self.position
     }
 
-    /// Adds a page to a batch and moves on.
-    fn absorb(&mut self, page: Page, batch: &mut Batch) -> Result<()> {
+    /// Adds a page to a batch and advances the position.
+    fn add_page(&mut self, page: Page, batch: &mut Batch) -> Result<()> {
         let size = page.instances.len() + page.failures.len();
         self.position.found += size as u64;
         batch.instances.extend(page.instances);
@@ -136,7 +137,7 @@ impl Planner {
         batch.warnings.extend(page.warnings);
         match page.next {
             Some(next) if size == 0 && self.position.after.as_ref() == Some(&next) => {
-                Err(Error::new(ErrorKind::Internal, "the source's listing does not move on"))
+                Err(Error::new(ErrorKind::Internal, "the source's listing does not advance"))
             }
             Some(next) => {
                 self.position.after = Some(next);
@@ -154,22 +155,20 @@ impl Planner {
         }
     }
 
-    /// The page at the current position.
+    /// Returns the page at the current position.
     async fn page(&mut self) -> Result<Page> {
         if let Some(after) = &self.position.after {
             return self.list(self.position.scope, Some(after.clone())).await;
         }
-        while self.ahead.len() < LOOKAHEAD && self.is_scope(self.next_ahead) {
+        while self.ahead.len() < MAX_SCOPES_AHEAD && self.is_scope(self.next_ahead) {
             let page = self.list(self.next_ahead, None).in_current_span();
             self.ahead.push_back(AbortOnDropHandle::new(tokio::spawn(page)));
             self.next_ahead += 1;
         }
         match self.ahead.next().await {
             Some(Ok(page)) => page,
-            Some(Err(cause)) => {
-                Err(Error::new(ErrorKind::Internal, "a listing stopped unexpectedly").with_source(cause))
-            }
-            None => Err(Error::new(ErrorKind::Internal, "the listing ran past its scopes")),
+            Some(Err(cause)) => Err(Error::new(ErrorKind::Internal, "a listing panicked").with_source(cause)),
+            None => Err(Error::new(ErrorKind::Internal, "the listing ran past its last scope")),
         }
     }
 
@@ -199,37 +198,5 @@ fn identifier(operation: &OperationSpec, scope: u64) -> Option<&DicomIdentifier>
     match &operation.source {
         ExportSource::Everything => None,
         ExportSource::Identifiers(identifiers) => identifiers.as_slice().get(usize::try_from(scope).ok()?),
-    }
-}
-
-/// The longest finished prefix of batches that finish in any order.
-#[derive(Debug)]
-pub(crate) struct Prefix<T> {
-    next: u64,
-    /// Slot `i` is batch `next + i`.
-    finished: VecDeque<Option<T>>,
-}
-
-impl<T> Prefix<T> {
-    pub(crate) fn starting_at(batch: u64) -> Self {
-        Self { next: batch, finished: VecDeque::new() }
-    }
-
-    /// Notes that a batch is done; one that was passed already is ignored.
-    pub(crate) fn finish(&mut self, batch: u64, outcome: T) {
-        let Some(at) = batch.checked_sub(self.next) else { return };
-        let at = at as usize;
-        if self.finished.len() <= at {
-            self.finished.resize_with(at + 1, || None);
-        }
-        self.finished[at] = Some(outcome);
-    }
-
-    /// Takes the next batch of the prefix out, if it is done.
-    pub(crate) fn pop(&mut self) -> Option<T> {
-        let outcome = self.finished.front_mut()?.take()?;
-        self.finished.pop_front();
-        self.next += 1;
-        Some(outcome)
     }
 }

@@ -1,10 +1,10 @@
-//! From what is stored to the status document.
+//! [`status_document`]: from a checkpoint to the status document.
 
 use crate::model::Checkpoint;
 use crate::model::{ExportResults, Operation, OperationId, OperationIssue, OperationStatus, OperationType};
 
-/// The status document of an operation.
-pub(crate) fn document(id: OperationId, checkpoint: &Checkpoint) -> Operation {
+/// Returns the status document of an operation.
+pub(crate) fn status_document(id: OperationId, checkpoint: &Checkpoint) -> Operation {
     let totals = &checkpoint.totals;
     let listed = totals
         .warnings
@@ -27,7 +27,7 @@ pub(crate) fn document(id: OperationId, checkpoint: &Checkpoint) -> Operation {
     }
 }
 
-/// An estimate can be too low: 100 is kept for the end.
+/// Returns the percentage of the estimate. The estimate may be too low, so 100 means that the operation completed.
 fn percent_complete(checkpoint: &Checkpoint) -> Option<u8> {
     let estimate = checkpoint.estimate?;
     if checkpoint.status == OperationStatus::Completed {

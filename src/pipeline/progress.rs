@@ -1,25 +1,25 @@
-//! [`Progress`]: how an operation is getting on, as its own process sees it.
+//! [`Progress`]: the progress of an operation that runs in this process.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::model::Totals;
 
-/// How far an operation has come, a little ahead of its stored status: batches under way are counted, and are
-/// counted anew when a crash repeats them.
+/// The progress of an operation. It is slightly ahead of the stored status, since it counts batches in progress; a batch
+/// that is repeated after a crash is counted anew.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
     /// Instances that are in the container.
     pub exported: u64,
-    /// What could not be exported.
+    /// Entries that could not be exported.
     pub skipped: u64,
-    /// Bytes of the exported instances.
+    /// The size of the exported instances, in bytes.
     pub bytes: u64,
-    /// How many instances the source thinks there are.
+    /// The source's estimate of the number of instances, if it has one.
     pub estimate: Option<u64>,
 }
 
-/// The counters that transfers add to: read now and then, so that counting costs a transfer next to nothing.
+/// Counters that transfers update and the runner reads periodically, so that counting takes no lock.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     exported: AtomicU64,
@@ -32,12 +32,13 @@ impl Counters {
         Self { exported: totals.exported.into(), skipped: totals.skipped.into(), bytes: totals.bytes.into() }
     }
 
-    pub(crate) fn exported(&self, bytes: u64) {
+    /// Counts an exported instance of this many bytes.
+    pub(crate) fn add_exported(&self, bytes: u64) {
         self.exported.fetch_add(1, Relaxed);
         self.bytes.fetch_add(bytes, Relaxed);
     }
 
-    pub(crate) fn skipped(&self, count: u64) {
+    pub(crate) fn add_skipped(&self, count: u64) {
         self.skipped.fetch_add(count, Relaxed);
     }
 

@@ -1,17 +1,27 @@
-//! What the services say to each other: small, and without secrets.
+//! The messages that the services exchange. They are small, and contain no secrets.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use restate_sdk::errors::HandlerError;
+use restate_sdk::errors::{HandlerError, TerminalError};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Batch, BatchOutcome};
 use crate::error::{Error, ErrorKind};
-use crate::model::{Checkpoint, Position, Totals};
-use crate::model::{OperationId, OperationIssue, OperationStatus, StoredDestination};
+use crate::model::{
+    Checkpoint, OperationId, OperationIssue, OperationStatus, Position, StoredDestination, Totals,
+};
+use crate::pipeline::{Batch, BatchOutcome};
 
-/// One run of an operation: its start is run 0, each resumption the next.
+/// The name of the object that holds an operation.
+pub(crate) const OPERATION_SERVICE: &str = "ExportOperation";
+
+/// The name of the object that holds a piece of a spec.
+pub(crate) const SPEC_SERVICE: &str = "ExportSpec";
+
+/// The state key by which operations are listed: the creation time and the id.
+pub(crate) const LISTED_KEY: &str = "listed";
+
+/// One run of an operation: the start is run 0, each resumption is the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Run {
     pub(crate) id: OperationId,
@@ -19,7 +29,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// The key that its workflow runs under.
+    /// The key of the run's workflow.
     pub(crate) fn key(self) -> String {
         match self.number {
             0 => self.id.to_string(),
@@ -28,30 +38,37 @@ impl Run {
     }
 }
 
-/// Where an operation's spec lies: it may hold a million identifiers, which no message takes.
+/// A reference to an operation's spec, which may hold a million identifiers and is stored in pieces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SpecRef {
-    /// Its own name, so that starting an operation anew does not write over another's.
+    /// A random name, so that a repeated start does not overwrite another start's pieces.
     pub(crate) name: OperationId,
-    /// How many pieces it is in.
+    /// The number of pieces.
     pub(crate) pieces: u32,
 }
 
-/// How an operation is cut up. It travels with the operation, so that replaying one does not depend on what a worker
-/// thinks today.
+impl SpecRef {
+    /// Returns the keys of the pieces.
+    pub(crate) fn keys(&self, id: OperationId) -> impl Iterator<Item = String> + use<> {
+        let name = self.name;
+        (0..self.pieces).map(move |piece| format!("{id}.{name}.{piece}"))
+    }
+}
+
+/// How an operation is divided. It is stored with the operation, so that a replay does not depend on a worker's version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Plan {
-    /// Batches under way at once, in each segment that has not been listed to its end.
+    /// The number of batches in progress in each segment that is still listing.
     pub(crate) window: usize,
-    /// Batches a segment holds at most.
+    /// The maximum number of batches of a segment.
     pub(crate) segment_batches: u64,
-    /// Bytes of listed batches, as JSON, that a segment's journal holds at most, but for the last.
+    /// The maximum number of bytes of listed batches, as JSON, in a segment's journal, except for the last chunk.
     pub(crate) segment_bytes: usize,
-    /// How long the operation is remembered after its end.
+    /// How long the operation is kept after its end.
     pub(crate) retention: Duration,
 }
 
-/// To an operation's object: there is a new one.
+/// Creates an operation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Create {
     pub(crate) checkpoint: Checkpoint,
@@ -60,18 +77,18 @@ pub(crate) struct Create {
     pub(crate) plan: Plan,
 }
 
-/// To an operation: go on.
+/// Resumes an operation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Resume {
-    /// The checkpoint that was found, made to run again.
+    /// The checkpoint that the caller read, reopened.
     pub(crate) reopened: Checkpoint,
-    /// The run that was found.
+    /// The run that the caller read.
     pub(crate) run: u64,
-    /// That run's workflow is gone: somebody killed or purged it.
+    /// Whether that run's workflow was killed or purged.
     pub(crate) is_abandoned: bool,
 }
 
-/// From a segment: so much of it is done.
+/// The progress of a segment.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) run: u64,
@@ -80,11 +97,11 @@ pub(crate) struct Report {
     pub(crate) totals: Totals,
 }
 
-/// From a workflow: everything up to here is done. With a status, the run has ended.
+/// The finished prefix of a run; with `ended`, the run has ended.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Commit {
     pub(crate) run: u64,
-    /// Segments that are done.
+    /// The number of finished segments.
     pub(crate) segments: u64,
     pub(crate) position: Position,
     pub(crate) totals: Totals,
@@ -98,39 +115,39 @@ pub(crate) struct Ended {
     pub(crate) error: Option<OperationIssue>,
 }
 
-/// An operation as everybody reads it.
+/// An operation as clients and workers read it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct View {
     pub(crate) checkpoint: Checkpoint,
-    /// The destination it is written to now.
+    /// The current destination.
     pub(crate) destination: StoredDestination,
     pub(crate) spec: SpecRef,
     pub(crate) run: u64,
-    /// The invocation of that run's workflow.
+    /// The invocation id of that run's workflow.
     pub(crate) invocation: String,
 }
 
-/// What an operation answers.
+/// The reply of an operation's object.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) enum Answer<T> {
+pub(crate) enum Reply<T> {
     Done(T),
-    /// There is no such operation.
+    /// The operation does not exist.
     Unknown,
-    /// Its state does not allow it.
+    /// The operation's state does not allow the request.
     Conflict(String),
 }
 
-impl<T> Answer<T> {
+impl<T> Reply<T> {
     pub(crate) fn into_result(self) -> Result<T, Error> {
         match self {
             Self::Done(value) => Ok(value),
-            Self::Unknown => Err(Error::new(ErrorKind::NotFound, "there is no such operation")),
+            Self::Unknown => Err(Error::new(ErrorKind::NotFound, "the operation does not exist")),
             Self::Conflict(message) => Err(Error::new(ErrorKind::Conflict, message)),
         }
     }
 }
 
-/// To a workflow: run this.
+/// Starts a workflow.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct RunRequest {
     pub(crate) run: Run,
@@ -139,29 +156,29 @@ pub(crate) struct RunRequest {
     pub(crate) plan: Plan,
 }
 
-/// To a segment: list and export from here on.
+/// Starts a segment.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct SegmentRequest {
     pub(crate) run: Run,
     pub(crate) segment: u64,
     pub(crate) from: Position,
     pub(crate) plan: Plan,
-    /// What is told where the listing stands once the segment's own part of it is done, so that the next segment
-    /// begins while this one's last batches are under way.
+    /// The awakeable that receives the segment's last position when it has listed its part, so that the next segment
+    /// starts while the last batches of this one are in progress.
     pub(crate) listed: String,
 }
 
-/// What became of a segment.
+/// The outcome of a segment.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct SegmentOutcome {
-    /// Of the batches up to `end`.
+    /// The totals of the batches before `end`.
     pub(crate) totals: Totals,
     pub(crate) end: Position,
-    /// Why `end` is not where the segment was to end.
+    /// Why the segment stopped before its end, if it did.
     pub(crate) stopped: Option<Stopped>,
 }
 
-/// Why work ended before its end.
+/// Why work stopped before its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Stopped {
     Canceled,
@@ -169,26 +186,26 @@ pub(crate) enum Stopped {
 }
 
 impl Stopped {
-    /// Something that the engine decided is fatal.
+    /// Logs an error that fails the operation.
     pub(crate) fn failed(error: &Error) -> Self {
         tracing::warn!(kind = error.kind().as_str(), %error, "failed");
         Self::Failed(OperationIssue::from(error))
     }
 
-    /// A call ended in an error of Restate's: a cancellation, or a callee that was tried as often as its policy has it.
-    pub(crate) fn from_terminal(error: &restate_sdk::errors::TerminalError) -> Self {
+    /// A call ended with an error of Restate's: a cancellation, or the callee used up its attempts.
+    pub(crate) fn from_terminal(error: &TerminalError) -> Self {
         const CANCELED: u16 = 409;
         match error.code() {
             CANCELED => Self::Canceled,
             _ => Self::Failed(OperationIssue::new(
                 ErrorKind::Internal.as_str(),
-                "a step of the export was given up after many attempts",
+                "a step of the export failed after many attempts",
             )),
         }
     }
 }
 
-/// A stretch of a listing.
+/// A chunk of a listing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Listed {
     Batches {
@@ -200,40 +217,40 @@ pub(crate) enum Listed {
     Stopped(Stopped),
 }
 
-/// To whoever exports batches.
+/// Exports a batch.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct BatchRequest {
     pub(crate) run: Run,
     pub(crate) batch: Batch,
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) enum BatchAnswer {
+pub(crate) enum BatchReply {
     Done(BatchOutcome),
     Stopped(Stopped),
 }
 
-/// What an operation's object keeps.
+/// The state of an operation's object.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct State {
-    /// Up to the segments that are done.
+pub(crate) struct OperationState {
+    /// Of the finished segments.
     pub(crate) checkpoint: Checkpoint,
     pub(crate) destination: StoredDestination,
     pub(crate) spec: SpecRef,
     pub(crate) plan: Plan,
     pub(crate) run: u64,
     pub(crate) invocation: String,
-    /// Segments that are done in this run.
+    /// The number of finished segments of this run.
     pub(crate) segments: u64,
-    /// Batches and counts of segments under way, by their number.
-    pub(crate) under_way: BTreeMap<u64, (u64, Totals)>,
+    /// The batches and totals of segments in progress, by segment number.
+    pub(crate) in_progress: BTreeMap<u64, (u64, Totals)>,
 }
 
-impl State {
+impl OperationState {
     pub(crate) fn view(&self) -> View {
         let mut checkpoint = self.checkpoint.clone();
-        for (_, totals) in self.under_way.values() {
+        for (_, totals) in self.in_progress.values() {
             checkpoint.totals.add(totals);
         }
         View {
@@ -246,8 +263,8 @@ impl State {
     }
 }
 
-/// Makes Restate try again, here or on another worker.
-pub(crate) fn again(error: Error) -> HandlerError {
-    tracing::debug!(kind = error.kind().as_str(), %error, "to be tried again");
+/// Makes Restate retry, on this or another worker.
+pub(crate) fn retryable(error: Error) -> HandlerError {
+    tracing::debug!(kind = error.kind().as_str(), %error, "Restate retries a step");
     HandlerError::from(error)
 }

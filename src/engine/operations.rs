@@ -1,0 +1,257 @@
+//! [`StoredOperations`]: changes to operations in the store, apart from those that a run makes.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{
+    Checkpoint, Operation, OperationId, OperationKey, OperationSpec, OperationStatus, Timestamp,
+};
+use crate::pipeline::{
+    ExportConfig, OpenedDestination, OpenedOperation, PreparedOperation, open_destination, reopen,
+    start_retrier, status_document, stored_secret,
+};
+use crate::secret::Secret;
+use crate::service::{OperationRecord, Target};
+use crate::store::OperationStore;
+use crate::sync::lock;
+
+/// How many times a change to a checkpoint is attempted while others change it.
+const MAX_CAS_ATTEMPTS: usize = 20;
+
+/// How often the engine deletes expired operations, unless the retention is shorter.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// The number of operations listed per call.
+const PAGE_SIZE: usize = 100;
+
+/// The operations of an engine, in its stores.
+pub(super) struct StoredOperations {
+    config: ExportConfig,
+    store: Arc<dyn OperationStore>,
+    last_sweep: Mutex<Option<Instant>>,
+}
+
+impl StoredOperations {
+    pub(super) fn new(config: ExportConfig, store: Arc<dyn OperationStore>) -> Self {
+        Self { config, store, last_sweep: Mutex::new(None) }
+    }
+
+    /// Stores a prepared operation and its secret.
+    pub(super) async fn create(&self, prepared: PreparedOperation) -> Result<OpenedOperation> {
+        let PreparedOperation { operation, checkpoint, secret } = prepared;
+        // The operation first: one that is stored under the same id keeps its secret.
+        self.create_once(&operation.spec, &checkpoint).await?;
+        let id = operation.spec.id;
+        if let Err(error) = self.store_secret(id, secret).await {
+            if let Err(error) = start_retrier(&self.config).run(|| self.store.delete(id)).await {
+                tracing::warn!(kind = error.kind().as_str(), "cannot delete a rejected operation");
+            }
+            return Err(error);
+        }
+        Ok(operation)
+    }
+
+    /// Creates an operation once, although the store's response may be lost.
+    async fn create_once(&self, spec: &OperationSpec, checkpoint: &Checkpoint) -> Result<()> {
+        let retrier = start_retrier(&self.config);
+        match retrier.run(|| self.store.create(spec, checkpoint)).await {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let stored = retrier.run(|| self.store.spec(spec.id)).await?;
+                // Another operation with this id has another creation time.
+                if *stored == *spec { Ok(()) } else { Err(error) }
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn store_secret(&self, id: OperationId, secret: Option<Secret>) -> Result<()> {
+        match secret {
+            Some(secret) => start_retrier(&self.config).run(|| self.config.secrets.put(id, &secret)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes the secret of an operation that has ended.
+    pub(super) async fn delete_secret(&self, id: OperationId) {
+        if let Err(error) = start_retrier(&self.config).run(|| self.config.secrets.delete(id)).await {
+            tracing::warn!(kind = error.kind().as_str(), "cannot delete an ended operation's secret");
+        }
+    }
+
+    pub(super) async fn status(&self, id: OperationId) -> Result<OperationStatus> {
+        Ok(self.store.load(id).await?.status)
+    }
+
+    pub(super) async fn record(&self, id: OperationId) -> Result<OperationRecord> {
+        let checkpoint = self.store.load(id).await?;
+        Ok(OperationRecord { operation: status_document(id, &checkpoint), context: checkpoint.context })
+    }
+
+    pub(super) async fn operation(&self, id: OperationId) -> Result<Operation> {
+        self.record(id).await.map(|record| record.operation)
+    }
+
+    pub(super) async fn list(
+        &self,
+        after: Option<OperationKey>,
+        limit: usize,
+    ) -> Result<Vec<OperationRecord>> {
+        let mut records = Vec::new();
+        for key in self.store.list(after, limit).await? {
+            match self.record(key.id).await {
+                Ok(record) => records.push(record),
+                // Deleted since it was listed.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(records)
+    }
+
+    /// Returns the ids of all stored operations, newest first.
+    pub(super) async fn ids(&self) -> Result<Vec<OperationId>> {
+        let (mut ids, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.store.list(after, PAGE_SIZE).await?;
+            ids.extend(page.iter().map(|key| key.id));
+            match page.last() {
+                Some(last) if page.len() == PAGE_SIZE => after = Some(*last),
+                _ => return Ok(ids),
+            }
+        }
+    }
+
+    /// Returns whether an operation has not ended and no runner holds it.
+    pub(super) async fn is_unclaimed(&self, id: OperationId) -> Result<bool> {
+        let checkpoint = self.store.load(id).await?;
+        Ok(!checkpoint.status.is_ended() && !checkpoint.is_held(Timestamp::now()))
+    }
+
+    /// Makes a failed operation run again, or checks that an unclaimed one may. Returns the operation if it was opened for
+    /// that.
+    pub(super) async fn reopen(
+        &self,
+        id: OperationId,
+        target: Option<Target>,
+    ) -> Result<Option<OpenedOperation>> {
+        let (spec, checkpoint) = (self.store.spec(id).await?, self.store.load(id).await?);
+        check_resumable(&checkpoint)?;
+        let opened = match target {
+            Some(target) => Some(self.open_target(&spec, target).await?),
+            None => {
+                let destination = checkpoint.destination.as_ref().unwrap_or(&spec.destination);
+                stored_secret(&self.config, id, destination).await?;
+                None
+            }
+        };
+        let destination = opened.as_ref().map(|opened| &opened.spec.destination);
+        self.update(id, |checkpoint| {
+            check_resumable(checkpoint)?;
+            reopen(checkpoint, destination);
+            Ok(())
+        })
+        .await?;
+        Ok(opened)
+    }
+
+    /// Opens the new target of a resumed operation and stores its secret.
+    async fn open_target(&self, spec: &OperationSpec, target: Target) -> Result<OpenedOperation> {
+        let required = Some(&*spec.destination.location);
+        let OpenedDestination { destination, secret, sink } =
+            open_destination(&self.config, spec, target, required).await?;
+        let spec = Arc::new(OperationSpec { destination, ..spec.clone() });
+        let source = self.config.sources.open(&spec).await?;
+        self.store_secret(spec.id, secret).await?;
+        Ok(OpenedOperation { spec, source, sink })
+    }
+
+    /// Requests that an operation be canceled. Returns whether it has ended with that.
+    pub(super) async fn request_cancel(&self, id: OperationId) -> Result<bool> {
+        let checkpoint = self
+            .update(id, |checkpoint| {
+                if checkpoint.status.is_ended() {
+                    return Err(Error::new(ErrorKind::Conflict, "the operation has ended"));
+                }
+                checkpoint.cancel_requested = true;
+                if !checkpoint.is_held(Timestamp::now()) {
+                    // There is no runner that could stop.
+                    checkpoint.status = OperationStatus::Canceled;
+                    checkpoint.lease = None;
+                }
+                Ok(())
+            })
+            .await?;
+        Ok(checkpoint.status.is_ended())
+    }
+
+    /// Changes a checkpoint, again if another change came first.
+    async fn update(
+        &self,
+        id: OperationId,
+        change: impl Fn(&mut Checkpoint) -> Result<()> + Send + Sync,
+    ) -> Result<Checkpoint> {
+        for _ in 0..MAX_CAS_ATTEMPTS {
+            let mut checkpoint = self.store.load(id).await?;
+            change(&mut checkpoint)?;
+            checkpoint.last_updated_time = Timestamp::now();
+            match self.store.save(id, &checkpoint).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                saved => return saved.map(|_| checkpoint),
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, "the operation changes too often"))
+    }
+
+    /// Deletes expired operations, unless that was done recently.
+    pub(super) async fn sweep_if_due(&self) {
+        {
+            let mut last_sweep = lock(&self.last_sweep);
+            let interval = SWEEP_INTERVAL.min(self.config.options.retention);
+            if last_sweep.is_some_and(|last| last.elapsed() < interval) {
+                return;
+            }
+            *last_sweep = Some(Instant::now());
+        }
+        if let Err(error) = self.purge_expired().await {
+            tracing::warn!(kind = error.kind().as_str(), "cannot delete expired operations");
+        }
+    }
+
+    /// Deletes operations that ended longer ago than the retention, and returns their number.
+    pub(super) async fn purge_expired(&self) -> Result<usize> {
+        let now = Timestamp::now().to_utc();
+        let mut purged = 0;
+        for id in self.ids().await? {
+            let checkpoint = match self.store.load(id).await {
+                // Deleted since it was listed.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                loaded => loaded?,
+            };
+            let age = (now - checkpoint.last_updated_time.to_utc()).to_std().unwrap_or_default();
+            if checkpoint.status.is_ended() && age > self.config.options.retention {
+                // The secret was deleted when the operation ended, unless the process stopped in between.
+                self.config.secrets.delete(id).await?;
+                self.store.delete(id).await?;
+                purged += 1;
+            }
+        }
+        Ok(purged)
+    }
+}
+
+/// # Errors
+/// [`ErrorKind::Conflict`] if the operation is complete or canceled, or a runner holds it.
+fn check_resumable(checkpoint: &Checkpoint) -> Result<()> {
+    match checkpoint.status {
+        OperationStatus::Completed | OperationStatus::Canceled => {
+            Err(Error::new(ErrorKind::Conflict, "the operation has ended: there is nothing to resume"))
+        }
+        _ if checkpoint.is_held(Timestamp::now()) => {
+            Err(Error::new(ErrorKind::Conflict, "the operation is running"))
+        }
+        _ => Ok(()),
+    }
+}

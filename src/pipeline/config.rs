@@ -1,0 +1,124 @@
+//! [`ExportConfig`]: what a runner needs to run exports.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::{Concurrency, Limiter, MemoryBudget, RetryPolicy};
+use crate::pipeline::ExportObserver;
+use crate::pipeline::verify::VerifyConfig;
+use crate::sink::SinkProvider;
+use crate::source::SourceProvider;
+use crate::store::SecretStore;
+use crate::sync::lock;
+
+/// Sources, destinations and options of exports, independent of where they run.
+///
+/// An [`ExportEngine`](crate::ExportEngine) contains one; a worker or a client on Restate is created from one. It is
+/// built with [`ExportEngineBuilder::build_config`](crate::ExportEngineBuilder::build_config). Clones share the memory
+/// budget and the limits on concurrent requests.
+#[derive(Clone)]
+pub struct ExportConfig {
+    pub(crate) sources: Arc<dyn SourceProvider>,
+    pub(crate) destinations: Arc<HashMap<String, Arc<dyn SinkProvider>>>,
+    pub(crate) secrets: Arc<dyn SecretStore>,
+    /// Whether the host provided the secret store, which other processes may share.
+    pub(crate) has_host_secrets: bool,
+    pub(crate) observer: Option<Arc<dyn ExportObserver>>,
+    pub(crate) options: ExportOptions,
+    pub(crate) memory: MemoryBudget,
+    limiters: Arc<Mutex<HashMap<String, Weak<Limiter>>>>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct ExportOptions {
+    pub(crate) concurrency: Concurrency,
+    /// In bytes.
+    pub(crate) memory_budget: u64,
+    pub(crate) retry: RetryPolicy,
+    /// In instances.
+    pub(crate) batch_size: usize,
+    pub(crate) retention: Duration,
+    pub(crate) verify: VerifyConfig,
+    /// Whether new operations write `manifest.jsonl`.
+    pub(crate) manifest: bool,
+}
+
+impl Default for ExportOptions {
+    fn default() -> Self {
+        Self {
+            concurrency: Concurrency::default(),
+            memory_budget: 64 << 20,
+            retry: RetryPolicy::default(),
+            batch_size: 256,
+            retention: Duration::from_secs(7 * 24 * 3600),
+            verify: VerifyConfig::default(),
+            manifest: false,
+        }
+    }
+}
+
+impl ExportConfig {
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if an option is zero that must not be; the message names it.
+    pub(crate) fn new(
+        sources: Arc<dyn SourceProvider>,
+        destinations: HashMap<String, Arc<dyn SinkProvider>>,
+        (secrets, has_host_secrets): (Arc<dyn SecretStore>, bool),
+        observer: Option<Arc<dyn ExportObserver>>,
+        options: ExportOptions,
+    ) -> Result<Self> {
+        require_nonzero("memory_budget", options.memory_budget == 0)?;
+        require_nonzero("batch_size", options.batch_size == 0)?;
+        require_nonzero("concurrency", options.concurrency == Concurrency::Fixed(0))?;
+        Ok(Self {
+            sources,
+            destinations: Arc::new(destinations),
+            secrets,
+            has_host_secrets,
+            observer,
+            memory: MemoryBudget::new(options.memory_budget),
+            options,
+            limiters: Arc::default(),
+        })
+    }
+
+    /// Returns the limiter that all operations with this throttle key share.
+    pub(crate) fn limiter(&self, throttle_key: &str) -> Arc<Limiter> {
+        let mut limiters = lock(&self.limiters);
+        limiters.retain(|_, limiter| limiter.strong_count() > 0);
+        if let Some(limiter) = limiters.get(throttle_key).and_then(Weak::upgrade) {
+            return limiter;
+        }
+        let limiter = Arc::new(Limiter::new(self.options.concurrency));
+        limiters.insert(throttle_key.to_owned(), Arc::downgrade(&limiter));
+        limiter
+    }
+
+    /// Returns the provider of a destination type.
+    pub(crate) fn destination(&self, kind: &str) -> Option<&dyn SinkProvider> {
+        self.destinations.get(kind).map(|provider| &**provider)
+    }
+}
+
+/// # Errors
+/// [`ErrorKind::Invalid`] if `is_zero`.
+pub(crate) fn require_nonzero(option: &str, is_zero: bool) -> Result<()> {
+    match is_zero {
+        true => Err(Error::new(ErrorKind::Invalid, format!("the option {option} must not be zero"))),
+        false => Ok(()),
+    }
+}
+
+impl fmt::Debug for ExportConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let destinations: Vec<_> = self.destinations.keys().collect();
+        f.debug_struct("ExportConfig")
+            .field("destinations", &destinations)
+            .field("has_host_secrets", &self.has_host_secrets)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}

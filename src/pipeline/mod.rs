@@ -1,0 +1,137 @@
+//! What an export does, independent of where it runs.
+//!
+//! An operation passes through these steps, each in the file of its name:
+//!
+//! 1. [`prepare`] checks a request and opens its source and its destination.
+//! 2. [`plan`] lists the source and forms batches.
+//! 3. [`batch`] exports a batch; [`transfer`] opens, [verifies](verify) and puts one instance, or has it
+//!    [copied](copy) at the destination.
+//! 4. [`commit`] orders finished batches; [`log`] writes their log lines. The runner then saves the checkpoint.
+//! 5. [`status`] turns a checkpoint into the status document.
+//!
+//! A runner (`engine` in one process, `restate` on many workers) creates a [`Pipeline`] over an [`OpenedOperation`] and
+//! decides what runs when.
+
+mod batch;
+mod commit;
+mod config;
+mod copy;
+mod expiry;
+#[cfg(feature = "dicom")]
+mod identity;
+mod length;
+mod log;
+mod observer;
+mod plan;
+mod prepare;
+mod progress;
+mod retry;
+mod status;
+mod transfer;
+mod verify;
+
+use std::sync::Arc;
+
+pub(crate) use self::batch::{Backlog, BatchOutcome};
+pub(crate) use self::commit::{CommitQueue, OrderedPrefix};
+pub use self::config::ExportConfig;
+pub(crate) use self::config::{ExportOptions, require_nonzero};
+pub(crate) use self::expiry::{RateEstimator, update_expiry_warning};
+#[cfg(feature = "dicom")]
+pub use self::identity::IdentityCheck;
+pub(crate) use self::log::LogBuffer;
+pub use self::observer::{BatchDone, ExportObserver};
+pub(crate) use self::plan::{Batch, Planner};
+pub(crate) use self::prepare::{
+    OpenedDestination, OpenedOperation, PreparedOperation, open_destination, open_stored, prepare, reopen,
+    start_retrier, stored_secret,
+};
+pub use self::progress::Progress;
+pub(crate) use self::status::status_document;
+pub use self::verify::Checksums;
+use crate::error::Result;
+use crate::limits::Retrier;
+use crate::model::{OperationSpec, Position, Totals};
+use crate::pipeline::batch::BatchExporter;
+use crate::pipeline::log::LogWriter;
+use crate::pipeline::progress::Counters;
+use crate::sink::LogKey;
+
+/// The steps of one operation, over its opened source and sink.
+pub(crate) struct Pipeline {
+    operation: OpenedOperation,
+    batch_size: usize,
+    source_retry: Arc<Retrier>,
+    exporter: BatchExporter,
+    log: LogWriter,
+    counters: Arc<Counters>,
+}
+
+impl Pipeline {
+    /// Creates the pipeline of an operation that has exported `totals` so far.
+    pub(crate) fn new(config: &ExportConfig, operation: OpenedOperation, totals: &Totals) -> Self {
+        let source_retry = Arc::new(Retrier::new(config.options.retry.clone()));
+        let sink_retry = Arc::new(Retrier::new(config.options.retry.clone()));
+        let counters = Arc::new(Counters::starting_at(totals));
+        Self {
+            exporter: BatchExporter::new(
+                config,
+                &operation,
+                Arc::clone(&source_retry),
+                Arc::clone(&sink_retry),
+                Arc::clone(&counters),
+            ),
+            log: LogWriter::new(&operation, sink_retry),
+            batch_size: config.options.batch_size,
+            source_retry,
+            counters,
+            operation,
+        }
+    }
+
+    pub(crate) fn spec(&self) -> &OperationSpec {
+        &self.operation.spec
+    }
+
+    /// Returns a planner that lists on from `position`.
+    pub(crate) fn planner(&self, position: Position) -> Planner {
+        let OpenedOperation { spec, source, .. } = &self.operation;
+        let retry = Arc::clone(&self.source_retry);
+        Planner::new(Arc::clone(source), Arc::clone(spec), retry, self.batch_size, position)
+    }
+
+    /// Returns the source's estimate of the number of instances, if it has one.
+    pub(crate) async fn estimate(&self) -> Option<u64> {
+        self.operation.source.estimate(&self.operation.spec.source).await.unwrap_or_default()
+    }
+
+    /// Exports a batch; see [`BatchExporter::export`].
+    pub(crate) async fn export_batch(&self, batch: &Batch) -> Result<BatchOutcome> {
+        self.exporter.export(batch).await
+    }
+
+    /// The instances of started batches that are still to be transferred.
+    pub(crate) fn backlog(&self) -> &Backlog {
+        self.exporter.backlog()
+    }
+
+    /// Makes log lines durable; see [`LogWriter::append`].
+    pub(crate) async fn append(&self, key: LogKey, lines: &mut LogBuffer) -> Result<()> {
+        self.log.append(key, lines).await
+    }
+
+    /// The log writer, which knows the limits of the destination's logs.
+    pub(crate) fn log(&self) -> &LogWriter {
+        &self.log
+    }
+
+    /// Completes the logs.
+    pub(crate) async fn finish(&self) -> Result<()> {
+        self.log.finish().await
+    }
+
+    /// Returns the current progress.
+    pub(crate) fn progress(&self, estimate: Option<u64>) -> Progress {
+        self.counters.read(estimate)
+    }
+}

@@ -1,0 +1,199 @@
+//! The step `prepare`: checks a request and opens its source and its destination.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::{Retrier, RetryPolicy};
+use crate::model::{
+    BlobPath, Checkpoint, OperationId, OperationSpec, OperationStatus, StoredDestination, Timestamp,
+};
+use crate::pipeline::config::ExportConfig;
+use crate::pipeline::expiry::update_expiry_warning;
+use crate::pipeline::log::log_paths;
+use crate::secret::Secret;
+use crate::service::{NewOperation, Target};
+use crate::sink::BlobSink;
+use crate::source::InstanceSource;
+
+/// The retry budget of calls that a caller waits for: at a start, and when an operation ends.
+const START_RETRY_BUDGET: Duration = Duration::from_secs(30);
+
+/// The destination type of an operation that was started with an open sink.
+const OPEN_SINK_TYPE: &str = "sink";
+
+/// An operation with its source and its sink open.
+#[derive(Clone)]
+pub(crate) struct OpenedOperation {
+    pub(crate) spec: Arc<OperationSpec>,
+    pub(crate) source: Arc<dyn InstanceSource>,
+    pub(crate) sink: Arc<dyn BlobSink>,
+}
+
+impl OpenedOperation {
+    /// Whether the sink was passed in open, so that it cannot be opened again from what is stored.
+    pub(crate) fn has_open_sink(&self) -> bool {
+        self.spec.destination.r#type == OPEN_SINK_TYPE
+    }
+}
+
+/// An operation that has been checked and opened, and is not stored yet.
+pub(crate) struct PreparedOperation {
+    pub(crate) operation: OpenedOperation,
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) secret: Option<Secret>,
+}
+
+/// A destination that is open and can be written.
+pub(crate) struct OpenedDestination {
+    pub(crate) destination: StoredDestination,
+    pub(crate) secret: Option<Secret>,
+    pub(crate) sink: Arc<dyn BlobSink>,
+}
+
+/// Checks a new operation, opens its source and its destination, and creates its empty logs.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] with a JSON pointer for a destination that is wrong or cannot be written; otherwise the
+/// source provider's.
+pub(crate) async fn prepare(config: &ExportConfig, new: NewOperation) -> Result<PreparedOperation> {
+    let NewOperation { id, source: exported, target, context } = new;
+    let now = Timestamp::now();
+    let mut spec = OperationSpec {
+        id,
+        created_time: now,
+        source: exported,
+        destination: StoredDestination::new("", "", Value::Null, false),
+        error_href: String::new(),
+        context,
+        manifest: config.options.manifest,
+    };
+    let source = config.sources.open(&spec).await?;
+    let OpenedDestination { destination, secret, sink } =
+        open_destination(config, &spec, target, None).await?;
+    spec.destination = destination;
+    spec.error_href = sink.url(&BlobPath::error_log(id));
+    let mut checkpoint = Checkpoint {
+        error_href: spec.error_href.clone(),
+        context: spec.context.clone(),
+        ..Checkpoint::first(now)
+    };
+    update_expiry_warning(&mut checkpoint, spec.destination.expires, None);
+    let operation = OpenedOperation { spec: Arc::new(spec), source, sink };
+    Ok(PreparedOperation { operation, checkpoint, secret })
+}
+
+/// Checks and opens a target, and creates empty logs there. Nothing is sent to a location other than
+/// `required_location`, if there is one.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] with a JSON pointer.
+pub(crate) async fn open_destination(
+    config: &ExportConfig,
+    spec: &OperationSpec,
+    target: Target,
+    required_location: Option<&str>,
+) -> Result<OpenedDestination> {
+    let check_location = |location: &str| match required_location {
+        Some(required) if required != location => Err(Error::invalid(
+            "/destination",
+            "an operation can only be resumed in the container in which it was started",
+        )),
+        _ => Ok(()),
+    };
+    let opened = match target {
+        Target::Sink(sink) => {
+            let location = sink.location();
+            check_location(&location)?;
+            let destination = StoredDestination::new(OPEN_SINK_TYPE, location, Value::Null, false);
+            OpenedDestination { destination, secret: None, sink }
+        }
+        Target::Destination(requested) => {
+            let provider = config.destination(requested.kind()).ok_or_else(|| {
+                Error::invalid("/destination/type", "'/destination/type' is not a supported destination type")
+            })?;
+            let validated = provider
+                .validate(requested.expose_settings())
+                .map_err(|error| error.under("/destination/settings"))?;
+            check_location(&validated.location)?;
+            let mut destination = StoredDestination::new(
+                requested.kind(),
+                validated.location,
+                validated.public,
+                validated.secret.is_some(),
+            );
+            destination.expires = validated.expires;
+            let spec = OperationSpec { destination: destination.clone(), ..spec.clone() };
+            let sink = provider.open(&spec, validated.secret.as_ref()).await.map_err(unusable_destination)?;
+            OpenedDestination { destination, secret: validated.secret, sink }
+        }
+    };
+    let retrier = start_retrier(config);
+    for log in log_paths(spec) {
+        retrier.run(|| opened.sink.prepare(&log)).await.map_err(unusable_destination)?;
+    }
+    Ok(opened)
+}
+
+/// Opens the source and the sink of a stored operation.
+///
+/// # Errors
+/// [`ErrorKind::CredentialsNeeded`] if its secret is gone; otherwise the providers'.
+pub(crate) async fn open_stored(config: &ExportConfig, spec: Arc<OperationSpec>) -> Result<OpenedOperation> {
+    let source = config.sources.open(&spec).await?;
+    let secret = stored_secret(config, spec.id, &spec.destination).await?;
+    let sink = match config.destination(&spec.destination.r#type) {
+        Some(provider) => provider.open(&spec, secret.as_ref()).await?,
+        None if spec.destination.r#type == OPEN_SINK_TYPE => return Err(credentials_needed()),
+        None => {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "the operation's destination type is not supported here",
+            ));
+        }
+    };
+    Ok(OpenedOperation { spec, source, sink })
+}
+
+/// Returns the secret of a stored destination, if it needs one.
+///
+/// # Errors
+/// [`ErrorKind::CredentialsNeeded`] if the secret is gone; otherwise the store's.
+pub(crate) async fn stored_secret(
+    config: &ExportConfig,
+    id: OperationId,
+    destination: &StoredDestination,
+) -> Result<Option<Secret>> {
+    match destination.has_secret {
+        true => config.secrets.get(id).await?.ok_or_else(credentials_needed).map(Some),
+        false => Ok(None),
+    }
+}
+
+/// Makes the checkpoint of a failed operation run again, with another destination if there is one.
+pub(crate) fn reopen(checkpoint: &mut Checkpoint, destination: Option<&StoredDestination>) {
+    checkpoint.status = OperationStatus::Running;
+    checkpoint.error = None;
+    if let Some(destination) = destination {
+        update_expiry_warning(checkpoint, destination.expires, None);
+        checkpoint.destination = Some(destination.clone());
+    }
+}
+
+/// Returns a retrier for calls that a caller waits for.
+pub(crate) fn start_retrier(config: &ExportConfig) -> Retrier {
+    let policy = &config.options.retry;
+    Retrier::new(RetryPolicy { budget: policy.budget.min(START_RETRY_BUDGET), ..policy.clone() })
+}
+
+/// A destination that cannot be used is an error in the request.
+fn unusable_destination(error: Error) -> Error {
+    let message = format!("the destination cannot be used: {}", error.message());
+    Error::invalid("/destination", message).with_source(error)
+}
+
+fn credentials_needed() -> Error {
+    Error::new(ErrorKind::CredentialsNeeded, "the destination's credentials are needed again")
+}

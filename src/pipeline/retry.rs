@@ -1,0 +1,59 @@
+//! [`RetryDecision`]: whether a failed instance is retried, skipped, or fails the operation.
+
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind};
+use crate::limits::{Failures, Retrier};
+
+/// How many times an instance is opened if it fails for a reason of its own that may pass.
+const MAX_ATTEMPTS: u32 = 3;
+
+/// What follows from an error.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum RetryDecision {
+    /// Retry after this pause.
+    Retry(Duration),
+    /// Skip the instance and log it.
+    Skip,
+    /// Fail the operation, which can be resumed.
+    Fail,
+}
+
+/// The failures of one instance so far.
+#[derive(Debug, Default)]
+pub(crate) struct AttemptTracker {
+    source: Failures,
+    destination: Failures,
+    /// Failures of the instance itself that may pass.
+    own: u32,
+}
+
+impl AttemptTracker {
+    /// Decides after the source failed to open or read the instance.
+    pub(crate) fn source_failed(&mut self, retrier: &Retrier, error: &Error) -> RetryDecision {
+        match error.kind() {
+            ErrorKind::Throttled | ErrorKind::Unavailable => {
+                retrier.backoff(&mut self.source, error).map_or(RetryDecision::Fail, RetryDecision::Retry)
+            }
+            ErrorKind::Unauthorized | ErrorKind::CredentialsNeeded => RetryDecision::Fail,
+            ErrorKind::NotFound | ErrorKind::Unreadable | ErrorKind::Unsupported | ErrorKind::Invalid => {
+                RetryDecision::Skip
+            }
+            // The instance changed while it was read, or the source has a bug. Both may pass, and neither should fail
+            // the operation.
+            ErrorKind::Conflict | ErrorKind::Internal => {
+                self.own += 1;
+                if self.own < MAX_ATTEMPTS {
+                    RetryDecision::Retry(retrier.initial_backoff())
+                } else {
+                    RetryDecision::Skip
+                }
+            }
+        }
+    }
+
+    /// Decides after the destination failed. A destination failure never skips an instance.
+    pub(crate) fn destination_failed(&mut self, retrier: &Retrier, error: &Error) -> RetryDecision {
+        retrier.backoff(&mut self.destination, error).map_or(RetryDecision::Fail, RetryDecision::Retry)
+    }
+}

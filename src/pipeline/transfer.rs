@@ -1,0 +1,134 @@
+//! [`InstanceTransfer`]: one instance from the source to the destination: open → verify → put, or a copy.
+
+use std::sync::Arc;
+
+use tokio::time::sleep;
+
+use crate::error::{Error, Result};
+use crate::limits::{Limiter, MemoryShare, Retrier, UploadContext};
+use crate::model::{BlobPath, Instance};
+use crate::pipeline::config::ExportConfig;
+use crate::pipeline::copy::{Copier, CopyOutcome};
+use crate::pipeline::length::{check_length, enforce_length};
+use crate::pipeline::prepare::OpenedOperation;
+use crate::pipeline::retry::{AttemptTracker, RetryDecision};
+use crate::pipeline::verify::{Checksums, VerificationReport, VerifyConfig};
+use crate::sink::PutResult;
+
+/// Transfers the instances of one operation, many concurrently.
+pub(crate) struct InstanceTransfer {
+    operation: OpenedOperation,
+    source_retry: Arc<Retrier>,
+    sink_retry: Arc<Retrier>,
+    /// Limits requests and instances towards the destination.
+    limiter: Arc<Limiter>,
+    /// The operation's share of the memory budget.
+    memory: MemoryShare,
+    verify: VerifyConfig,
+    copier: Copier,
+}
+
+/// The outcome of a transfer that does not fail the operation.
+pub(crate) enum TransferOutcome {
+    Exported(PutResult, Option<Box<VerificationReport>>),
+    Skipped(Error),
+}
+
+impl InstanceTransfer {
+    pub(crate) fn new(
+        config: &ExportConfig,
+        operation: &OpenedOperation,
+        source_retry: Arc<Retrier>,
+        sink_retry: Arc<Retrier>,
+    ) -> Self {
+        let limiter = config.limiter(&operation.sink.throttle_key());
+        Self {
+            copier: Copier::new(
+                operation.clone(),
+                Arc::clone(&source_retry),
+                Arc::clone(&sink_retry),
+                Arc::clone(&limiter),
+            ),
+            operation: operation.clone(),
+            source_retry,
+            sink_retry,
+            limiter,
+            memory: config.memory.share(),
+            verify: config.options.verify.clone(),
+        }
+    }
+
+    /// Copies the instance, or opens and puts it, until it is stored, is skipped, or fails the operation. Waits for a
+    /// concurrency permit first.
+    ///
+    /// # Errors
+    /// Errors that fail the operation.
+    ///
+    /// # Cancellation
+    /// Dropping the future leaves the whole blob or none.
+    pub(crate) async fn transfer(&self, instance: &Instance) -> Result<TransferOutcome> {
+        let _permit = self.limiter.acquire_instance().await;
+        let spec = &self.operation.spec;
+        let path = BlobPath::instance(spec.id, instance.identifier());
+        if spec.manifest || self.verify.requires_streaming() {
+            return self.stream(instance, &path).await;
+        }
+        match self.copier.copy(instance, &path).await? {
+            CopyOutcome::Copied(result) => Ok(TransferOutcome::Exported(result, None)),
+            CopyOutcome::NotTried => self.stream(instance, &path).await,
+            CopyOutcome::Refused => {
+                let outcome = self.stream(instance, &path).await?;
+                if matches!(outcome, TransferOutcome::Exported(..)) {
+                    self.copier.refused();
+                }
+                Ok(outcome)
+            }
+        }
+    }
+
+    /// Opens and puts the instance, with retries.
+    async fn stream(&self, instance: &Instance, path: &BlobPath) -> Result<TransferOutcome> {
+        let OpenedOperation { source, sink, .. } = &self.operation;
+        let memory = self.memory.acquire(sink.buffer_size(instance.size())).await;
+        let upload =
+            UploadContext::shared(memory.bytes(), Arc::clone(&self.sink_retry), Arc::clone(&self.limiter))
+                .with_checksums(self.verify.checksums != Checksums::Off);
+        let mut attempts = AttemptTracker::default();
+        loop {
+            let (decision, error) = match source.open(instance).await {
+                Err(error) => (attempts.source_failed(&self.source_retry, &error), error),
+                Ok(content) => {
+                    self.source_retry.succeeded();
+                    let (content, source_error) = enforce_length(content, instance.size());
+                    let length = content.length();
+                    let (content, verification) =
+                        match self.verify.begin(instance, content, self.operation.spec.manifest).await {
+                            Ok(begun) => begun,
+                            Err(error) => return Ok(TransferOutcome::Skipped(error)),
+                        };
+                    let put = sink.put(path, content, &upload).await;
+                    match (source_error.take(), put) {
+                        (Some(error), _) => (attempts.source_failed(&self.source_retry, &error), error),
+                        (None, Ok(result)) => {
+                            self.sink_retry.succeeded();
+                            check_length(&result, length)?;
+                            let report = verification
+                                .map(|verification| verification.finish(instance, path, &result))
+                                .transpose()?;
+                            return Ok(TransferOutcome::Exported(result, report.map(Box::new)));
+                        }
+                        (None, Err(error)) => (attempts.destination_failed(&self.sink_retry, &error), error),
+                    }
+                }
+            };
+            match decision {
+                RetryDecision::Retry(pause) => {
+                    tracing::debug!(kind = error.kind().as_str(), ?pause, "retrying an instance");
+                    sleep(pause).await;
+                }
+                RetryDecision::Skip => return Ok(TransferOutcome::Skipped(error)),
+                RetryDecision::Fail => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! [`ExportService`]: the interface of an engine, local or distributed.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::model::{
+    ExportDestination, ExportRequest, ExportSource, Operation, OperationContext, OperationId, OperationKey,
+};
+use crate::sink::BlobSink;
+
+/// A request to start an operation.
+///
+/// ```
+/// use dicom_export::{ExportSource, MemorySink, NewOperation, OperationContext};
+///
+/// let context = OperationContext::default().with_partition("radiology").with_caller("alice");
+/// let new = NewOperation::new(ExportSource::Everything, MemorySink::new()).with_context(context);
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct NewOperation {
+    pub(crate) id: OperationId,
+    pub(crate) source: ExportSource,
+    pub(crate) target: Target,
+    pub(crate) context: OperationContext,
+}
+
+impl NewOperation {
+    /// Creates a request that exports `source` to `target` under a random id.
+    pub fn new(source: ExportSource, target: impl Into<Target>) -> Self {
+        let (id, context) = (OperationId::random(), OperationContext::default());
+        Self { id, source, target: target.into(), context }
+    }
+
+    /// Sets what the host wants to store with the operation.
+    pub fn with_context(mut self, context: OperationContext) -> Self {
+        self.context = context;
+        self
+    }
+
+    /// Sets the operation's id. Starting a second operation under the same id is a conflict.
+    pub fn with_id(mut self, id: OperationId) -> Self {
+        self.id = id;
+        self
+    }
+}
+
+impl From<ExportRequest> for NewOperation {
+    fn from(request: ExportRequest) -> Self {
+        let (source, destination) = request.into_parts();
+        Self::new(source, destination)
+    }
+}
+
+/// Where an operation writes.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum Target {
+    /// The destination of a request, opened by the provider registered for its type.
+    Destination(ExportDestination),
+    /// A sink that is already open. It lasts as long as the process: after a restart, the operation can be resumed only
+    /// with another sink for the same [`location`](BlobSink::location).
+    Sink(Arc<dyn BlobSink>),
+}
+
+impl From<ExportDestination> for Target {
+    fn from(destination: ExportDestination) -> Self {
+        Self::Destination(destination)
+    }
+}
+
+impl<S: BlobSink> From<S> for Target {
+    fn from(sink: S) -> Self {
+        Self::Sink(Arc::new(sink))
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Destination(destination) => fmt::Debug::fmt(destination, f),
+            Self::Sink(_) => f.write_str("Sink"),
+        }
+    }
+}
+
+/// An operation as the host sees it: the status document, and what the host stored with it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct OperationRecord {
+    /// The status document.
+    pub operation: Operation,
+    /// What the host stored when it started the operation.
+    pub context: OperationContext,
+}
+
+/// Starts exports and manages them: the engine in this process, or one over many workers.
+///
+/// # Errors
+/// [`NotFound`](crate::ErrorKind::NotFound) for an unknown operation; otherwise the operation store's.
+///
+/// # Cancellation
+/// Dropping a future of [`start`](Self::start) or [`resume`](Self::resume) leaves an operation that is complete and
+/// running, or none.
+///
+/// ```
+/// use dicom_export::{ExportEngine, ExportService, ExportSource, MemorySink, MemorySource, NewOperation};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> dicom_export::Result<()> {
+/// let service: Box<dyn ExportService> = Box::new(ExportEngine::builder(MemorySource::new()).build()?);
+/// let operation = service.start(NewOperation::new(ExportSource::Everything, MemorySink::new())).await?;
+/// let record = service.operation(operation.operation_id).await?;
+/// assert_eq!(record.operation.operation_id, operation.operation_id);
+/// # Ok(()) }
+/// ```
+#[async_trait]
+pub trait ExportService: Send + Sync + 'static {
+    /// Accepts an operation and starts it. It returns after the destination was opened and the empty `errors.log` was
+    /// created.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid), with a JSON pointer, for a request that is wrong; `/destination` for a
+    /// destination that cannot be used. [`Unavailable`](crate::ErrorKind::Unavailable) while shutting down.
+    async fn start(&self, new: NewOperation) -> Result<Operation>;
+
+    /// Returns an operation.
+    async fn operation(&self, id: OperationId) -> Result<OperationRecord>;
+
+    /// Returns at most `limit` operations, newest first, starting after `after`.
+    async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationRecord>>;
+
+    /// Requests that an operation be canceled. It stops within seconds.
+    ///
+    /// # Errors
+    /// [`Conflict`](crate::ErrorKind::Conflict) if it has ended.
+    async fn cancel(&self, id: OperationId) -> Result<()>;
+
+    /// Resumes an operation that failed or that no runner holds, with other credentials for the same container if there
+    /// is a target.
+    ///
+    /// # Errors
+    /// [`Conflict`](crate::ErrorKind::Conflict) if there is nothing to resume;
+    /// [`Invalid`](crate::ErrorKind::Invalid) for another container, or one that cannot be used.
+    async fn resume(&self, id: OperationId, target: Option<Target>) -> Result<Operation>;
+}
+
+macro_rules! delegate {
+    ($pointer:ident) => {
+        #[async_trait]
+        impl<S: ExportService + ?Sized> ExportService for $pointer<S> {
+            async fn start(&self, new: NewOperation) -> Result<Operation> {
+                (**self).start(new).await
+            }
+
+            async fn operation(&self, id: OperationId) -> Result<OperationRecord> {
+                (**self).operation(id).await
+            }
+
+            async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationRecord>> {
+                (**self).list(after, limit).await
+            }
+
+            async fn cancel(&self, id: OperationId) -> Result<()> {
+                (**self).cancel(id).await
+            }
+
+            async fn resume(&self, id: OperationId, target: Option<Target>) -> Result<Operation> {
+                (**self).resume(id, target).await
+            }
+        }
+    };
+}
+
+delegate!(Arc);
+delegate!(Box);
