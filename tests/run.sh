@@ -13,8 +13,8 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 pinned=$root/tests/tools
 tools=$root/tests/.tools
-# A DICOMweb server; the tests run it on a port and a folder of their own.
-debian_packages=(orthanc orthanc-dicomweb)
+# A DICOMweb server, which the tests run on a free port, and a toolkit that reads DICOM files independently.
+debian_packages=(dcmtk orthanc orthanc-dicomweb)
 
 say() { printf '== %s\n' "$*"; }
 fail() {

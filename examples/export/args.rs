@@ -41,6 +41,7 @@ options:
   --state FILE                     keep the operation in this file, so that it can be resumed (feature redb)
   --resume OPERATION_ID|last       resume an operation of the state file; source and destination are given again
   --quiet                          no progress bar
+  --show-skipped                   prints the paths of skipped files of a folder; they can contain names
 
 The final status document is written to stdout. Exit status: 0 completed, 3 completed with skips, 1 failed or canceled,
 2 invalid arguments or an unusable source or destination.
@@ -59,6 +60,7 @@ pub(crate) struct Args {
     pub(crate) identity: IdentityCheck,
     pub(crate) manifest: bool,
     pub(crate) quiet: bool,
+    pub(crate) show_skipped: bool,
     pub(crate) state: Option<PathBuf>,
     pub(crate) resume: Option<Resume>,
 }
@@ -91,7 +93,7 @@ impl Args {
         let (mut source, mut destination, mut identifiers) =
             (None, DestinationArgs::default(), None::<Vec<_>>);
         let (mut concurrency, mut memory, mut retry_for) = (None, None, None);
-        let (mut development, mut quiet) = (false, false);
+        let (mut development, mut quiet, mut show_skipped) = (false, false, false);
         let (mut state, mut resume) = (None, None);
         let (mut checksums, mut identity, mut manifest) =
             (Checksums::default(), IdentityCheck::default(), false);
@@ -115,6 +117,7 @@ impl Args {
                 }
                 Long("development") => development = true,
                 Long("quiet") => quiet = true,
+                Long("show-skipped") => show_skipped = true,
                 Long("checksums") => {
                     let choices =
                         [("off", Checksums::Off), ("sent", Checksums::Sent), ("always", Checksums::Always)];
@@ -174,6 +177,7 @@ impl Args {
             identity,
             manifest,
             quiet,
+            show_skipped,
             state,
             resume,
         }))

@@ -74,19 +74,29 @@ async fn export(args: Args) -> dicom_export::Result<ExitCode> {
     let ended = engine.wait(id).await?;
 
     if let Source::Folder(folder) = source {
-        print_report(folder.report());
+        print_report(&folder.report(), args.show_skipped);
     }
     println!("{}", serde_json::to_string(&ended).unwrap_or_default());
     Ok(exit_code(&ended))
 }
 
-fn print_report(report: DirectoryReport) {
+/// Prints what the source left out. With `--show-skipped` it prints the paths of skipped files, which can contain names.
+fn print_report(report: &DirectoryReport, show_skipped: bool) {
     if !report.is_empty() {
         eprintln!(
-            "not exported: {} files that repeat an instance, {} DICOM files without readable UIDs, \
-             {} unreadable files, {} unreadable folders",
-            report.duplicates, report.unidentified, report.unreadable_files, report.unreadable_folders,
+            "left out: {} duplicates, {} DICOMDIR files; skipped: {} DICOM files without valid UIDs, {} unreadable \
+             files, {} unreadable folders",
+            report.duplicates,
+            report.directories,
+            report.unidentified,
+            report.unreadable_files,
+            report.unreadable_folders,
         );
+    }
+    if show_skipped {
+        for skipped in &report.skipped {
+            eprintln!("skipped: {}: {}", skipped.path.display(), skipped.error);
+        }
     }
 }
 

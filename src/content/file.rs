@@ -85,7 +85,23 @@ pub(crate) fn read_error(cause: io::Error) -> Error {
             (ErrorKind::Unavailable, "too many files are open")
         }
         Io::PermissionDenied => (ErrorKind::Unreadable, "permission to read the file is denied"),
+        // EIO has no `io::ErrorKind` either: the disk fails, not the file.
+        _ if cause.raw_os_error() == Some(5) => (ErrorKind::Unavailable, "the file's storage fails"),
         _ => (ErrorKind::Unreadable, "the file cannot be read"),
     };
     Error::new(kind, message).with_source(cause)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_disk_is_not_the_files_fault() {
+        let kind = |number| read_error(io::Error::from_raw_os_error(number)).kind();
+        assert_eq!(kind(2), ErrorKind::NotFound);
+        assert_eq!(kind(5), ErrorKind::Unavailable, "EIO");
+        assert_eq!(kind(13), ErrorKind::Unreadable, "EACCES");
+        assert_eq!(kind(24), ErrorKind::Unavailable, "EMFILE");
+    }
 }

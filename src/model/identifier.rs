@@ -40,13 +40,13 @@ impl Uid {
         }
     }
 
-    /// Parses a UID that was read from a data set, without its padding: UIDs are padded to even length with a NUL
-    /// (PS3.5 9.1), and some files pad with spaces.
+    /// Creates a UID from a value of a data set, without its padding. PS3.5 9.1 pads UIDs with a trailing NUL; files with
+    /// spaces on either side exist.
     ///
     /// # Errors
     /// The same as [`Uid::new`].
     pub fn from_padded(value: &str) -> Result<Self> {
-        Self::new(value.trim_end_matches([' ', '\0']))
+        Self::new(value.trim_matches([' ', '\0']))
     }
 
     /// The text.

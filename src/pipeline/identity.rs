@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::stream::{self, StreamExt};
 
 use crate::content::Content;
-use crate::content::head::{Value, read_uids};
+use crate::content::head::{UidValue, read_prefix};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{InstanceIdentifier, Uid};
 use crate::pipeline::verify::ContentCheck;
@@ -19,7 +19,7 @@ const MAX_HEAD: usize = 256 << 10;
 /// The Media Storage SOP Instance UID (PS3.10 7.1) and the Study, Series and SOP Instance UIDs of the data set are
 /// compared, without trailing padding (PS3.5 9.1). Only the start of the instance is read, up to the last of these
 /// elements and at most 256 KiB; the bytes are passed on unchanged and without delay. UIDs that cannot be read are not
-/// compared: those of a private transfer syntax, of a data set that cannot be parsed, or beyond that limit.
+/// compared: those of a data set that cannot be parsed, or beyond that limit.
 ///
 /// While it is on, nothing is copied at the destination.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -111,11 +111,11 @@ async fn compare_stream(listed: &InstanceIdentifier, content: Content) -> (Conte
 }
 
 fn compare(listed: &InstanceIdentifier, head: &[u8]) -> Comparison {
-    let (uids, would_give_more) = read_uids(head);
-    let differs = |value: &Value, listed: &Uid| match value {
-        Value::Absent => false,
-        Value::Uid(uid) => uid != listed,
-        Value::NoUid => true,
+    let (uids, would_give_more) = read_prefix(head);
+    let differs = |value: &UidValue, listed: &Uid| match value {
+        UidValue::Absent => false,
+        UidValue::Uid(uid) => uid != listed,
+        UidValue::Invalid => true,
     };
     let sop = listed.sop_instance_uid();
     let differing: Vec<_> = [

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 #[cfg(feature = "dicomweb")]
 pub use self::dicomweb::{DicomWebCredentials, DicomWebSource, DicomWebSourceBuilder};
 #[cfg(feature = "fs")]
-pub use self::directory::{DirectoryReport, DirectorySource};
+pub use self::directory::{DirectoryReport, DirectorySource, SkippedPath};
 pub use self::memory::MemorySource;
 #[cfg(feature = "object_store")]
 pub use self::object_store::ObjectStoreSource;

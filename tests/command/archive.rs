@@ -5,16 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-/// pydicom can read the UIDs of this file, dicom-object cannot: its VRs are implicit although its transfer syntax has explicit
-/// VRs (PS3.5 7.1.2). Another file contains the same instance.
-const UNREADABLE: &str = "test_files/SC_rgb_jpeg.dcm";
-
 pub(crate) struct Archive {
     pub(crate) root: PathBuf,
     /// Keyed by `<study>/<series>/<instance>`: the first file in path order.
     pub(crate) instances: BTreeMap<String, PathBuf>,
     pub(crate) duplicates: usize,
+    /// DICOM files without three UIDs.
     pub(crate) unidentified: usize,
+    pub(crate) directories: usize,
     /// Parts of patient names.
     pub(crate) names: Vec<String>,
 }
@@ -39,22 +37,29 @@ impl Archive {
         assert!(python.exists(), "pydicom is not installed: run tests/run.sh");
         let output = Command::new(python).arg(script).arg(&root).output().unwrap();
         assert!(output.status.success(), "{output:?}");
-        let files: Vec<(String, Option<[String; 3]>, String)> =
+        let files: Vec<(String, Option<[String; 3]>, String, bool)> =
             serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(files.len(), 188);
-        let mut archive =
-            Self { root, instances: BTreeMap::new(), duplicates: 0, unidentified: 0, names: Vec::new() };
-        for (path, identity, name) in files {
+        assert_eq!(files.len(), 191);
+        let mut archive = Self {
+            root,
+            instances: BTreeMap::new(),
+            duplicates: 0,
+            unidentified: 0,
+            directories: 0,
+            names: Vec::new(),
+        };
+        for (path, identity, name, is_directory) in files {
             // Shorter parts occur in ordinary words.
             let parts = name.split(['^', '=', ' ', '\\']).filter(|part| part.chars().count() > 5);
             archive.names.extend(parts.map(str::to_owned));
-            match identity.filter(|_| path != UNREADABLE) {
+            match identity {
+                None if is_directory => archive.directories += 1,
                 None => archive.unidentified += 1,
                 Some(uids) if archive.instances.contains_key(&uids.join("/")) => archive.duplicates += 1,
                 Some(uids) => _ = archive.instances.insert(uids.join("/"), archive.root.join(path)),
             }
         }
-        assert_eq!(archive.instances.len(), 129);
+        assert_eq!(archive.instances.len(), 131);
         assert!(archive.names.len() > 20);
         archive
     }

@@ -41,24 +41,29 @@ async fn assert_instances<'a>(
     log
 }
 
-/// Asserts that the whole archive was exported, and that the files that are not exported are reported.
+/// Asserts that the whole archive was exported and that the files without three UIDs were skipped.
 async fn assert_complete(container: &Container<'_>, outcome: &Outcome) {
-    let document = outcome.assert_ended(0, "completed");
+    let document = outcome.assert_ended(3, "completed");
     let log = assert_instances(container, &document, archive().instances.keys()).await;
-    assert_eq!(log, "");
+    assert_skipped(&log);
     let href = format!("{}/{}/errors.log", container.url(), operation_id(&document));
     assert_eq!(document["results"]["errorHref"], href.as_str());
     assert_reported(outcome, &document);
 }
 
-/// Asserts that duplicates and files without readable UIDs are reported on stderr and in the warnings.
+fn assert_skipped(log: &str) {
+    assert_eq!(log.lines().count(), archive().unidentified);
+    assert!(log.lines().all(|line| line.contains("a DICOM file has no Study Instance UID")), "{log}");
+}
+
+/// Asserts that stderr and the warnings count what was left out.
 fn assert_reported(outcome: &Outcome, document: &Value) {
-    let Archive { duplicates, unidentified, .. } = archive();
+    let Archive { duplicates, unidentified, directories, .. } = archive();
     assert_eq!(
         outcome.stderr,
         format!(
-            "not exported: {duplicates} files that repeat an instance, {unidentified} DICOM files without readable \
-             UIDs, 0 unreadable files, 0 unreadable folders\n"
+            "left out: {duplicates} duplicates, {directories} DICOMDIR files; skipped: {unidentified} DICOM files \
+             without valid UIDs, 0 unreadable files, 0 unreadable folders\n"
         )
     );
     let warnings: BTreeMap<_, _> = document["warnings"]
@@ -68,7 +73,8 @@ fn assert_reported(outcome: &Outcome, document: &Value) {
         .map(|warning| (warning["code"].as_str().unwrap(), warning["message"].as_str().unwrap()))
         .collect();
     assert!(warnings["duplicateInstance"].ends_with(&format!(": {duplicates}")), "{warnings:?}");
-    assert!(warnings["unidentifiedFile"].ends_with(&format!(": {unidentified}")), "{warnings:?}");
+    assert!(warnings["dicomdir"].ends_with(&format!(": {directories}")), "{warnings:?}");
+    assert!(warnings["missingPreamble"].ends_with(": 2"), "{warnings:?}");
 }
 
 /// A SAS that does not expire soon enough for a warning.
@@ -82,7 +88,7 @@ async fn guarantee_1_and_2_the_archive_is_exported_byte_for_byte_with_a_write_on
     let container = Azurite::shared().container().await;
     let outcome = Export::of(&archive().root).to(&write_only_sas(&container)).run().await;
     assert_complete(&container, &outcome).await;
-    assert_eq!(outcome.document()["warnings"].as_array().unwrap().len(), 2);
+    assert_eq!(outcome.document()["warnings"].as_array().unwrap().len(), 3);
 }
 
 #[tokio::test]
@@ -121,11 +127,14 @@ async fn the_archive_is_exported_to_a_folder_byte_for_byte() {
     let to = folder.path().join("parent/new folder");
     std::fs::create_dir(folder.path().join("parent")).unwrap();
     let outcome = Export::of(&archive().root).arg("--destination").arg(&to).run().await;
-    let document = outcome.assert_ended(0, "completed");
+    let document = outcome.assert_ended(3, "completed");
     assert_reported(&outcome, &document);
-    assert_eq!((&document["results"]["exported"], &document["results"]["skipped"]), (&129.into(), &0.into()));
+    assert_eq!(
+        (&document["results"]["exported"], &document["results"]["skipped"]),
+        (&131.into(), &20.into())
+    );
     let root = to.join(operation_id(&document));
-    assert_eq!(std::fs::read(root.join("errors.log")).unwrap(), b"");
+    assert_skipped(&std::fs::read_to_string(root.join("errors.log")).unwrap());
     let files = walkdir::WalkDir::new(&to).into_iter().map(Result::unwrap);
     let files: BTreeSet<_> =
         files.filter(|file| file.file_type().is_file()).map(|file| file.into_path()).collect();
@@ -175,6 +184,6 @@ async fn identifiers_are_read_from_a_file() {
     let covered =
         |instance: &&String| covering.iter().any(|covering| format!("{instance}/").starts_with(covering));
     let expected_instances: Vec<_> = instances.into_iter().filter(covered).collect();
-    assert!(expected_instances.len() > 3 && expected_instances.len() < 129);
+    assert!(expected_instances.len() > 3 && expected_instances.len() < 131);
     assert_instances(&container, &outcome.assert_ended(0, "completed"), expected_instances).await;
 }

@@ -1,6 +1,7 @@
 //! Tests of [`DirectorySource`] and [`DirectorySink`](dicom_export::sink::DirectorySink) beyond the conformance suites.
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
+mod odd_files;
 mod read_ahead;
 mod sink;
 
@@ -163,20 +164,20 @@ async fn damage_after_the_uids_is_ignored() {
         let archive = folder([("x", bytes)]);
         let source = DirectorySource::open(archive.path()).unwrap();
         let page = page(&source, None, 9).await;
-        assert_eq!((numbers(&page), warnings(&page)), (vec![], vec![("unidentifiedFile", 1)]));
+        assert_eq!((numbers(&page), page.failures.len()), (vec![], 1));
         assert_eq!(source.report().unidentified, 1);
     }
 }
 
 #[tokio::test]
 async fn a_false_length_allocates_nothing() {
-    // A private element of 4 GiB less 2 in front of the patient's name.
+    // A private element of 4 GiB less 2, before the patient's name.
     let whole = slice(1);
     let at = whole.windows(6).position(|at| at == b"\x10\x00\x10\x00PN").unwrap();
     let false_length = b"\x09\x00\x10\x10OB\x00\x00\xFE\xFF\xFF\xFF";
     let archive = folder([("x", [&whole[..at], false_length, &whole[at..]].concat().into())]);
     let source = DirectorySource::open(archive.path()).unwrap();
-    assert_eq!(warnings(&page(&source, None, 9).await), [("unidentifiedFile", 1)]);
+    assert_eq!(page(&source, None, 9).await.failures.len(), 1);
 }
 
 #[tokio::test]
@@ -307,9 +308,12 @@ mod unix {
         let source = DirectorySource::open(archive.path()).unwrap().follow_links(true);
         let first = page(&source, None, 1).await;
         assert_eq!((numbers(&first), warnings(&first)), (vec![1], vec![]));
-        let second = page(&source, first.next.as_ref(), 1).await;
-        assert_eq!((numbers(&second), warnings(&second)), (vec![2], vec![("unreadableFolder", 1)]));
-        assert_eq!(source.report().unreadable_folders, 1);
+        let second = page(&source, first.next.as_ref(), 9).await;
+        assert_eq!((numbers(&second), second.failures.len()), (vec![2], 1));
+        let [failure] = &*second.failures else { panic!("{second:?}") };
+        assert_eq!((&*failure.identifier, &*failure.error), ("", "a folder cannot be read"));
+        let report = source.report();
+        assert_eq!((report.unreadable_folders, &*report.skipped[0].path), (1, Path::new("b")));
     }
 }
 
@@ -349,4 +353,5 @@ async fn a_listing_survives_any_damage() {
     let last = page.instances.last().unwrap();
     assert_eq!(*last.identifier(), fixtures::instance(1, 1, 2));
     assert_eq!(page.instances.len() as u64 + report.duplicates + report.unidentified, 3001, "{report:?}");
+    assert_eq!(page.failures.len() as u64, report.unidentified);
 }

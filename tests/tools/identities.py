@@ -1,7 +1,7 @@
 """What pydicom makes of an archive: identities.py FOLDER
 
-Prints a JSON array, in path order (names in a folder compared as bytes), of every DICOM Part 10 file:
-[path, [study, series, SOP instance] or null, the patient's name or ""].
+Prints a JSON array, in path order (names in a folder compared as bytes), of every DICOM file:
+[path, [study, series, SOP instance] or null, the patient's name or "", whether it is a DICOMDIR].
 """
 
 import json
@@ -15,25 +15,38 @@ import pydicom
 UIDS = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
 
 
-def is_dicom(path: Path) -> bool:
+DIRECTORY_STORAGE = "1.2.840.10008.1.3.10"
+
+
+def is_part10(path: Path) -> bool:
     """Whether `DICM` stands at byte 128 (PS3.10 7.1)."""
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 
 
-def describe(path: Path) -> tuple[list[str] | None, str]:
-    """The three UIDs without their padding (PS3.5 9.1), or none, and the name."""
+def may_be_data_set(path: Path) -> bool:
+    """Whether the file starts with an element of group 0002 or 0008, without a preamble."""
+    with path.open("rb") as file:
+        return file.read(2) in (b"\x02\x00", b"\x08\x00", b"\x00\x08")
+
+
+def describe(path: Path) -> tuple[list[str] | None, str, bool]:
+    """The three UIDs without their padding (PS3.5 9.1), or none, the name, and whether it is a DICOMDIR."""
     try:
-        data_set = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*UIDS, "PatientName"])
+        data_set = pydicom.dcmread(path, force=True, stop_before_pixels=True)
         uids = [str(data_set.get(name) or "").strip(" \0") for name in UIDS]
         name = str(data_set.get("PatientName") or "")
+        is_directory = data_set.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY_STORAGE
     except Exception:  # whatever pydicom trips over
-        return None, ""
-    return (uids if all(uids) else None), name
+        return None, "", False
+    return (uids if all(uids) else None), name, is_directory
 
 
 warnings.simplefilter("ignore")
 root = Path(sys.argv[1])
-files = [path for path in root.rglob("*") if path.is_file() and is_dicom(path)]
+files = []
+for path in root.rglob("*"):
+    if path.is_file() and (is_part10(path) or may_be_data_set(path) and describe(path)[0]):
+        files.append(path)
 files.sort(key=lambda path: [os.fsencode(part) for part in path.relative_to(root).parts])
 json.dump([[str(path.relative_to(root)), *describe(path)] for path in files], sys.stdout)

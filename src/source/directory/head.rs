@@ -1,17 +1,22 @@
 //! Identifies a file by its head.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 
-use crate::content::head::{self, Uids, Value};
-use crate::model::InstanceIdentifier;
+use crate::content::head::{self, Head, UidValue};
+use crate::model::{InstanceIdentifier, ListFailure};
 
 /// What a file is according to its head.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Head {
-    /// A DICOM file with its three UIDs.
-    Instance(InstanceIdentifier),
-    /// A DICOM file without readable UIDs, such as a DICOMDIR.
-    Unidentified,
+pub(super) enum FileType {
+    Instance {
+        identifier: InstanceIdentifier,
+        /// Whether it has the preamble and prefix of PS3.10 7.1.
+        has_preamble: bool,
+    },
+    /// A DICOM file without three valid UIDs.
+    Unidentified(ListFailure),
+    /// A DICOMDIR.
+    Directory,
     /// Not a DICOM file.
     Other,
 }
@@ -20,41 +25,37 @@ pub(super) enum Head {
 ///
 /// # Errors
 /// Those of the reader.
-pub(super) fn read_head(reader: impl Read) -> io::Result<Head> {
-    let mut fault = None;
-    let read = head::read(FaultRecorder { reader, fault: &mut fault });
-    match (read.map(identifier), fault) {
-        (Some(Some(identifier)), _) => Ok(Head::Instance(identifier)),
-        (_, Some(fault)) => Err(fault),
-        (Some(None), None) => Ok(Head::Unidentified),
-        (None, None) => Ok(Head::Other),
-    }
-}
-
-/// Returns `None` if one of the three UIDs is missing or invalid.
-fn identifier(uids: Uids) -> Option<InstanceIdentifier> {
-    match (uids.study, uids.series, uids.sop_instance) {
-        (Value::Uid(study), Value::Uid(series), Value::Uid(sop)) => {
-            Some(InstanceIdentifier::new(study, series, sop))
+pub(super) fn identify(reader: impl Read + Seek) -> io::Result<FileType> {
+    let Some(head) = head::read(reader)? else { return Ok(FileType::Other) };
+    let Head { study, series, sop_instance, has_preamble, is_directory, .. } = head;
+    Ok(match (study, series, sop_instance) {
+        (UidValue::Uid(study), UidValue::Uid(series), UidValue::Uid(sop_instance)) => {
+            let identifier = InstanceIdentifier::new(study, series, sop_instance);
+            FileType::Instance { identifier, has_preamble }
         }
-        _ => None,
-    }
+        _ if is_directory => FileType::Directory,
+        (study, series, sop_instance) => FileType::Unidentified(list_failure(&study, &series, &sop_instance)),
+    })
 }
 
-/// Records the first error of a reader, which the parser's errors do not contain.
-struct FaultRecorder<'f, R> {
-    reader: R,
-    fault: &'f mut Option<io::Error>,
-}
-
-impl<R: Read> Read for FaultRecorder<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.reader.read(buffer).map_err(|cause| {
-            let kind = cause.kind();
-            if kind != io::ErrorKind::Interrupted {
-                self.fault.get_or_insert(cause);
+/// Names the first UID that cannot be used, and those that are known.
+fn list_failure(study: &UidValue, series: &UidValue, sop_instance: &UidValue) -> ListFailure {
+    let mut known = Vec::new();
+    let all =
+        [(study, "Study Instance UID"), (series, "Series Instance UID"), (sop_instance, "SOP Instance UID")];
+    for (value, name) in all {
+        let mut error = match value {
+            UidValue::Uid(uid) => {
+                known.push(uid.as_str());
+                continue;
             }
-            kind.into()
-        })
+            UidValue::Absent => format!("a DICOM file has no {name}"),
+            UidValue::Invalid => format!("a DICOM file's {name} is invalid"),
+        };
+        if let UidValue::Uid(uid) = sop_instance {
+            error += &format!("; its SOP Instance UID is {uid}");
+        }
+        return ListFailure::new(known.join("/"), error);
     }
+    ListFailure::new(known.join("/"), "a DICOM file cannot be identified")
 }

@@ -96,22 +96,17 @@ pub(super) struct IndexBuilder {
 
 impl IndexBuilder {
     pub(super) fn add(&mut self, entry: Entry) -> Result<()> {
-        match entry.kind {
-            EntryKind::Instance { identifier, size, locator } => {
-                let (folder, name) = locator.rsplit_once('/').unwrap_or(("", &locator));
-                let of = (identifier.study_instance_uid().clone(), identifier.series_instance_uid().clone());
-                let series = number(&mut self.series, of)?;
-                let folder = match self.folders.get(folder) {
-                    Some(known) => *known,
-                    None => number(&mut self.folders, folder.into())?,
-                };
-                let sop = identifier.sop_instance_uid().clone();
-                self.files.push(FileEntry { sop, name: name.into(), size, series, folder });
-            }
-            EntryKind::Unidentified => self.report.unidentified += 1,
-            EntryKind::UnreadableFile => self.report.unreadable_files += 1,
-            EntryKind::UnreadableFolder => self.report.unreadable_folders += 1,
-            EntryKind::Ignored => {}
+        self.report.add(&entry);
+        if let EntryKind::Instance { identifier, size, .. } = entry.kind {
+            let (folder, name) = entry.locator.rsplit_once('/').unwrap_or(("", &entry.locator));
+            let of = (identifier.study_instance_uid().clone(), identifier.series_instance_uid().clone());
+            let series = number(&mut self.series, of)?;
+            let folder = match self.folders.get(folder) {
+                Some(known) => *known,
+                None => number(&mut self.folders, folder.into())?,
+            };
+            let sop = identifier.sop_instance_uid().clone();
+            self.files.push(FileEntry { sop, name: name.into(), size, series, folder });
         }
         Ok(())
     }

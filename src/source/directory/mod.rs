@@ -6,6 +6,7 @@ mod path;
 mod read_ahead;
 mod report;
 mod scan;
+mod seen;
 mod walker;
 
 use std::fmt;
@@ -19,7 +20,7 @@ use tokio::sync::OnceCell;
 
 use self::index::{Index, IndexBuilder};
 use self::read_ahead::ReadAhead;
-pub use self::report::DirectoryReport;
+pub use self::report::{DirectoryReport, SkippedPath};
 use self::scan::{Scan, Tree};
 use self::walker::{Walker, Walkers};
 use crate::content::Content;
@@ -30,12 +31,16 @@ use crate::model::{DicomIdentifier, InstanceIdentifier};
 use crate::source::InstanceSource;
 use crate::sync::{blocking, lock};
 
-/// A folder tree of DICOM Part 10 files. File names do not matter.
+/// A folder tree of DICOM files. File names do not matter.
 ///
-/// A file with `DICM` at byte 128 is a DICOM file (PS3.10 7.1); other files are ignored. The three UIDs are read from the
-/// head of the file; what follows them may be damaged and is exported as it is. If two files have the same three UIDs,
-/// the first in path order is listed. [`report`](Self::report), the warnings of the pages and a `tracing` event count the
-/// files that are left out.
+/// A file with `DICM` at byte 128 is a DICOM file (PS3.10 7.1). A file that starts with a data set, without this preamble,
+/// is listed if it has three UIDs; other files are ignored. The UIDs are read from the head of the file; what follows them
+/// may be damaged. Files are exported as they are, whatever their transfer syntax. If two files have the same three UIDs,
+/// the first in path order is listed.
+///
+/// DICOM files without three valid UIDs, and files and folders that cannot be read, are skipped: they have a line in
+/// `errors.log`, without their path. [`report`](Self::report) names their paths and counts what else is left out; so do
+/// the warnings of the pages, and a `tracing` event.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -140,7 +145,7 @@ impl DirectorySource {
     /// Listing everything counts page by page: a listing that continues after a cursor counts what follows the cursor,
     /// and two listings count twice. The index for identifiers counts the whole tree once, when it is built.
     pub fn report(&self) -> DirectoryReport {
-        *lock(&self.report)
+        lock(&self.report).clone()
     }
 
     async fn everything(&self, after: Option<&Cursor>, limit: usize) -> Result<Page> {
@@ -154,7 +159,7 @@ impl DirectorySource {
                     self.walkers.keep(Some(next.clone()), walker);
                 }
                 left_out.trace();
-                *lock(&self.report) += left_out;
+                lock(&self.report).merge(&left_out);
                 Ok(page)
             }
             Err(error) => {
@@ -187,7 +192,9 @@ impl DirectorySource {
             }
             _ => Page::last(instances),
         };
-        Ok(page.with_warnings(warnings.warnings()))
+        let mut all = warnings.warnings();
+        all.extend(warnings.uncertain_warnings());
+        Ok(page.with_warnings(all))
     }
 
     /// Returns the index. The first call builds it; concurrent calls wait for it.
@@ -211,7 +218,7 @@ impl DirectorySource {
                 }
                 let (index, left_out) = blocking(|| Ok(builder.finish())).await?;
                 left_out.trace();
-                *lock(&self.report) += left_out;
+                lock(&self.report).merge(&left_out);
                 *lock(&self.pending_warnings) = left_out;
                 Ok(index)
             })

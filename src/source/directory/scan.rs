@@ -10,12 +10,13 @@ use std::thread::available_parallelism;
 use futures::future::try_join_all;
 use walkdir::WalkDir;
 
-use super::head::{Head, read_head};
+use super::head::{FileType, identify};
 use super::path;
 use super::read_ahead::ReadAhead;
+use super::seen::SeenInstances;
 use crate::content::read_error;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::InstanceIdentifier;
+use crate::model::{InstanceIdentifier, ListFailure};
 use crate::sync::blocking;
 
 /// How many files are read before the walk continues: enough to keep all threads busy, few enough to stop soon.
@@ -32,17 +33,30 @@ pub(super) struct Tree {
 pub(super) struct Entry {
     /// Relative to the root.
     pub(super) path: PathBuf,
+    /// The encoded path.
+    pub(super) locator: String,
     pub(super) kind: EntryKind,
+}
+
+impl Entry {
+    /// Whether the entry is part of a page, as an instance or a failure.
+    pub(super) fn is_listed(&self) -> bool {
+        !matches!(self.kind, EntryKind::Duplicate | EntryKind::Directory | EntryKind::Ignored)
+    }
 }
 
 pub(super) enum EntryKind {
     Instance {
         identifier: InstanceIdentifier,
         size: u64,
-        /// The encoded path.
-        locator: String,
+        has_preamble: bool,
     },
-    Unidentified,
+    /// A file of an instance that an earlier file contains.
+    Duplicate,
+    /// A DICOM file without three valid UIDs.
+    Unidentified(ListFailure),
+    /// A DICOMDIR.
+    Directory,
     UnreadableFile,
     UnreadableFolder,
     /// Not a DICOM file, or deleted since the walk found it.
@@ -52,6 +66,8 @@ pub(super) enum EntryKind {
 /// A walk through a tree in path order: folder by folder, names compared as bytes.
 pub(super) struct Scan {
     tree: Tree,
+    /// The instances found so far; `None`: duplicates are not recognized.
+    seen: Option<SeenInstances>,
     /// `None`: only the heads of files are read.
     read_ahead: Option<ReadAhead>,
     walk: Walk,
@@ -78,6 +94,7 @@ impl Tree {
         let walk = WalkDir::new(&self.root).min_depth(1).follow_links(self.follow_links).sort_by_file_name();
         Scan {
             tree: self.clone(),
+            seen: None,
             read_ahead: None,
             walk: Walk::Running(Box::new(walk.into_iter())),
             unread: [].into(),
@@ -142,38 +159,44 @@ impl Tree {
 
     fn read(&self, found: &WalkEntry, read_ahead: Option<&ReadAhead>) -> Result<Entry> {
         let path = found.path.clone();
+        let entry = |locator, kind| Ok(Entry { path: path.clone(), locator, kind });
+        let Some(locator) = path::encode(&path) else {
+            return entry(String::new(), EntryKind::UnreadableFile);
+        };
         if !found.is_file {
-            return Ok(Entry { path, kind: EntryKind::UnreadableFolder });
+            return entry(locator, EntryKind::UnreadableFolder);
         }
-        let kind = match self.read_file(&path, read_ahead) {
+        let kind = match self.read_file(&path, &locator, read_ahead) {
             Ok(kind) => kind,
             Err(cause) => match self.classify(cause)? {
                 Some(()) => EntryKind::UnreadableFile,
                 None => EntryKind::Ignored,
             },
         };
-        Ok(Entry { path, kind })
+        entry(locator, kind)
     }
 
-    fn read_file(&self, path: &Path, read_ahead: Option<&ReadAhead>) -> io::Result<EntryKind> {
+    fn read_file(&self, path: &Path, locator: &str, read_ahead: Option<&ReadAhead>) -> io::Result<EntryKind> {
         let mut file = File::open(self.root.join(path))?;
         let size = file.metadata()?.len();
         let whole = read_ahead.map(|cache| cache.read(&mut file, size)).transpose()?.flatten();
-        let head = match &whole {
-            Some(bytes) => read_head(&**bytes)?,
-            None => read_head(BufReader::new(file))?,
+        let file_type = match &whole {
+            Some(bytes) => identify(io::Cursor::new(bytes))?,
+            None => identify(BufReader::new(file))?,
         };
-        let identifier = match head {
-            Head::Instance(identifier) => identifier,
-            Head::Unidentified => return Ok(EntryKind::Unidentified),
-            Head::Other => return Ok(EntryKind::Ignored),
-        };
-        let Some(locator) = path::encode(path) else { return Ok(EntryKind::UnreadableFile) };
-        // A file that has shrunk may be incomplete: it is read again when it is opened.
-        if let (Some(cache), Some(bytes)) = (read_ahead, whole.filter(|bytes| bytes.len() as u64 == size)) {
-            cache.insert(&locator, bytes);
-        }
-        Ok(EntryKind::Instance { identifier, size, locator })
+        Ok(match file_type {
+            FileType::Instance { identifier, has_preamble } => {
+                // A file that has shrunk may be incomplete: it is read again when it is opened.
+                let whole = whole.filter(|bytes| bytes.len() as u64 == size);
+                if let (Some(cache), Some(bytes)) = (read_ahead, whole) {
+                    cache.insert(locator, bytes);
+                }
+                EntryKind::Instance { identifier, size, has_preamble }
+            }
+            FileType::Unidentified(failure) => EntryKind::Unidentified(failure),
+            FileType::Directory => EntryKind::Directory,
+            FileType::Other => EntryKind::Ignored,
+        })
     }
 }
 
@@ -193,6 +216,12 @@ impl Scan {
             self.read_heads().await?;
         }
         Ok(self.read.pop_front())
+    }
+
+    /// Reports files of instances that an earlier file contains as [`EntryKind::Duplicate`].
+    pub(super) fn without_duplicates(mut self) -> Self {
+        self.seen = Some(SeenInstances::new());
+        self
     }
 
     /// Reads small files completely from now on, as long as the cache has room.
@@ -246,7 +275,10 @@ impl Scan {
         let mut done = 0;
         for entry in try_join_all(tasks).await?.into_iter().flatten() {
             match entry {
-                Ok(entry) => self.read.push_back(entry),
+                Ok(mut entry) => {
+                    self.mark_duplicate(&mut entry);
+                    self.read.push_back(entry);
+                }
                 Err(error) => {
                     failure = Some(error);
                     break;
@@ -256,5 +288,18 @@ impl Scan {
         }
         self.unread = self.unread[done..].into();
         failure.map_or(Ok(()), Err)
+    }
+
+    fn mark_duplicate(&mut self, entry: &mut Entry) {
+        let (Some(seen), EntryKind::Instance { identifier, .. }) = (&mut self.seen, &entry.kind) else {
+            return;
+        };
+        if seen.insert(identifier) {
+            return;
+        }
+        entry.kind = EntryKind::Duplicate;
+        if let Some(cache) = &self.read_ahead {
+            cache.take(&entry.locator);
+        }
     }
 }
