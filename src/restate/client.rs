@@ -164,7 +164,7 @@ impl Shared {
         struct Row {
             status: String,
         }
-        if view.checkpoint.status.is_ended() {
+        if view.checkpoint.status.is_ended() || view.invocation.is_empty() {
             return Ok(false);
         }
         // An invocation id consists of letters, digits and underscores.

@@ -123,7 +123,7 @@ pub(crate) struct View {
     pub(crate) destination: StoredDestination,
     pub(crate) spec: SpecRef,
     pub(crate) run: u64,
-    /// The invocation id of that run's workflow.
+    /// The invocation id of that run's workflow; empty while it is being started.
     pub(crate) invocation: String,
 }
 

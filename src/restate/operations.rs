@@ -41,11 +41,9 @@ impl ExportOperation {
             segments: 0,
             in_progress: Default::default(),
         };
-        start(&ctx, &mut state).await?;
         ctx.set(LISTED_KEY, Bytes::from(format!("{created} {}", ctx.key())));
-        let view = state.view();
-        ctx.set(STATE_KEY, Json(state));
-        Ok(Json(Reply::Done(view)))
+        start(&ctx, &mut state).await?;
+        Ok(Json(Reply::Done(state.view())))
     }
 
     /// Returns the operation.
@@ -105,10 +103,9 @@ impl ExportOperation {
         state.checkpoint.error = reopened.error;
         state.checkpoint.warnings = reopened.warnings;
         state.checkpoint.destination = reopened.destination;
+        state.checkpoint.last_updated_time = now(&ctx).await?;
         start(&ctx, &mut state).await?;
-        let view = state.view();
-        save(&ctx, state).await?;
-        Ok(Json(Reply::Done(view)))
+        Ok(Json(Reply::Done(state.view())))
     }
 
     /// A run has started.
@@ -202,11 +199,14 @@ async fn running(ctx: &ObjectContext<'_>, run: u64) -> Result<Option<OperationSt
 }
 
 async fn save(ctx: &ObjectContext<'_>, mut state: OperationState) -> HandlerResult<()> {
-    // In the journal, since a replay must see the same time.
-    let now = ctx.run(|| async { Ok(Json(Timestamp::now())) }).name("now").await?;
-    state.checkpoint.last_updated_time = now.into_inner();
+    state.checkpoint.last_updated_time = now(ctx).await?;
     ctx.set(STATE_KEY, Json(state));
     Ok(())
+}
+
+/// The current time, from the journal: a replay must see the same time.
+async fn now(ctx: &ObjectContext<'_>) -> HandlerResult<Timestamp> {
+    Ok(ctx.run(|| async { Ok(Json(Timestamp::now())) }).name("now").await?.into_inner())
 }
 
 fn schedule_purge(ctx: &ObjectContext<'_>, state: &OperationState) {
@@ -214,8 +214,10 @@ fn schedule_purge(ctx: &ObjectContext<'_>, state: &OperationState) {
     this.purge(state.run).send_after(state.plan.retention);
 }
 
-/// Starts the current run's workflow.
+/// Stores the state, and starts the current run's workflow.
 async fn start(ctx: &ObjectContext<'_>, state: &mut OperationState) -> HandlerResult<()> {
+    // Before the workflow: a worker that reads the state of the previous run treats the new one as canceled.
+    ctx.set(STATE_KEY, Json(state.clone()));
     let run = Run { id: id_of(ctx)?, number: state.run };
     let request = RunRequest {
         run,
@@ -225,5 +227,6 @@ async fn start(ctx: &ObjectContext<'_>, state: &mut OperationState) -> HandlerRe
     };
     let workflow = ctx.workflow_client::<ExportClient<'_>>(run.key()).run(Json(request)).send().await?;
     workflow.invocation_id().clone_into(&mut state.invocation);
+    ctx.set(STATE_KEY, Json(state.clone()));
     Ok(())
 }
