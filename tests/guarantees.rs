@@ -1,36 +1,36 @@
-//! The page on the guarantees names just the tests that carry a guarantee's number, each under its numbers.
+//! docs/guarantees.md lists exactly the tests whose names carry the number of a guarantee, under these numbers.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// A guarantee's number, and a test of it.
-type Held = (u32, String);
+/// The number of a guarantee, and the path of a test of it.
+type GuaranteeTest = (u32, String);
 
-/// As the page has them: a heading with a number, and a table of tests.
-fn listed() -> BTreeSet<Held> {
-    let mut listed = BTreeSet::new();
+/// The tests on the page: a heading with a number, and a table of tests for each guarantee.
+fn listed_tests() -> BTreeSet<GuaranteeTest> {
+    let mut tests = BTreeSet::new();
     let mut number = None;
     for line in include_str!("../docs/guarantees.md").lines() {
         if let Some(heading) = line.strip_prefix("## ") {
             number = Some(heading.split_once('.').unwrap().0.parse().unwrap());
         } else if let Some(test) = line.strip_prefix("| `") {
             let test = test.strip_suffix("` |").unwrap_or_else(|| panic!("{line}"));
-            assert!(listed.insert((number.unwrap(), test.to_owned())), "{test} stands there twice");
+            assert!(tests.insert((number.unwrap(), test.to_owned())), "{test} is listed twice");
         }
     }
-    listed
+    tests
 }
 
-/// As the sources have them: every function of a test binary that is called so.
-fn written() -> BTreeSet<Held> {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    let mut written = BTreeSet::new();
-    for entry in std::fs::read_dir(&tests).unwrap() {
+/// The tests in the sources: all functions of the test binaries with such a name.
+fn implemented_tests() -> BTreeSet<GuaranteeTest> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let mut tests = BTreeSet::new();
+    for entry in std::fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
         let binary = path.file_stem().unwrap().to_str().unwrap();
         if path.extension().is_some_and(|extension| extension == "rs") {
-            written.extend(of_file(&path, binary));
+            tests.extend(tests_in_file(&path, binary));
         } else if path.join("main.rs").exists() {
             for entry in std::fs::read_dir(&path).unwrap() {
                 let file = entry.unwrap().path();
@@ -38,15 +38,15 @@ fn written() -> BTreeSet<Held> {
                 if file.is_file() {
                     let name =
                         if module == "main" { binary.to_owned() } else { format!("{binary}::{module}") };
-                    written.extend(of_file(&file, &name));
+                    tests.extend(tests_in_file(&file, &name));
                 }
             }
         }
     }
-    written
+    tests
 }
 
-fn of_file(file: &PathBuf, module: &str) -> BTreeSet<Held> {
+fn tests_in_file(file: &PathBuf, module: &str) -> BTreeSet<GuaranteeTest> {
     let text = std::fs::read_to_string(file).unwrap();
     let functions = text.lines().filter_map(|line| {
         let line = line.trim_start().trim_start_matches("pub(crate) ").trim_start_matches("async ");
@@ -73,12 +73,12 @@ fn numbers(name: &str) -> BTreeSet<u32> {
 }
 
 #[test]
-fn every_guarantee_is_held_by_the_tests_that_the_page_names() {
-    let (listed, written) = (listed(), written());
-    let missing: Vec<_> = listed.difference(&written).collect();
-    assert!(missing.is_empty(), "docs/guarantees.md names tests that are not there: {missing:#?}");
-    let left_out: Vec<_> = written.difference(&listed).collect();
-    assert!(left_out.is_empty(), "docs/guarantees.md leaves tests out: {left_out:#?}");
-    let held: BTreeSet<u32> = listed.into_iter().map(|(number, _)| number).collect();
-    assert_eq!(held, (1..=8).collect());
+fn the_page_lists_all_tests_of_the_guarantees() {
+    let (listed, implemented) = (listed_tests(), implemented_tests());
+    let missing: Vec<_> = listed.difference(&implemented).collect();
+    assert!(missing.is_empty(), "docs/guarantees.md lists tests that do not exist: {missing:#?}");
+    let unlisted: Vec<_> = implemented.difference(&listed).collect();
+    assert!(unlisted.is_empty(), "docs/guarantees.md does not list these tests: {unlisted:#?}");
+    let guarantees: BTreeSet<u32> = listed.into_iter().map(|(number, _)| number).collect();
+    assert_eq!(guarantees, (1..=8).collect());
 }

@@ -1,4 +1,4 @@
-//! Names the test binaries that a bare `cargo test` leaves out, because they need more features than the default ones.
+//! Reports the test binaries that a plain `cargo test` omits because they need more than the default features.
 
 macro_rules! left_out {
     ($($binary:ident needs $($feature:literal)+;)*) => {$(

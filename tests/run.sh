@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Sets up everything the tests need, then runs every test. Needs Rust, Node and Python 3.
+# Installs what the tests need, then runs all tests. Needs Rust, Node 20 and Python 3.
 #
-#   tests/run.sh [--set-up | --long] [what cargo test takes, before its own --]
+#   tests/run.sh [--set-up | --long] [ARGUMENTS OF cargo test]
 #
-#   --set-up   only sets up
-#   --long     long forms of the tests that have one (DICOM_EXPORT_LONG=1)
+#   --set-up   installs only
+#   --long     runs the long variant of tests that have one (DICOM_EXPORT_LONG=1)
 #
-# The parts are pinned in tests/tools and go into tests/.tools; a second run finds them there. Nothing is skipped:
-# what cannot be set up is an error. Examples: tests/run.sh --test azurite; tests/run.sh --lib layout
+# The versions are pinned in tests/tools. They are installed once, in tests/.tools. No test is skipped: if something cannot
+# be installed, the script fails. To run one test: tests/run.sh --test azurite NAME
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -22,7 +22,7 @@ fail() {
     exit 1
 }
 
-# up_to_date MARK FILE...: whether MARK was written from just these files.
+# up_to_date MARK FILE...: whether MARK has the contents of these files.
 up_to_date() {
     local mark=$1
     shift
@@ -32,16 +32,16 @@ up_to_date() {
 need_programs() {
     local program
     for program in cargo node npm python3; do
-        command -v "$program" >/dev/null || fail "$program is needed and not there"
+        command -v "$program" >/dev/null || fail "$program is not installed"
     done
     node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 20 ? 0 : 1)' ||
-        fail "Node 20 or later is needed; this is $(node --version)"
+        fail "Node 20 or later is required; this is $(node --version)"
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
-        fail "Python 3.10 or later is needed; this is $(python3 --version)"
-    python3 -c 'import ensurepip, venv' || fail "Python's venv is needed (Debian: apt-get install python3-venv)"
+        fail "Python 3.10 or later is required; this is $(python3 --version)"
+    python3 -c 'import ensurepip, venv' || fail "Python's venv is required (Debian: apt-get install python3-venv)"
 }
 
-# Azurite and Restate's server, with the npm packages of tests/tools/package-lock.json.
+# Azurite and the Restate server: the npm packages in tests/tools/package-lock.json.
 set_up_npm() {
     local mark=$tools/node_modules/.set-up
     up_to_date "$mark" "$pinned/package-lock.json" && return
@@ -51,7 +51,7 @@ set_up_npm() {
     cp "$pinned/package-lock.json" "$mark"
 }
 
-# pydicom, with the PyPI packages of tests/tools/requirements.txt, and the archive of real files from it.
+# pydicom: the PyPI packages in tests/tools/requirements.txt; and an archive of pydicom's test files.
 set_up_python() {
     local venv=$tools/venv
     local mark=$venv/.set-up
@@ -65,22 +65,22 @@ set_up_python() {
     cat "$pinned/requirements.txt" "$pinned/archive.py" >"$mark"
 }
 
-# Debian's packages: installed when root, asked for otherwise.
+# Debian packages: installed if the user is root, otherwise the script fails and names them.
 set_up_debian() {
     local package missing=()
     for package in ${debian_packages[@]+"${debian_packages[@]}"}; do
         [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
     done
     [ ${#missing[@]} -eq 0 ] && return
-    [ "$(id -u)" -eq 0 ] || fail "these are needed: sudo apt-get install --no-install-recommends ${missing[*]}"
+    [ "$(id -u)" -eq 0 ] || fail "packages are missing: sudo apt-get install --no-install-recommends ${missing[*]}"
     say "apt-get install ${missing[*]}"
     keep_services_stopped
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}"
 }
 
-# A package that brings a service starts it when it is installed, on its usual port and open to anybody. Debian's own
-# switch for that is a policy-rc.d that forbids it (invoke-rc.d(8)); one that is there already is left as it is.
+# Installing a package with a service starts the service on its default port, open to the network. A policy-rc.d prevents that
+# (invoke-rc.d(8)). An existing one is not changed.
 keep_services_stopped() {
     local policy=/usr/sbin/policy-rc.d
     [ -e "$policy" ] && return
@@ -97,7 +97,7 @@ case ${1-} in
     ;;
 esac
 
-say "Setting up in tests/.tools"
+say "Installing in tests/.tools"
 mkdir -p "$tools"
 need_programs
 set_up_npm
@@ -110,7 +110,7 @@ export DICOM_EXPORT_ARCHIVE=$tools/archive
 [ "$mode" = --long ] && export DICOM_EXPORT_LONG=1
 
 cd "$root"
-# The tests of the command run it, and a filter like --test would leave it unbuilt.
+# Some tests run the examples, which cargo test does not build if it is given a filter such as --test.
 profile=()
 for argument; do [ "$argument" = --release ] && profile=(--release); done
 say "cargo build --all-features --examples"

@@ -1,7 +1,7 @@
-"""Lays pydicom's test data out as the archive that the tests export: archive.py FOLDER
+"""Copies pydicom's test data into a folder, as the archive that the tests export: archive.py FOLDER
 
-Every file of the wheel's `data` folder is copied, those that are no DICOM files too: an export passes them over.
-Fails unless the expected number of DICOM Part 10 files is there.
+Copies every file in the `data` folder of the wheel, including files that are not DICOM files, which an export ignores.
+Fails unless there is the expected number of DICOM Part 10 files.
 """
 
 import shutil
@@ -14,7 +14,7 @@ DICOM_FILES = 188
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether `DICM` stands at byte 128 (PS3.10 7.1)."""
+    """Whether the file has `DICM` at byte 128 (PS3.10 7.1)."""
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 

@@ -1,6 +1,6 @@
-"""What pydicom makes of an archive: identities.py FOLDER
+"""Reads the identifiers of an archive with pydicom: identities.py FOLDER
 
-Prints a JSON array, in path order (names in a folder compared as bytes), of every DICOM file:
+Prints a JSON array of all DICOM files, in path order (names compared as bytes):
 [path, [study, series, SOP instance] or null, the patient's name or "", whether it is a DICOMDIR].
 """
 
@@ -19,7 +19,7 @@ DIRECTORY_STORAGE = "1.2.840.10008.1.3.10"
 
 
 def is_part10(path: Path) -> bool:
-    """Whether `DICM` stands at byte 128 (PS3.10 7.1)."""
+    """Whether the file has `DICM` at byte 128 (PS3.10 7.1)."""
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 
