@@ -22,6 +22,7 @@ mod outages;
 mod put;
 mod refusals;
 mod statuses;
+mod tokens;
 
 use std::time::Duration;
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use object_store::PutPayload;
+use object_store::azure::AzureCredentialProvider;
 use object_store::client::{HttpClient, HttpRequest, HttpResponseBody};
 use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
@@ -32,7 +33,7 @@ const MAX_DRAINED_BYTES: usize = 64 << 10;
 pub(super) const BLOB_TYPE: HeaderName = HeaderName::from_static("x-ms-blob-type");
 pub(super) const BLOB_CONTENT_TYPE: HeaderName = HeaderName::from_static("x-ms-blob-content-type");
 
-/// Sends requests for the blobs of one container. It follows no redirects and does not retry.
+/// Sends requests for the blobs of one container. It follows no redirects and leaves retries to its callers.
 pub(super) struct BlobClient {
     http: HttpClient,
     signer: Signer,
@@ -91,11 +92,26 @@ impl BlobClient {
         format!("{}/{path}", self.container.url())
     }
 
-    /// Sends a request once and returns the response, whatever its status.
+    /// Sends a request and returns the response, whatever its status. If the destination refuses a token of the server's
+    /// identity as invalid (401), the request is sent once more with a new token.
     ///
     /// # Errors
     /// If there is no response: the error of [`Signer::sign`], or [`ErrorKind::Unavailable`].
     pub(super) async fn send(&self, put: PutRequest<'_>) -> Result<Response> {
+        let mut can_renew = true;
+        loop {
+            let (response, tokens) = self.send_once(&put).await?;
+            if let Some(tokens) = tokens.filter(|_| response.has_status(401) || response.has_status(403)) {
+                self.signer.discard(&tokens);
+                if response.has_status(401) && std::mem::take(&mut can_renew) {
+                    continue;
+                }
+            }
+            return Ok(response);
+        }
+    }
+
+    async fn send_once(&self, put: &PutRequest<'_>) -> Result<(Response, Option<AzureCredentialProvider>)> {
         let length = put.body.content_length() as u64;
         let timeout = REQUEST_TIMEOUT + Duration::from_secs((length + put.copied) / MIN_TRANSFER_RATE);
         let mut url = self.url(put.path);
@@ -103,28 +119,24 @@ impl BlobClient {
             url.push('?');
             url.push_str(&put.query);
         }
-        let mut request = HttpRequest::new(put.body.into());
+        let mut request = HttpRequest::new(put.body.clone().into());
         *request.method_mut() = Method::PUT;
         *request.uri_mut() =
             url.parse().map_err(|_| Error::new(ErrorKind::Invalid, "the container's URI is invalid"))?;
-        *request.headers_mut() = put.headers;
+        *request.headers_mut() = put.headers.clone();
         // It is part of the signature, and reqwest does not know the length of a body of several chunks.
         request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
-        self.signer.sign(&mut request, &self.container.account).await?;
+        let tokens = self.signer.sign(&mut request, &self.container.account).await?;
 
         let exchange = async {
             let (parts, body) = self.http.execute(request).await?.into_parts();
             drain(body).await;
             Ok(Response::new(parts.status, parts.headers))
         };
-        let response = match tokio::time::timeout(timeout, exchange).await {
-            Ok(outcome) => outcome.map_err(unreachable)?,
-            Err(_) => return Err(Error::new(ErrorKind::Unavailable, "the destination timed out")),
-        };
-        if response.is_unauthorized() {
-            self.signer.refused();
+        match tokio::time::timeout(timeout, exchange).await {
+            Ok(outcome) => Ok((outcome.map_err(unreachable)?, tokens)),
+            Err(_) => Err(Error::new(ErrorKind::Unavailable, "the destination timed out")),
         }
-        Ok(response)
     }
 }
 

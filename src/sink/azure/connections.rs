@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use object_store::azure::AzureCredentialProvider;
 
+use super::identity;
 use super::policy::AzureBlobPolicy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::lock;
@@ -55,21 +56,25 @@ impl Connections {
         })
     }
 
-    /// The cached tokens of the server's identity, or those that `create` returns.
-    pub(super) fn tokens(
-        &self,
-        create: impl FnOnce() -> Result<AzureCredentialProvider>,
-    ) -> Result<AzureCredentialProvider> {
+    /// The provider of tokens for the server's identity, which caches them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if the policy's identity or a root certificate cannot be used.
+    pub(super) fn tokens(&self) -> Result<AzureCredentialProvider> {
         let mut tokens = lock(&self.tokens);
         match &*tokens {
             Some(tokens) => Ok(Arc::clone(tokens)),
-            None => Ok(Arc::clone(tokens.insert(create()?))),
+            None => {
+                let created = identity::tokens(&self.policy, self.metadata()?, self.blobs()?)?;
+                Ok(Arc::clone(tokens.insert(created)))
+            }
         }
     }
 
-    /// Discards the cached tokens after the destination refused one. Sinks that are opened later request new ones.
-    pub(super) fn discard_tokens(&self) {
-        *lock(&self.tokens) = None;
+    /// Discards a provider whose token the destination refused, unless it has been replaced already. The next request
+    /// obtains a new token.
+    pub(super) fn discard_tokens(&self, refused: &AzureCredentialProvider) {
+        lock(&self.tokens).take_if(|tokens| Arc::ptr_eq(tokens, refused));
     }
 
     /// What all clients have in common: the policy's certificates in addition to the system's, and no redirects, which

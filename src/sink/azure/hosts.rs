@@ -2,7 +2,6 @@
 
 use url::{Host, Url};
 
-use super::policy::Addressing;
 use crate::error::{Error, Result};
 
 /// The blob endpoints of the Azure clouds: public, US government, China, Germany. An account is one label before.
@@ -15,6 +14,17 @@ const CLOUDS: [&str; 4] = [
 
 /// The endpoints of accounts in Azure DNS zones: `<account>.z<00 to 99>.blob.storage.azure.net`.
 const ZONES: &str = ".blob.storage.azure.net";
+
+/// How URIs at a host name an account and a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Addressing {
+    /// The account is one label before the host: `https://<account>.<host>/<container>`.
+    Subdomain,
+    /// The host is the custom domain or the private endpoint of one account: `https://<host>/<container>`.
+    Domain,
+    /// The path begins with the account: `https://<host>/<account>/<container>`.
+    Path,
+}
 
 /// Where an endpoint is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,6 +18,7 @@ mod settings;
 mod signer;
 mod sink;
 
-pub use self::policy::{Addressing, AzureBlobPolicy, Identity};
+pub use self::hosts::Addressing;
+pub use self::policy::{AzureBlobPolicy, Identity};
 pub use self::provider::AzureBlobProvider;
 pub use self::sink::AzureBlobSink;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use url::Url;
 
 use super::container::{AzureContainer, AzureCredential};
-use super::hosts::{HostOrigin, HostRule, KnownHost, unlisted};
+use super::hosts::{Addressing, HostOrigin, HostRule, KnownHost, unlisted};
 use crate::error::{Error, Result};
 
 /// Which containers a server exports to, with which credentials, and with which identity.
@@ -75,17 +75,6 @@ pub enum Identity {
         /// The file with the federated token (`AZURE_FEDERATED_TOKEN_FILE`). It is read for each exchange.
         token_file: PathBuf,
     },
-}
-
-/// How URIs at a host name an account and a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Addressing {
-    /// The account is one label before the host: `https://<account>.<host>/<container>`.
-    Subdomain,
-    /// The host is the custom domain or the private endpoint of one account: `https://<host>/<container>`.
-    Domain,
-    /// The path begins with the account: `https://<host>/<account>/<container>`.
-    Path,
 }
 
 impl Default for AzureBlobPolicy {

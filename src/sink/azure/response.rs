@@ -62,8 +62,8 @@ impl Response {
         content_type.get(..9).is_some_and(|start| start.eq_ignore_ascii_case("text/html"))
     }
 
-    pub(super) fn is_unauthorized(&self) -> bool {
-        matches!(self.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+    pub(super) fn has_status(&self, status: u16) -> bool {
+        self.status.as_u16() == status
     }
 
     /// Returns the response if the request was carried out.

@@ -6,8 +6,8 @@ use url::Url;
 
 use super::connection_string::ConnectionString;
 use super::container::{AzureContainer, AzureCredential, PlainUri, is_account_name, is_container_name};
-use super::hosts::{KnownHost, unlisted};
-use super::policy::{Addressing, AzureBlobPolicy};
+use super::hosts::{Addressing, KnownHost, unlisted};
+use super::policy::AzureBlobPolicy;
 use super::sas::SasFields;
 use crate::error::{Error, Result};
 use crate::model::json::{Json, Object};
