@@ -1,6 +1,7 @@
 //! The bytes of one instance: [`Content`], and [`CopySource`] for a copy that bypasses this process.
 
 pub(crate) mod buffer;
+#[cfg(any(feature = "azure", feature = "fs", feature = "object_store"))]
 mod chunk_reader;
 mod copy_source;
 #[cfg(feature = "dicom")]
@@ -15,8 +16,12 @@ use std::fmt;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 
-pub(crate) use self::chunk_reader::{Chunk, ChunkReader};
+#[cfg(any(feature = "azure", feature = "object_store"))]
+pub(crate) use self::chunk_reader::Chunk;
+#[cfg(any(feature = "azure", feature = "fs", feature = "object_store"))]
+pub(crate) use self::chunk_reader::ChunkReader;
 pub use self::copy_source::CopySource;
+#[cfg(feature = "fs")]
 pub(crate) use self::file::{read_error, read_up_to};
 use crate::error::Result;
 

@@ -17,6 +17,8 @@ pub(crate) use self::limiter::Limiter;
 pub(crate) use self::memory::{MemoryBudget, MemoryShare};
 pub use self::retry::RetryPolicy;
 pub(crate) use self::retry::{Failures, Retrier};
+#[cfg(feature = "azure")]
+pub(crate) use self::retry_after::retry_after;
 #[cfg(any(feature = "azure", feature = "dicomweb"))]
-pub(crate) use self::retry_after::{retry_after, with_retry_after};
+pub(crate) use self::retry_after::with_retry_after;
 pub use self::upload::UploadContext;

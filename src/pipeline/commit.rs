@@ -76,6 +76,7 @@ impl CommitQueue {
     }
 
     /// The totals that are to be committed.
+    #[cfg(feature = "restate")]
     pub(crate) fn totals(&self) -> &Totals {
         &self.totals
     }

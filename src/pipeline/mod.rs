@@ -33,7 +33,9 @@ mod verify;
 use std::sync::Arc;
 
 pub(crate) use self::batch::{Backlog, BatchOutcome};
-pub(crate) use self::commit::{CommitQueue, OrderedPrefix};
+pub(crate) use self::commit::CommitQueue;
+#[cfg(feature = "restate")]
+pub(crate) use self::commit::OrderedPrefix;
 pub use self::config::ExportConfig;
 pub(crate) use self::config::{ExportOptions, require_nonzero};
 pub(crate) use self::expiry::{RateEstimator, update_expiry_warning};

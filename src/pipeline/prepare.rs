@@ -146,7 +146,7 @@ pub(crate) async fn open_stored(config: &ExportConfig, spec: Arc<OperationSpec>)
     let secret = stored_secret(config, spec.id, &spec.destination).await?;
     let sink = match config.destination(&spec.destination.r#type) {
         Some(provider) => provider.open(&spec, secret.as_ref()).await?,
-        None if spec.destination.r#type == OPEN_SINK_TYPE => return Err(credentials_needed()),
+        None if spec.destination.r#type == OPEN_SINK_TYPE => return Err(Error::credentials_needed()),
         None => {
             return Err(Error::new(
                 ErrorKind::Unsupported,
@@ -167,7 +167,7 @@ pub(crate) async fn stored_secret(
     destination: &StoredDestination,
 ) -> Result<Option<Secret>> {
     match destination.has_secret {
-        true => config.secrets.get(id).await?.ok_or_else(credentials_needed).map(Some),
+        true => config.secrets.get(id).await?.ok_or_else(Error::credentials_needed).map(Some),
         false => Ok(None),
     }
 }
@@ -192,8 +192,4 @@ pub(crate) fn start_retrier(config: &ExportConfig) -> Retrier {
 fn unusable_destination(error: Error) -> Error {
     let message = format!("the destination cannot be used: {}", error.message());
     Error::invalid("/destination", message).with_source(error)
-}
-
-fn credentials_needed() -> Error {
-    Error::new(ErrorKind::CredentialsNeeded, "the destination's credentials are needed again")
 }
