@@ -95,7 +95,7 @@ async fn assert_passes(listed: &InstanceIdentifier, bytes: &Bytes) {
 async fn assert_differs(listed: &InstanceIdentifier, bytes: &Bytes, by: &str) {
     for chunk in [0, 1000, 70_000] {
         let (blob, errors, ended) = export_one(IdentityCheck::Enforce, listed, bytes, chunk).await;
-        let message = format!("the instance is not the one that it is listed as, by its {by}");
+        let message = format!("the instance's {by} differs from the listed one");
         assert_eq!(errors, [message]);
         assert_eq!(blob, None);
         assert_eq!((ended.results.exported, ended.results.skipped), (0, 1));
@@ -165,7 +165,7 @@ async fn with_warn_the_instance_is_exported_and_counted() {
         assert_eq!((ended.results.exported, ended.results.skipped), (1, 0));
         let [warning] = &*ended.warnings else { panic!("{:?}", ended.warnings) };
         assert_eq!(warning.code, "identityMismatch");
-        assert_eq!(warning.message, "instances that are not the ones that they are listed as: 1");
+        assert_eq!(warning.message, "instances whose UIDs differ from the listed ones: 1");
     }
     let (blob, errors, ended) = export_one(IdentityCheck::Off, &listed, &bytes, 0).await;
     assert_eq!((blob, errors.len(), ended.warnings.len()), (Some(bytes), 0, 0));

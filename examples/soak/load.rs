@@ -213,6 +213,11 @@ impl Load {
         Ok(())
     }
 
+    /// Returns whether an operation runs: the sender of its progress is dropped at the end of the run.
+    fn is_running(&self, id: OperationId) -> bool {
+        self.engine.progress(id).is_some_and(|progress| progress.has_changed().is_ok())
+    }
+
     /// Shuts the engine down during the load.
     pub(crate) async fn shut_down(&self, grace: Duration) -> Outcome<Vec<String>> {
         self.engine.shutdown(grace).await;
@@ -221,7 +226,7 @@ impl Load {
         };
         let left = self.engine.status(blocked).await?;
         Ok(match left.status {
-            OperationStatus::Running if self.engine.progress(blocked).is_none() => Vec::new(),
+            OperationStatus::Running if !self.is_running(blocked) => Vec::new(),
             status => vec![format!("after the shutdown the endless operation is {status:?}")],
         })
     }

@@ -134,7 +134,7 @@ impl Case {
                 "it is gone",
                 "planned fault",
                 "planned stream failure",
-                "the source gave",
+                "the source returned",
             ];
             let error = entry.error();
             assert!(of_the_source.iter().any(|known| error.starts_with(known)), "{error}");

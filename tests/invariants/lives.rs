@@ -137,7 +137,7 @@ async fn resume(case: &Case, engine: &ExportEngine, rng: &mut Rng) -> Result<Ope
         _ => _ = engine.resume(case.id, target).await?,
     }
     // Ends when the run does, and when nobody runs it.
-    while let Some(mut progress) = engine.progress(case.id) {
+    if let Some(mut progress) = engine.progress(case.id) {
         while progress.changed().await.is_ok() {}
     }
     loop {
