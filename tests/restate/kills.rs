@@ -30,7 +30,7 @@ async fn survives(victim: Victim) {
     let client = cluster.client();
 
     // When the proxy holds requests, some batches are finished, some in flight, and some have not begun.
-    proxy.never_hold(format!("/{}/", archive.first_study()));
+    proxy.forward_first(format!("/{}/", archive.first_study()), 50);
     proxy.set_mode(Mode::HoldAfter(1_000));
     let new = NewOperation::new(ExportSource::Everything, emulator(&container, proxy.port()));
     let id = client.start(new).await.unwrap().operation_id;

@@ -19,7 +19,7 @@ async fn a_canceled_export_ends_within_seconds_while_its_destination_does_not_re
     let proxy = Proxy::start(azurite.port()).await;
     let cluster = Cluster::new(archive.root(), 2, &["--batch-size", "50"]).await;
     let client = cluster.client();
-    proxy.never_hold(format!("/{}/", archive.first_study()));
+    proxy.forward_first(format!("/{}/", archive.first_study()), 50);
     proxy.set_mode(Mode::HoldAfter(1_200));
     let new = NewOperation::new(ExportSource::Everything, emulator(&container, proxy.port()));
     let id = client.start(new).await.unwrap().operation_id;
@@ -99,7 +99,7 @@ async fn a_worker_that_receives_sigterm_finishes_its_batches_and_no_other_worker
     let proxy = Proxy::start(azurite.port()).await;
     let cluster = Cluster::new(archive.root(), 2, &["--batch-size", "50"]).await;
     let client = cluster.client();
-    proxy.never_hold(format!("/{}/", archive.first_study()));
+    proxy.forward_first(format!("/{}/", archive.first_study()), 50);
     proxy.set_mode(Mode::HoldAfter(500));
     let new = NewOperation::new(ExportSource::Everything, emulator(&container, proxy.port()));
     let id = client.start(new).await.unwrap().operation_id;

@@ -34,6 +34,14 @@ pub(crate) enum Action {
 /// Decides by the number of a request, from 1, and its head.
 type Decide = dyn Fn(usize, &str) -> Action + Send + Sync;
 
+/// Requests with `text` in their head.
+#[derive(Default)]
+struct First {
+    text: String,
+    /// The number of these requests that have not arrived.
+    missing: usize,
+}
+
 /// A running proxy; dropping it closes its connections.
 pub(crate) struct Proxy {
     port: u16,
@@ -47,8 +55,8 @@ struct Shared {
     requests: Mutex<Vec<String>>,
     count: watch::Sender<usize>,
     mode: watch::Sender<Mode>,
-    /// Requests with this text in their head are not held.
-    never_held: Mutex<Option<String>>,
+    /// Requests that are forwarded before others are held.
+    first: Mutex<First>,
     decide: Mutex<Arc<Decide>>,
     /// The number of requests for instances whose body is still to be corrupted.
     corruptions: AtomicUsize,
@@ -64,7 +72,7 @@ impl Proxy {
             requests: Mutex::default(),
             count: watch::Sender::new(0),
             mode: watch::Sender::new(Mode::Forward),
-            never_held: Mutex::default(),
+            first: Mutex::default(),
             decide: Mutex::new(Arc::new(|_, _| Action::Forward)),
             corruptions: AtomicUsize::new(0),
         });
@@ -102,9 +110,10 @@ impl Proxy {
         self.shared.mode.send_replace(mode);
     }
 
-    /// Forwards requests with this text in their head also in the mode [`Mode::HoldAfter`].
-    pub(crate) fn never_hold(&self, text: impl Into<String>) {
-        *self.shared.never_held.lock().unwrap() = Some(text.into());
+    /// In the mode [`Mode::HoldAfter`], holds nothing before `count` requests with this text in their head have arrived, and
+    /// never holds these.
+    pub(crate) fn forward_first(&self, text: impl Into<String>, count: usize) {
+        *self.shared.first.lock().unwrap() = First { text: text.into(), missing: count };
     }
 
     /// Decides about all further requests.
@@ -172,7 +181,7 @@ impl Shared {
             }
             let number = self.record(&head);
             let is_instance = head.contains("/results/");
-            if is_instance && !self.is_never_held(&head) {
+            if is_instance && self.may_be_held(&head) {
                 let passes = |mode: &Mode| !matches!(mode, Mode::HoldAfter(last) if number > *last);
                 let _ = self.mode.subscribe().wait_for(passes).await;
             }
@@ -215,8 +224,13 @@ impl Shared {
         }
     }
 
-    fn is_never_held(&self, head: &str) -> bool {
-        self.never_held.lock().unwrap().as_ref().is_some_and(|text| head.contains(text))
+    fn may_be_held(&self, head: &str) -> bool {
+        let mut first = self.first.lock().unwrap();
+        let is_first = !first.text.is_empty() && head.contains(&first.text);
+        if is_first {
+            first.missing = first.missing.saturating_sub(1);
+        }
+        !is_first && first.missing == 0
     }
 
     /// Returns the number of this request, from 1.
