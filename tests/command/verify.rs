@@ -164,7 +164,11 @@ async fn real_files_are_verified_in_a_container() {
     let id = document["operationId"].as_str().unwrap();
     let log = container.get(&format!("{id}/errors.log")).await.unwrap().bytes;
     let log = std::str::from_utf8(&log).unwrap();
-    assert_eq!(log.matches("the instance's Media Storage SOP Instance UID differs from the listed one\"}").count(), 3, "{log}");
+    assert_eq!(
+        log.matches("the instance's Media Storage SOP Instance UID differs from the listed one\"}").count(),
+        3,
+        "{log}"
+    );
     assert!(!archive.names.iter().any(|name| log.contains(name)), "patient data in {log}");
     assert_unchanged(&verify(container.sas_url("rl"), id).await, exported);
     let manifest = container.get(&format!("{id}/manifest.jsonl")).await.unwrap();
