@@ -20,21 +20,29 @@ impl Content {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if the file does not exist, [`ErrorKind::Unavailable`] if the system is short of a
-    /// resource, the disk fails or a network file system does not respond, otherwise [`ErrorKind::Unreadable`].
+    /// resource, the disk fails or a network file system does not respond, [`ErrorKind::Conflict`] if its length changes
+    /// while it is read, otherwise [`ErrorKind::Unreadable`].
     pub async fn from_file(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
-        blocking(move || File::open(path).and_then(Self::from_open_file).map_err(read_error)).await
+        blocking(move || Self::from_open_file(File::open(path).map_err(read_error)?)).await
     }
 
     /// Creates a content from an open file. A small one is read now.
-    pub(crate) fn from_open_file(mut file: File) -> io::Result<Self> {
-        let length = file.metadata()?.len();
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if a small file changes its length while it is read; otherwise those of
+    /// [`from_file`](Self::from_file). The reader of a large one compares its length.
+    pub(crate) fn from_open_file(mut file: File) -> Result<Self> {
+        let length = file.metadata().map_err(read_error)?.len();
         if length > MAX_WHOLE_FILE {
             return Ok(Self::from_stream(Some(length), read_in_chunks(file)));
         }
-        let mut content = Self::from_bytes(read_up_to(&mut file, length as usize)?);
-        content.length = Some(length);
-        Ok(content)
+        let bytes = read_up_to(&mut file, length as usize).map_err(read_error)?;
+        let length_after = file.metadata().map_err(read_error)?.len();
+        if bytes.len() as u64 != length || length_after != length {
+            return Err(Error::new(ErrorKind::Conflict, "the file changed while it was read"));
+        }
+        Ok(Self::from_bytes(bytes))
     }
 }
 

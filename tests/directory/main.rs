@@ -4,6 +4,8 @@
 mod odd_files;
 mod read_ahead;
 mod sink;
+#[cfg(unix)]
+mod unix;
 
 use std::fs;
 use std::path::Path;
@@ -261,62 +263,6 @@ async fn identifiers_use_an_index_that_is_built_once() {
     assert_eq!((page.instances.len(), page.next), (0, None));
 }
 
-#[cfg(unix)]
-mod unix {
-    use std::ffi::OsStr;
-    use std::os::unix::ffi::OsStrExt;
-    use std::os::unix::fs::symlink;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn names_in_any_encoding_are_preserved() {
-        let archive = folder([]);
-        let latin1 = OsStr::from_bytes(b"M\xFCller%C3/\xFF\n.dcm");
-        write(archive.path().join(latin1), &slice(1));
-        write(archive.path().join("ÜBEL"), &slice(2));
-        let source = DirectorySource::open(archive.path()).unwrap();
-        let first = page(&source, None, 1).await;
-        assert_eq!(numbers(&first), [1]);
-        assert_eq!(read(&source, &stored(&first.instances[0])).await, slice(1));
-        let resumed = DirectorySource::open(archive.path()).unwrap();
-        assert_eq!(numbers(&page(&resumed, first.next.as_ref(), 9).await), [2]);
-    }
-
-    #[tokio::test]
-    async fn links_are_followed_on_request_and_never_in_circles() {
-        let archive = folder([("a/x", slice(1)), ("b/y", slice(2))]);
-        let elsewhere = folder([("z", slice(3))]);
-        symlink(archive.path(), archive.path().join("b/circle")).unwrap();
-        symlink(elsewhere.path(), archive.path().join("c")).unwrap();
-        symlink("nowhere", archive.path().join("broken")).unwrap();
-        let root = elsewhere.path().join("root");
-        symlink(archive.path(), &root).unwrap();
-
-        let source = DirectorySource::open(&root).unwrap();
-        assert_eq!(numbers(&page(&source, None, 9).await), [1, 2]);
-        fs::remove_file(&root).unwrap();
-        let source = DirectorySource::open(archive.path()).unwrap().follow_links(true);
-        assert_eq!(numbers(&page(&source, None, 9).await), [1, 2, 3]);
-    }
-
-    #[tokio::test]
-    async fn unreadable_folders_are_reported() {
-        let archive = folder([("a", slice(1)), ("c", slice(2))]);
-        // A link to itself cannot be followed, not even by root.
-        symlink("b", archive.path().join("b")).unwrap();
-        let source = DirectorySource::open(archive.path()).unwrap().follow_links(true);
-        let first = page(&source, None, 1).await;
-        assert_eq!((numbers(&first), warnings(&first)), (vec![1], vec![]));
-        let second = page(&source, first.next.as_ref(), 9).await;
-        assert_eq!((numbers(&second), second.failures.len()), (vec![2], 1));
-        let [failure] = &*second.failures else { panic!("{second:?}") };
-        assert_eq!((&*failure.identifier, &*failure.error), ("", "a folder cannot be read"));
-        let report = source.report();
-        assert_eq!((report.unreadable_folders, &*report.skipped[0].path), (1, Path::new("b")));
-    }
-}
-
 #[tokio::test]
 async fn a_content_encodes_a_data_set() {
     let object = Arc::new(fixtures::multi_frame_object(1, 1, 1, 600));
@@ -354,4 +300,25 @@ async fn a_listing_survives_any_damage() {
     assert_eq!(*last.identifier(), fixtures::instance(1, 1, 2));
     assert_eq!(page.instances.len() as u64 + report.duplicates + report.unidentified, 3001, "{report:?}");
     assert_eq!(page.failures.len() as u64, report.unidentified);
+}
+
+/// Each listing continues where it was, however many there are: none reads the files of the others' pages again.
+#[tokio::test]
+async fn many_listings_of_one_folder_continue_without_reading_files_again() {
+    let names: Vec<_> = (0..300).map(|number| format!("a/{number:03}")).collect();
+    let archive = folder((0..).zip(&names).map(|(number, name)| (&**name, slice(number))));
+    write(archive.path().join("b/last"), &slice(300));
+    let source = DirectorySource::open(archive.path()).unwrap();
+    // Each listing has a cursor of its own.
+    let mut listings = Vec::new();
+    for listed in 1..=20 {
+        listings.push((listed, page(&source, None, listed as usize).await.next));
+    }
+    // A listing that starts again does not know that this instance was listed.
+    fs::rename(archive.path().join("a/000"), archive.path().join("b/moved")).unwrap();
+    for (listed, after) in listings {
+        let rest = page(&source, after.as_ref(), 999).await;
+        assert_eq!(numbers(&rest), Vec::from_iter(listed..301));
+        assert_eq!(warnings(&rest), [("duplicateInstance", 1)], "after {listed}");
+    }
 }

@@ -2,11 +2,16 @@
 
 mod head;
 mod index;
+#[cfg_attr(unix, path = "open_unix.rs")]
+#[cfg_attr(not(unix), path = "open_portable.rs")]
+mod opener;
 mod path;
 mod read_ahead;
 mod report;
 mod scan;
 mod seen;
+mod tree;
+mod walk;
 mod walker;
 
 use std::fmt;
@@ -21,9 +26,10 @@ use tokio::sync::OnceCell;
 use self::index::{Index, IndexBuilder};
 use self::read_ahead::ReadAhead;
 pub use self::report::{DirectoryReport, SkippedPath};
-use self::scan::{Scan, Tree};
+use self::scan::Scan;
+use self::tree::Tree;
 use self::walker::{Walker, Walkers};
-use crate::content::Content;
+use crate::content::{Content, read_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ExportSource;
 use crate::model::{Cursor, Instance, ListRequest, Page, Scope};
@@ -62,10 +68,13 @@ use crate::sync::{blocking, lock};
 ///
 /// # Listing everything
 /// The tree is listed in path order: folder by folder, the names in a folder compared as bytes. A cursor is the path of
-/// the last listed instance. Between two pages the source keeps the walk and a hash of every listed identifier (20 to 40
-/// bytes an instance), for at most eight listings. Continuing after a cursor of another process reads the heads of the
-/// files before it again. A small file is read once, when it is listed, and exported as it was then
-/// ([`read_ahead`](Self::read_ahead)).
+/// the last listed entry. Between two pages the source keeps the walk and a hash of every listed identifier; the hashes of
+/// more than 229,376 instances are in a temporary file, and folders with very many files are read in parts, so that a
+/// listing holds at most 16 MiB. Continuing after a cursor of another process reads the heads of the files before it again.
+/// A small file is read once, when it is listed, and exported as it was then ([`read_ahead`](Self::read_ahead)).
+///
+/// Symbolic links are not followed unless [`follow_links`](Self::follow_links) is set, neither when a file is listed nor
+/// when it is opened, and only regular files are read.
 ///
 /// # Listing identifiers
 /// The first listing of an identifier reads the heads of all files and builds an index in memory, about 150 bytes an
@@ -156,7 +165,7 @@ impl DirectorySource {
         match walker.page(limit).await {
             Ok((page, left_out)) => {
                 if let Some(next) = &page.next {
-                    self.walkers.keep(Some(next.clone()), walker);
+                    self.walkers.keep(Some(next.clone()), walker).await;
                 }
                 left_out.trace();
                 lock(&self.report).merge(&left_out);
@@ -164,7 +173,7 @@ impl DirectorySource {
             }
             Err(error) => {
                 if !walker.is_lost() {
-                    self.walkers.keep(after.cloned(), walker);
+                    self.walkers.keep(after.cloned(), walker).await;
                 }
                 Err(error)
             }
@@ -203,7 +212,7 @@ impl DirectorySource {
             .get_or_try_init(|| async {
                 let interrupted = lock(&self.interrupted_scan).take();
                 let (mut scan, mut builder) =
-                    interrupted.unwrap_or_else(|| (self.tree.scan(), IndexBuilder::default()));
+                    interrupted.unwrap_or_else(|| (Scan::new(&self.tree), IndexBuilder::default()));
                 loop {
                     match scan.next().await {
                         Ok(Some(entry)) => builder.add(entry)?,
@@ -252,14 +261,18 @@ impl InstanceSource for DirectorySource {
         let Some(path) = path::decode(locator) else {
             return Err(Error::new(ErrorKind::NotFound, "the locator does not belong to this source"));
         };
-        match Content::from_file(self.tree.root.join(path)).await {
-            Err(missing) if missing.kind() == ErrorKind::NotFound => {
-                let tree = self.tree.clone();
-                blocking(move || tree.check_root()).await?;
-                Err(missing)
+        let tree = self.tree.clone();
+        blocking(move || {
+            let opened = tree.opener().open(&path).map_err(read_error).and_then(Content::from_open_file);
+            match opened {
+                Err(missing) if missing.kind() == ErrorKind::NotFound => {
+                    tree.check_root()?;
+                    Err(missing)
+                }
+                outcome => outcome,
             }
-            outcome => outcome,
-        }
+        })
+        .await
     }
 
     /// Returns `None` for everything. For identifiers it builds the index and counts in it.

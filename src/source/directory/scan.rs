@@ -1,33 +1,26 @@
 //! [`Scan`]: the entries of a folder tree in path order, with the UIDs from their heads.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use futures::future::try_join_all;
-use walkdir::WalkDir;
 
 use super::head::{FileType, identify};
+use super::opener::Opener;
 use super::path;
 use super::read_ahead::ReadAhead;
 use super::seen::SeenInstances;
-use crate::content::read_error;
+use super::tree::Tree;
+use super::walk::{Walk, WalkEntry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{InstanceIdentifier, ListFailure};
 use crate::sync::blocking;
 
 /// How many files are read before the walk continues: enough to keep all threads busy, few enough to stop soon.
 const FILES_PER_ROUND: usize = 128;
-
-/// A folder and everything below it.
-#[derive(Clone)]
-pub(super) struct Tree {
-    pub(super) root: Arc<Path>,
-    pub(super) follow_links: bool,
-}
 
 /// A file, or a folder that cannot be read.
 pub(super) struct Entry {
@@ -63,144 +56,36 @@ pub(super) enum EntryKind {
     Ignored,
 }
 
-/// A walk through a tree in path order: folder by folder, names compared as bytes.
+/// Reads the heads of the files of a tree in path order.
 pub(super) struct Scan {
     tree: Tree,
-    /// The instances found so far; `None`: duplicates are not recognized.
-    seen: Option<SeenInstances>,
+    /// `None`: in use by a blocking thread, or lost with a call that was dropped.
+    state: Option<State>,
     /// `None`: only the heads of files are read.
     read_ahead: Option<ReadAhead>,
-    walk: Walk,
     /// Entries of the walk whose heads have not been read.
     unread: Arc<[WalkEntry]>,
     read: VecDeque<Entry>,
 }
 
-enum Walk {
-    Running(Box<walkdir::IntoIter>),
-    Ended,
-    /// In use by a blocking thread, or lost with a call that was dropped: a walk cannot restart in the middle.
-    Lost,
-}
-
-#[derive(Clone)]
-struct WalkEntry {
-    path: PathBuf,
-    is_file: bool,
-}
-
-impl Tree {
-    pub(super) fn scan(&self) -> Scan {
-        let walk = WalkDir::new(&self.root).min_depth(1).follow_links(self.follow_links).sort_by_file_name();
-        Scan {
-            tree: self.clone(),
-            seen: None,
-            read_ahead: None,
-            walk: Walk::Running(Box::new(walk.into_iter())),
-            unread: [].into(),
-            read: VecDeque::new(),
-        }
-    }
-
-    /// Fails if the root looks unmounted: its files have not been deleted then.
-    pub(super) fn check_root(&self) -> Result<()> {
-        let cause = match fs::read_dir(&self.root).and_then(|mut names| names.next().transpose()) {
-            Ok(Some(_)) => return Ok(()),
-            Ok(None) => {
-                return Err(Error::new(ErrorKind::Unavailable, "the source's folder has become empty"));
-            }
-            Err(cause) => cause,
-        };
-        Err(Error::new(ErrorKind::Unavailable, "the source's folder cannot be read any more")
-            .with_source(cause))
-    }
-
-    /// Converts a failure below the root; `None`: the entry has been deleted, and the root still exists.
-    fn classify(&self, cause: io::Error) -> Result<Option<()>> {
-        let error = read_error(cause);
-        match error.kind() {
-            ErrorKind::NotFound => self.check_root().map(|()| None),
-            ErrorKind::Unavailable => Err(error),
-            _ => Ok(Some(())),
-        }
-    }
-
-    /// Continues a walk for up to `limit` entries.
-    fn walk(&self, walk: &mut walkdir::IntoIter, limit: usize) -> Result<Vec<WalkEntry>> {
-        let mut found = Vec::new();
-        while found.len() < limit {
-            let Some(entry) = walk.next() else { break };
-            match entry {
-                Ok(entry) if entry.file_type().is_file() => {
-                    found.push(WalkEntry { path: self.relative(entry.path()), is_file: true });
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    let path = error.path().map(|path| self.relative(path)).unwrap_or_default();
-                    let at_root = error.depth() == 0;
-                    // No I/O error: a link to a folder above it, whose files are listed there.
-                    let Some(cause) = error.into_io_error() else { continue };
-                    if at_root {
-                        self.check_root()?;
-                        return Err(read_error(cause));
-                    }
-                    if self.classify(cause)?.is_some() {
-                        found.push(WalkEntry { path, is_file: false });
-                    }
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    fn relative(&self, path: &Path) -> PathBuf {
-        path.strip_prefix(&self.root).unwrap_or(path).to_owned()
-    }
-
-    fn read(&self, found: &WalkEntry, read_ahead: Option<&ReadAhead>) -> Result<Entry> {
-        let path = found.path.clone();
-        let entry = |locator, kind| Ok(Entry { path: path.clone(), locator, kind });
-        let Some(locator) = path::encode(&path) else {
-            return entry(String::new(), EntryKind::UnreadableFile);
-        };
-        if !found.is_file {
-            return entry(locator, EntryKind::UnreadableFolder);
-        }
-        let kind = match self.read_file(&path, &locator, read_ahead) {
-            Ok(kind) => kind,
-            Err(cause) => match self.classify(cause)? {
-                Some(()) => EntryKind::UnreadableFile,
-                None => EntryKind::Ignored,
-            },
-        };
-        entry(locator, kind)
-    }
-
-    fn read_file(&self, path: &Path, locator: &str, read_ahead: Option<&ReadAhead>) -> io::Result<EntryKind> {
-        let mut file = File::open(self.root.join(path))?;
-        let size = file.metadata()?.len();
-        let whole = read_ahead.map(|cache| cache.read(&mut file, size)).transpose()?.flatten();
-        let file_type = match &whole {
-            Some(bytes) => identify(io::Cursor::new(bytes))?,
-            None => identify(BufReader::new(file))?,
-        };
-        Ok(match file_type {
-            FileType::Instance { identifier, has_preamble } => {
-                // A file that has shrunk may be incomplete: it is read again when it is opened.
-                let whole = whole.filter(|bytes| bytes.len() as u64 == size);
-                if let (Some(cache), Some(bytes)) = (read_ahead, whole) {
-                    cache.insert(locator, bytes);
-                }
-                EntryKind::Instance { identifier, size, has_preamble }
-            }
-            FileType::Unidentified(failure) => EntryKind::Unidentified(failure),
-            FileType::Directory => EntryKind::Directory,
-            FileType::Other => EntryKind::Ignored,
-        })
-    }
+struct State {
+    walk: Walk,
+    /// The instances found so far; `None`: duplicates are not recognized.
+    seen: Option<SeenInstances>,
 }
 
 impl Scan {
+    pub(super) fn new(tree: &Tree) -> Self {
+        let state = Some(State { walk: Walk::new(tree), seen: None });
+        Self { tree: tree.clone(), state, read_ahead: None, unread: [].into(), read: VecDeque::new() }
+    }
+
+    /// Creates a scan that reports files of instances that an earlier file contains as [`EntryKind::Duplicate`].
+    pub(super) fn without_duplicates(tree: &Tree) -> Self {
+        let state = Some(State { walk: Walk::new(tree), seen: Some(SeenInstances::new()) });
+        Self { state, ..Self::new(tree) }
+    }
+
     /// Returns the next entry in path order.
     ///
     /// # Errors
@@ -210,18 +95,15 @@ impl Scan {
     /// Dropping the future may lose the scan.
     pub(super) async fn next(&mut self) -> Result<Option<Entry>> {
         while self.read.is_empty() {
-            if self.unread.is_empty() && !self.continue_walk().await? {
-                return Ok(None);
+            if self.unread.is_empty() {
+                self.unread = self.with_state(|state| state.walk.next(FILES_PER_ROUND)).await?.into();
+                if self.unread.is_empty() {
+                    return Ok(None);
+                }
             }
             self.read_heads().await?;
         }
         Ok(self.read.pop_front())
-    }
-
-    /// Reports files of instances that an earlier file contains as [`EntryKind::Duplicate`].
-    pub(super) fn without_duplicates(mut self) -> Self {
-        self.seen = Some(SeenInstances::new());
-        self
     }
 
     /// Reads small files completely from now on, as long as the cache has room.
@@ -236,27 +118,19 @@ impl Scan {
 
     /// Whether the scan can only be restarted.
     pub(super) fn is_lost(&self) -> bool {
-        matches!(self.walk, Walk::Lost)
+        self.state.is_none()
     }
 
-    async fn continue_walk(&mut self) -> Result<bool> {
-        let mut walk = match std::mem::replace(&mut self.walk, Walk::Lost) {
-            Walk::Running(walk) => walk,
-            Walk::Ended => {
-                self.walk = Walk::Ended;
-                return Ok(false);
+    /// Reduces the memory that the scan holds until it continues.
+    pub(super) async fn shrink(&mut self) -> Result<()> {
+        self.with_state(|state| {
+            state.walk.shrink();
+            if let Some(seen) = &mut state.seen {
+                seen.move_to_disk();
             }
-            Walk::Lost => return Err(Error::new(ErrorKind::Internal, "the walk was lost")),
-        };
-        let tree = self.tree.clone();
-        let (walk, found) = blocking(move || {
-            let found = tree.walk(&mut walk, FILES_PER_ROUND)?;
-            Ok((walk, found))
+            Ok(())
         })
-        .await?;
-        self.walk = if found.is_empty() { Walk::Ended } else { Walk::Running(walk) };
-        self.unread = found.into();
-        Ok(!self.unread.is_empty())
+        .await
     }
 
     /// Reads the heads of the entries that the walk found, on several threads.
@@ -267,39 +141,127 @@ impl Scan {
             let (tree, unread) = (self.tree.clone(), Arc::clone(&self.unread));
             let read_ahead = self.read_ahead.clone();
             blocking(move || {
-                let some = &unread[start..unread.len().min(start + share)];
-                Ok(some.iter().map(|found| tree.read(found, read_ahead.as_ref())).collect::<Vec<_>>())
+                let mut opener = tree.opener();
+                let entries = &unread[start..unread.len().min(start + share)];
+                Ok(entries
+                    .iter()
+                    .map(|entry| read(&tree, &mut opener, entry, read_ahead.as_ref()))
+                    .collect::<Vec<_>>())
             })
         });
-        let mut failure = None;
-        let mut done = 0;
+        let (mut entries, mut failure) = (Vec::new(), None);
         for entry in try_join_all(tasks).await?.into_iter().flatten() {
             match entry {
-                Ok(mut entry) => {
-                    self.mark_duplicate(&mut entry);
-                    self.read.push_back(entry);
-                }
+                Ok(entry) => entries.push(entry),
                 Err(error) => {
                     failure = Some(error);
                     break;
                 }
             }
-            done += 1;
         }
-        self.unread = self.unread[done..].into();
+        let read = entries.len();
+        let cache = self.read_ahead.clone();
+        let entries = self
+            .with_state(move |state| {
+                if let Some(seen) = &mut state.seen {
+                    mark_duplicates(seen, &mut entries, cache.as_ref())?;
+                }
+                Ok(entries)
+            })
+            .await?;
+        self.read.extend(entries);
+        self.unread = self.unread[read..].into();
         failure.map_or(Ok(()), Err)
     }
 
-    fn mark_duplicate(&mut self, entry: &mut Entry) {
-        let (Some(seen), EntryKind::Instance { identifier, .. }) = (&mut self.seen, &entry.kind) else {
-            return;
-        };
-        if seen.insert(identifier) {
-            return;
+    /// Runs work on a blocking thread.
+    async fn with_state<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut State) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let lost = || Error::new(ErrorKind::Internal, "a listing was interrupted");
+        let mut state = self.state.take().ok_or_else(lost)?;
+        let (state, outcome) = blocking(move || {
+            let outcome = work(&mut state);
+            Ok((state, outcome))
+        })
+        .await?;
+        self.state = Some(state);
+        outcome
+    }
+}
+
+/// Reads the head of a file.
+///
+/// # Errors
+/// Those of the source as a whole.
+fn read(
+    tree: &Tree,
+    opener: &mut Opener,
+    found: &WalkEntry,
+    read_ahead: Option<&ReadAhead>,
+) -> Result<Entry> {
+    let path = found.path.clone();
+    let Some(locator) = path::encode(&path) else {
+        return Ok(Entry { path, locator: String::new(), kind: EntryKind::UnreadableFile });
+    };
+    let kind = if !found.is_file {
+        EntryKind::UnreadableFolder
+    } else {
+        match read_file(opener, &path, &locator, read_ahead) {
+            Ok(kind) => kind,
+            // Something else has taken the place of the file.
+            Err(cause) if cause.kind() == io::ErrorKind::InvalidInput => EntryKind::Ignored,
+            Err(cause) => match tree.classify(cause, &path)? {
+                true => EntryKind::UnreadableFile,
+                false => EntryKind::Ignored,
+            },
         }
-        entry.kind = EntryKind::Duplicate;
-        if let Some(cache) = &self.read_ahead {
-            cache.take(&entry.locator);
+    };
+    Ok(Entry { path, locator, kind })
+}
+
+fn read_file(
+    opener: &mut Opener,
+    path: &Path,
+    locator: &str,
+    read_ahead: Option<&ReadAhead>,
+) -> io::Result<EntryKind> {
+    let mut file = opener.open(path)?;
+    let size = file.metadata()?.len();
+    let whole = read_ahead.map(|cache| cache.read(&mut file, size)).transpose()?.flatten();
+    let file_type = match &whole {
+        Some(bytes) => identify(io::Cursor::new(bytes))?,
+        None => identify(BufReader::new(file))?,
+    };
+    Ok(match file_type {
+        FileType::Instance { identifier, has_preamble } => {
+            // A file that has shrunk may be incomplete: it is read again when it is opened.
+            let whole = whole.filter(|bytes| bytes.len() as u64 == size);
+            if let (Some(cache), Some(bytes)) = (read_ahead, whole) {
+                cache.insert(locator, bytes);
+            }
+            EntryKind::Instance { identifier, size, has_preamble }
+        }
+        FileType::Unidentified(failure) => EntryKind::Unidentified(failure),
+        FileType::Directory => EntryKind::Directory,
+        FileType::Other => EntryKind::Ignored,
+    })
+}
+
+fn mark_duplicates(
+    seen: &mut SeenInstances,
+    entries: &mut [Entry],
+    read_ahead: Option<&ReadAhead>,
+) -> Result<()> {
+    for entry in entries {
+        let EntryKind::Instance { identifier, .. } = &entry.kind else { continue };
+        if !seen.insert(identifier)? {
+            entry.kind = EntryKind::Duplicate;
+            if let Some(cache) = read_ahead {
+                cache.take(&entry.locator);
+            }
         }
     }
+    Ok(())
 }

@@ -6,13 +6,17 @@ use std::sync::Mutex;
 use super::path;
 use super::read_ahead::ReadAhead;
 use super::report::DirectoryReport;
-use super::scan::{EntryKind, Scan, Tree};
+use super::scan::{EntryKind, Scan};
+use super::tree::Tree;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Cursor, Instance, Locator, Page};
 use crate::sync::lock;
 
-/// How many walkers are kept for their next page: one for each operation that exports everything.
-const MAX_WALKERS: usize = 8;
+/// How many walkers are kept for their next page; more than operations are likely to run at once.
+const MAX_WALKERS: usize = 256;
+
+/// How many of them are kept as they are, for speed. The others hold little memory.
+const MAX_READY: usize = 8;
 
 /// A walk that has listed everything up to a cursor.
 pub(super) struct Walker {
@@ -29,7 +33,7 @@ impl Walker {
         let skip_until =
             after.map(|cursor| path::decode(cursor.as_str()).ok_or_else(unusable)).transpose()?;
         let read_ahead = read_ahead.clone();
-        Ok(Self { scan: tree.scan().without_duplicates(), read_ahead, skip_until })
+        Ok(Self { scan: Scan::without_duplicates(tree), read_ahead, skip_until })
     }
 
     /// Whether the walker cannot continue and has to be replaced.
@@ -91,24 +95,41 @@ impl Walker {
     }
 }
 
-/// Walkers between two pages, the oldest first, each with the cursor of its next page.
+/// Walkers between two pages, the oldest first.
 #[derive(Default)]
-pub(super) struct Walkers(Mutex<Vec<(Option<Cursor>, Walker)>>);
+pub(super) struct Walkers(Mutex<Vec<KeptWalker>>);
+
+struct KeptWalker {
+    /// The cursor of its next page.
+    after: Option<Cursor>,
+    walker: Walker,
+    is_shrunk: bool,
+}
 
 impl Walkers {
     /// Takes the walker that continues after this cursor.
     pub(super) fn take(&self, after: Option<&Cursor>) -> Option<Walker> {
         let mut kept = lock(&self.0);
-        let at = kept.iter().position(|(cursor, _)| cursor.as_ref() == after)?;
-        Some(kept.remove(at).1)
+        let at = kept.iter().position(|kept| kept.after.as_ref() == after)?;
+        Some(kept.remove(at).walker)
     }
 
     /// Keeps a walker that continues after this cursor.
-    pub(super) fn keep(&self, after: Option<Cursor>, walker: Walker) {
-        let mut kept = lock(&self.0);
-        if kept.len() == MAX_WALKERS {
-            kept.remove(0);
+    pub(super) async fn keep(&self, after: Option<Cursor>, walker: Walker) {
+        let oldest_ready = {
+            let mut kept = lock(&self.0);
+            kept.push(KeptWalker { after, walker, is_shrunk: false });
+            if kept.len() > MAX_WALKERS {
+                kept.remove(0);
+            }
+            let ready = kept.iter().filter(|kept| !kept.is_shrunk).count();
+            let oldest = kept.iter().position(|kept| !kept.is_shrunk).filter(|_| ready > MAX_READY);
+            oldest.map(|at| kept.remove(at))
+        };
+        if let Some(KeptWalker { after, mut walker, .. }) = oldest_ready
+            && walker.scan.shrink().await.is_ok()
+        {
+            lock(&self.0).insert(0, KeptWalker { after, walker, is_shrunk: true });
         }
-        kept.push((after, walker));
     }
 }
