@@ -1,5 +1,8 @@
 //! Allowed hosts.
 
+use dicom_export::BlobSink;
+use dicom_export::sink::azure::AzureBlobSink;
+
 use crate::*;
 
 #[test]
@@ -88,14 +91,41 @@ fn accounts_of_every_cloud_are_accepted() {
         "dicomexport.blob.core.chinacloudapi.cn",
         "dicomexport.blob.core.cloudapi.de",
         "dicomexport.z07.blob.storage.azure.net",
+        // Network routing preference ("Network routing preference for Azure Storage").
+        "dicomexport-internetrouting.blob.core.windows.net",
+        "dicomexport-microsoftrouting.blob.core.windows.net",
+        "dicomexport-internetrouting.blob.core.usgovcloudapi.net",
+        "dicomexport-internetrouting.z07.blob.storage.azure.net",
+        "dicomexport-microsoftrouting.z99.blob.storage.azure.net",
+        "a23456789012345678901234-microsoftrouting.blob.core.windows.net",
         "abc.blob.core.windows.net",
         "a23456789012345678901234.blob.core.windows.net",
     ] {
         let container = format!("https://{host}/export");
-        accepted(production(), by_identity(&container), &container, "managedIdentity");
+        let checked = accepted(production(), by_identity(&container), &container, "managedIdentity");
+        let (account, _) = host.split_once(['-', '.']).unwrap();
+        assert_eq!(checked.public["account"], account);
         refused(production().only_allowed_hosts(), by_identity(&container), "/blobContainerUri");
+        // The portal's connection strings name the account beside the endpoint of the routing preference.
+        let string = format!("AccountName={account};BlobEndpoint=https://{host};SharedAccessSignature={SAS}");
+        accepted(production(), by_string(&string), &container, "sas");
+        let other = format!("AccountName=other;BlobEndpoint=https://{host};SharedAccessSignature={SAS}");
+        refused(production(), by_string(&other), "/connectionString");
     }
-    for account in ["ab", "a234567890123456789012345", "dicom-export", "dicom_export"] {
+    for account in [
+        "ab",
+        "a234567890123456789012345",
+        "dicom-export",
+        "dicom_export",
+        "-internetrouting",
+        "ab-internetrouting",
+        "dicomexport-routing",
+        "dicomexport-secondary-internetrouting",
+        "dicomexport-internetrouting-microsoftrouting",
+        "dicomexport-internetrouting-secondary",
+        "a234567890123456789012345-microsoftrouting",
+        "dicomexport.internetrouting",
+    ] {
         let container = format!("https://{account}.blob.core.windows.net/export");
         refused(production(), by_identity(&container), "/blobContainerUri");
     }
@@ -197,4 +227,28 @@ fn text_that_is_not_a_host_cannot_be_listed() {
     }
     let error = production().allow_host("10.1.2.3", Addressing::Subdomain).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
+}
+
+/// The limits of Azure apply to an account, whichever of its endpoints requests use.
+#[test]
+fn endpoints_of_an_account_share_a_throttle_key() {
+    let key = |host: &str| {
+        let settings = with_sas(&format!("{host}/export"));
+        AzureBlobSink::from_settings(&settings, &development()).unwrap().throttle_key()
+    };
+    let account = key("https://dicomexport.blob.core.windows.net");
+    assert_eq!(key("https://dicomexport-internetrouting.blob.core.windows.net"), account);
+    assert_eq!(key("https://dicomexport-microsoftrouting.blob.core.windows.net"), account);
+    let others = [
+        "https://dicomexport2.blob.core.windows.net",
+        "https://dicomexport.blob.core.usgovcloudapi.net",
+        "https://dicomexport.z01.blob.storage.azure.net",
+        "http://127.0.0.1:10000/dicomexport",
+        "http://127.0.0.1:10001/dicomexport",
+    ];
+    let mut keys = vec![account];
+    for other in others {
+        assert!(!keys.contains(&key(other)), "{other}");
+        keys.push(key(other));
+    }
 }

@@ -19,6 +19,7 @@ mod identity;
 mod integrity;
 mod lost_responses;
 mod outages;
+mod proxies;
 mod put;
 mod refusals;
 mod statuses;

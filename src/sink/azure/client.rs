@@ -79,7 +79,8 @@ impl BlobClient {
     /// [`ErrorKind::Invalid`] if the policy or the credential cannot be used.
     pub(super) fn new(container: AzureContainer, connections: &Arc<Connections>) -> Result<Self> {
         let signer = Signer::new(&container, connections)?;
-        Ok(Self { http: HttpClient::new(connections.blobs()?), signer, container })
+        let http = HttpClient::new(connections.client(container.endpoint.scheme())?);
+        Ok(Self { http, signer, container })
     }
 
     pub(super) fn container(&self) -> &AzureContainer {

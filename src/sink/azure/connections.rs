@@ -21,7 +21,8 @@ const METADATA_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Connections {
     policy: AzureBlobPolicy,
-    blobs: OnceLock<reqwest::Client>,
+    https: OnceLock<reqwest::Client>,
+    http: OnceLock<reqwest::Client>,
     metadata: OnceLock<reqwest::Client>,
     tokens: Mutex<Option<AzureCredentialProvider>>,
 }
@@ -35,15 +36,19 @@ impl Connections {
         &self.policy
     }
 
-    /// The client for the blob service and for Entra ID.
+    /// The client for the blob service and for Entra ID, for URLs of this scheme. https uses the proxies of the
+    /// environment, through a tunnel (`CONNECT`). http uses no proxy, which would receive the credential in the clear.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] if a root certificate cannot be used.
-    pub(super) fn blobs(&self) -> Result<reqwest::Client> {
-        get_or_build(&self.blobs, || {
-            let builder = self.builder()?.https_only(!self.policy.allows_http());
-            Ok(builder.connect_timeout(CONNECT_TIMEOUT))
-        })
+    pub(super) fn client(&self, scheme: &str) -> Result<reqwest::Client> {
+        if scheme == "http" && self.policy.allows_http() {
+            get_or_build(&self.http, || Ok(self.builder()?.no_proxy().connect_timeout(CONNECT_TIMEOUT)))
+        } else {
+            get_or_build(&self.https, || {
+                Ok(self.builder()?.https_only(true).connect_timeout(CONNECT_TIMEOUT))
+            })
+        }
     }
 
     /// The client for tokens of managed identities. It uses no proxy: the endpoint is link-local and has no TLS.
@@ -65,7 +70,9 @@ impl Connections {
         match &*tokens {
             Some(tokens) => Ok(Arc::clone(tokens)),
             None => {
-                let created = identity::tokens(&self.policy, self.metadata()?, self.blobs()?)?;
+                let authority = self.policy.authority_host().unwrap_or_default();
+                let scheme = authority.split_once("://").map_or("https", |(scheme, _)| scheme);
+                let created = identity::tokens(&self.policy, self.metadata()?, self.client(scheme)?)?;
                 Ok(Arc::clone(tokens.insert(created)))
             }
         }

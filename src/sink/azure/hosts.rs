@@ -15,6 +15,9 @@ const CLOUDS: [&str; 4] = [
 /// The endpoints of accounts in Azure DNS zones: `<account>.z<00 to 99>.blob.storage.azure.net`.
 const ZONES: &str = ".blob.storage.azure.net";
 
+/// What follows the account in the endpoints of a routing preference ("Network routing preference for Azure Storage").
+const ROUTES: [&str; 2] = ["-internetrouting", "-microsoftrouting"];
+
 /// How URIs at a host name an account and a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Addressing {
@@ -59,6 +62,7 @@ impl KnownHost {
             let number = zone.strip_prefix('z')?;
             (number.len() == 2 && number.bytes().all(|b| b.is_ascii_digit())).then_some(account)
         })?;
+        let account = ROUTES.iter().find_map(|route| account.strip_suffix(route)).unwrap_or(account);
         // 3 to 24 lower-case letters and digits, which excludes the read-only `<account>-secondary`.
         let named = matches!(account.len(), 3..=24)
             && account.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());

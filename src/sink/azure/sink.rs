@@ -130,8 +130,11 @@ impl BlobSink for AzureBlobSink {
     }
 
     fn throttle_key(&self) -> String {
-        let container = self.client.container();
-        format!("azure:{}:{}", container.endpoint.authority(), container.account)
+        let AzureContainer { account, endpoint, .. } = self.client.container();
+        // The endpoints of an account's routing preferences share its limits: only what follows the account's label counts.
+        let host = endpoint.authority();
+        let suffix = host.strip_prefix(account.as_str()).and_then(|rest| rest.split_once('.'));
+        format!("azure:{account}:{}", suffix.map_or(host, |(_, suffix)| suffix))
     }
 
     fn append_limits(&self) -> AppendLimits {
