@@ -85,6 +85,8 @@ mod error;
 pub mod http;
 mod limits;
 mod model;
+#[cfg(feature = "object_store")]
+mod object_store_error;
 mod pipeline;
 #[cfg(feature = "restate")]
 pub mod restate;

@@ -1,9 +1,6 @@
 //! [`ObjectStoreSource`]: exports from any store of the crate `object_store`.
 
-use std::error::Error as StdError;
 use std::fmt;
-use std::io;
-use std::iter;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,6 +14,7 @@ use crate::content::{Content, CopySource};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Cursor, Instance, ListRequest, ListWarning, Locator, Page, Scope};
 use crate::model::{DicomIdentifier, InstanceIdentifier, Uid};
+use crate::object_store_error::{SanitizedError, error_kind};
 use crate::source::InstanceSource;
 use crate::sync::lock;
 
@@ -300,73 +298,25 @@ fn single_instance(scope: &DicomIdentifier) -> Option<InstanceIdentifier> {
 }
 
 fn list_error(cause: StoreError) -> Error {
-    match cause {
-        StoreError::NotFound { .. } => {
-            Error::new(ErrorKind::NotFound, "the source's container does not exist")
-                .with_source(SanitizedError::of(&cause))
-        }
-        cause => source_error(cause),
+    match error_kind(&cause) {
+        ErrorKind::NotFound => Error::new(ErrorKind::NotFound, "the source's container does not exist")
+            .with_source(SanitizedError::of(&cause)),
+        _ => source_error(cause),
     }
 }
 
 /// Converts an error of the store, without its text.
 fn source_error(cause: StoreError) -> Error {
-    let (kind, message) = match &cause {
-        StoreError::NotFound { .. } => (ErrorKind::NotFound, "the instance does not exist any more"),
-        StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => {
-            (ErrorKind::Unauthorized, "the source refuses the credential")
-        }
-        StoreError::AlreadyExists { .. }
-        | StoreError::Precondition { .. }
-        | StoreError::NotModified { .. } => {
-            (ErrorKind::Conflict, "the instance has changed since it was listed")
-        }
-        StoreError::NotSupported { .. } | StoreError::NotImplemented { .. } => {
-            (ErrorKind::Unsupported, "the source does not support the request")
-        }
-        StoreError::InvalidPath { .. } => (ErrorKind::Invalid, "the source returned an invalid key"),
-        StoreError::UnknownConfigurationKey { .. } => {
-            (ErrorKind::Invalid, "the source's settings are invalid")
-        }
-        StoreError::JoinError { .. } => (ErrorKind::Internal, "a thread of the source's store panicked"),
-        // If the store retries, it has given up by now.
-        _ => (ErrorKind::Unavailable, "the source failed or does not respond"),
+    let kind = error_kind(&cause);
+    let message = match kind {
+        ErrorKind::NotFound => "the instance does not exist any more",
+        ErrorKind::Unauthorized => "the source refuses the credential",
+        ErrorKind::Conflict => "the instance has changed since it was listed",
+        ErrorKind::Unsupported => "the source does not support the request",
+        ErrorKind::Invalid => "the source refuses the request",
+        ErrorKind::Internal => "a thread of the source's store panicked",
+        ErrorKind::Throttled => "the source asks for fewer requests",
+        _ => "the source failed or does not respond",
     };
     Error::new(kind, message).with_source(SanitizedError::of(&cause))
-}
-
-/// The parts of a store's error that can be shown: its variant and the system's error. The texts of the store's error and
-/// its causes contain keys and folders, and so patients' names.
-#[derive(Debug, thiserror::Error)]
-#[error("the store's error is {variant}")]
-struct SanitizedError {
-    variant: &'static str,
-    #[source]
-    system: Option<io::Error>,
-}
-
-impl SanitizedError {
-    fn of(cause: &StoreError) -> Self {
-        let variant = match cause {
-            StoreError::NotFound { .. } => "NotFound",
-            StoreError::InvalidPath { .. } => "InvalidPath",
-            StoreError::JoinError { .. } => "JoinError",
-            StoreError::NotSupported { .. } => "NotSupported",
-            StoreError::AlreadyExists { .. } => "AlreadyExists",
-            StoreError::Precondition { .. } => "Precondition",
-            StoreError::NotModified { .. } => "NotModified",
-            StoreError::NotImplemented { .. } => "NotImplemented",
-            StoreError::PermissionDenied { .. } => "PermissionDenied",
-            StoreError::Unauthenticated { .. } => "Unauthenticated",
-            StoreError::UnknownConfigurationKey { .. } => "UnknownConfigurationKey",
-            _ => "Generic",
-        };
-        let chain = iter::successors(Some(cause as &(dyn StdError + 'static)), |error| (*error).source());
-        let system = chain.filter_map(|error| error.downcast_ref::<io::Error>()).last();
-        let system = system.map(|error| match error.raw_os_error() {
-            Some(number) => io::Error::from_raw_os_error(number),
-            None => error.kind().into(),
-        });
-        Self { variant, system }
-    }
 }

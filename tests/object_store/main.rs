@@ -3,5 +3,8 @@
 
 mod hooked;
 mod logs;
+#[path = "../support/responder.rs"]
+mod responder;
 mod source;
+mod statuses;
 mod uploads;

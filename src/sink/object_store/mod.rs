@@ -19,6 +19,7 @@ use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{RetryPolicy, UploadContext};
 use crate::model::BlobPath;
+use crate::object_store_error::{SanitizedError, error_kind};
 use crate::sink::{BlobSink, LogKey, PutResult};
 
 const DICOM: &str = "application/dicom";
@@ -157,26 +158,18 @@ fn without_credentials(url: &str) -> String {
     format!("{scheme}://{host}{path}")
 }
 
-/// Converts a store's error. Its text, which can hold URLs and responses, is the source of the converted error.
+/// Converts an error of the store, without its text.
 fn store_error(cause: StoreError) -> Error {
-    let (kind, message) = match &cause {
-        StoreError::NotFound { .. } => (ErrorKind::NotFound, "the destination does not exist"),
-        StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => {
-            (ErrorKind::Unauthorized, "the destination refuses the credential")
-        }
-        StoreError::AlreadyExists { .. }
-        | StoreError::Precondition { .. }
-        | StoreError::NotModified { .. } => {
-            (ErrorKind::Conflict, "the destination's state does not allow the request")
-        }
-        StoreError::NotSupported { .. } | StoreError::NotImplemented { .. } => {
-            (ErrorKind::Unsupported, "the destination does not support the request")
-        }
-        StoreError::InvalidPath { .. } | StoreError::UnknownConfigurationKey { .. } => {
-            (ErrorKind::Invalid, "the destination's settings are invalid")
-        }
-        StoreError::JoinError { .. } => (ErrorKind::Internal, "an internal task of the object store failed"),
-        _ => (ErrorKind::Unavailable, "the destination failed or does not respond"),
+    let kind = error_kind(&cause);
+    let message = match kind {
+        ErrorKind::NotFound => "the destination does not exist",
+        ErrorKind::Unauthorized => "the destination refuses the credential",
+        ErrorKind::Conflict => "the destination's state does not allow the request",
+        ErrorKind::Unsupported => "the destination does not support the request",
+        ErrorKind::Invalid => "the destination refuses the request",
+        ErrorKind::Internal => "an internal task of the object store failed",
+        ErrorKind::Throttled => "the destination asks for fewer requests",
+        _ => "the destination failed or does not respond",
     };
-    Error::new(kind, message).with_source(cause)
+    Error::new(kind, message).with_source(SanitizedError::of(&cause))
 }

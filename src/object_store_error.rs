@@ -1,0 +1,143 @@
+//! Errors of the `object_store` crate: their [`ErrorKind`], and the part of them that can be shown.
+
+use std::error::Error as StdError;
+use std::io;
+use std::iter;
+
+use ::object_store::Error as StoreError;
+
+use crate::error::ErrorKind;
+
+/// How `object_store` begins the text of its (private) error for a response with an error status. The status follows, then
+/// a colon and the body.
+const STATUS_PREFIX: &str = "Server returned non-2xx status code: ";
+
+/// How it begins the text of its error for a response with status 200 whose body is an error. The body follows.
+const BODY_PREFIX: &str = "Server returned error response: ";
+
+/// The text of its error for a redirect to nowhere.
+const REDIRECT: &str = "Received redirect without LOCATION";
+
+/// Codes by which stores ask for fewer requests: S3, Azure and Google.
+const THROTTLING_CODES: [&str; 6] = [
+    "SlowDown",
+    "ServerBusy",
+    "TooManyRequests",
+    "RequestLimitExceeded",
+    "rateLimitExceeded",
+    "RESOURCE_EXHAUSTED",
+];
+
+/// Codes of responses with status 400 whose cause is the credential: S3.
+const CREDENTIAL_CODES: [&str; 5] = [
+    "ExpiredToken",
+    "InvalidToken",
+    "TokenRefreshRequired",
+    "InvalidAccessKeyId",
+    "AuthorizationHeaderMalformed",
+];
+
+/// What a store's error means.
+///
+/// Several calls, such as listing, return the same variant for every status, so the status takes precedence.
+pub(crate) fn error_kind(error: &StoreError) -> ErrorKind {
+    if let Some(response) = Response::of(error)
+        && let Some(kind) = response.kind()
+    {
+        return kind;
+    }
+    match error {
+        StoreError::NotFound { .. } => ErrorKind::NotFound,
+        StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => ErrorKind::Unauthorized,
+        StoreError::AlreadyExists { .. }
+        | StoreError::Precondition { .. }
+        | StoreError::NotModified { .. } => ErrorKind::Conflict,
+        StoreError::NotSupported { .. } | StoreError::NotImplemented { .. } => ErrorKind::Unsupported,
+        StoreError::InvalidPath { .. } | StoreError::UnknownConfigurationKey { .. } => ErrorKind::Invalid,
+        StoreError::JoinError { .. } => ErrorKind::Internal,
+        _ => ErrorKind::Unavailable,
+    }
+}
+
+/// The response that caused an error, as far as `object_store` reports it: only in its texts.
+struct Response {
+    status: u16,
+    body: String,
+}
+
+impl Response {
+    fn of(error: &StoreError) -> Option<Self> {
+        chain(error).find_map(|cause| {
+            let text = cause.to_string();
+            if let Some(rest) = text.strip_prefix(STATUS_PREFIX) {
+                let status = rest.get(..3)?.parse().ok()?;
+                return Some(Self { status, body: rest.to_owned() });
+            }
+            if let Some(body) = text.strip_prefix(BODY_PREFIX) {
+                return Some(Self { status: 200, body: body.to_owned() });
+            }
+            text.starts_with(REDIRECT).then(|| Self { status: 307, body: String::new() })
+        })
+    }
+
+    fn has_code(&self, codes: &[&str]) -> bool {
+        codes.iter().any(|code| self.body.contains(code))
+    }
+
+    /// `None` for statuses that the variants of [`StoreError`] tell apart better.
+    fn kind(&self) -> Option<ErrorKind> {
+        Some(match self.status {
+            304 | 412 => return None,
+            429 => ErrorKind::Throttled,
+            200 | 500..=599 if self.has_code(&THROTTLING_CODES) => ErrorKind::Throttled,
+            200 | 408 | 500..=599 => ErrorKind::Unavailable,
+            // S3's code for a body that arrived too slowly.
+            400 if self.has_code(&["RequestTimeout"]) => ErrorKind::Unavailable,
+            400 if self.has_code(&CREDENTIAL_CODES) => ErrorKind::Unauthorized,
+            401 | 403 => ErrorKind::Unauthorized,
+            404 => ErrorKind::NotFound,
+            409 => ErrorKind::Conflict,
+            _ => ErrorKind::Invalid,
+        })
+    }
+}
+
+fn chain(error: &StoreError) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    iter::successors(Some(error as &(dyn StdError + 'static)), |error| (*error).source())
+}
+
+/// The part of a store's error that can be shown: its variant, the status of the response and the system's error. The
+/// texts of the error and its causes contain keys, URLs and bodies.
+#[derive(Debug, thiserror::Error)]
+#[error("the store's error is {variant}{}", status.map(|status| format!(", status {status}")).unwrap_or_default())]
+pub(crate) struct SanitizedError {
+    variant: &'static str,
+    status: Option<u16>,
+    #[source]
+    system: Option<io::Error>,
+}
+
+impl SanitizedError {
+    pub(crate) fn of(error: &StoreError) -> Self {
+        let variant = match error {
+            StoreError::NotFound { .. } => "NotFound",
+            StoreError::InvalidPath { .. } => "InvalidPath",
+            StoreError::JoinError { .. } => "JoinError",
+            StoreError::NotSupported { .. } => "NotSupported",
+            StoreError::AlreadyExists { .. } => "AlreadyExists",
+            StoreError::Precondition { .. } => "Precondition",
+            StoreError::NotModified { .. } => "NotModified",
+            StoreError::NotImplemented { .. } => "NotImplemented",
+            StoreError::PermissionDenied { .. } => "PermissionDenied",
+            StoreError::Unauthenticated { .. } => "Unauthenticated",
+            StoreError::UnknownConfigurationKey { .. } => "UnknownConfigurationKey",
+            _ => "Generic",
+        };
+        let system = chain(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).last();
+        let system = system.map(|error| match error.raw_os_error() {
+            Some(number) => io::Error::from_raw_os_error(number),
+            None => error.kind().into(),
+        });
+        Self { variant, status: Response::of(error).map(|response| response.status), system }
+    }
+}
