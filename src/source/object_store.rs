@@ -65,9 +65,12 @@ const URL_VALIDITY: Duration = Duration::from_secs(3600);
 /// # #[cfg(feature = "azure")] fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::sync::Arc;
 /// use dicom_export::ObjectStoreSource;
+/// use dicom_export::object_store::RetryConfig;
 /// use dicom_export::object_store::azure::MicrosoftAzureBuilder;
 ///
 /// let archive = MicrosoftAzureBuilder::new().with_account("archive").with_container_name("instances");
+/// // The engine retries, and adapts its concurrency to the failures that it sees.
+/// let archive = archive.with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
 /// let archive = Arc::new(archive.with_credential_type("managed_identity").build()?);
 /// let source = ObjectStoreSource::new(archive.clone()).with_signer(archive).with_prefix("dicom")?;
 /// # Ok(()) }

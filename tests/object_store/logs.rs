@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dicom_export::sink::LogKey;
-use dicom_export::{BlobPath, BlobSink, ObjectStoreSink, OperationId};
+use dicom_export::{BlobPath, BlobSink, ErrorKind, ObjectStoreSink, OperationId};
 use futures::future::FutureExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -35,7 +35,7 @@ async fn names(store: &dyn ObjectStore) -> Vec<String> {
 /// A runner that was paused beyond its lease appended lines under the keys of its successor, and replaced the successor's
 /// lines.
 #[tokio::test]
-async fn a_runner_that_lost_its_lease_does_not_replace_the_lines_of_its_successor() {
+async fn guarantee_4_a_runner_that_lost_its_lease_does_not_replace_the_lines_of_its_successor() {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let (old, new) = (sink(Arc::clone(&store)), sink(Arc::clone(&store)));
     for log in logs() {
@@ -109,4 +109,33 @@ async fn parts_without_a_run_are_joined_first() {
     sink.finish(&log).await.unwrap();
     assert_eq!(read(&*store, &log).await, "first\nsecond\n");
     assert_eq!(names(&*store).await, [log.to_string()]);
+}
+
+/// Logs are joined at the end: a credential that cannot do that was found only after everything had been exported.
+#[tokio::test]
+async fn a_credential_that_cannot_join_logs_is_refused_at_the_start() {
+    for (denied, message) in [
+        (
+            Request::List,
+            "the destination's credential may not list objects, which completing the logs requires",
+        ),
+        (
+            Request::Get,
+            "the destination's credential may not read objects, which completing the logs requires",
+        ),
+        (
+            Request::Delete,
+            "the destination's credential may not delete objects, which completing the logs requires",
+        ),
+        (Request::Put, "the destination refuses the credential"),
+    ] {
+        let store = HookedStore::new(move |request, path| {
+            let refused =
+                object_store::Error::PermissionDenied { path: path.to_string(), source: "planned".into() };
+            async move { if request == denied { Err(refused) } else { Ok(()) } }.boxed()
+        });
+        let [log, _] = logs();
+        let error = sink(Arc::new(store)).prepare(&log).await.unwrap_err();
+        assert_eq!((error.kind(), error.message()), (ErrorKind::Unauthorized, message));
+    }
 }

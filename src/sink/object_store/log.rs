@@ -12,10 +12,14 @@ use super::{JSON_LINES, store_error};
 use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::UploadContext;
+use crate::object_store_error::{SanitizedError, error_kind};
 use crate::sink::LogKey;
 
 /// How often joining starts again because another runner joins the same log.
 const MAX_JOIN_ATTEMPTS: usize = 5;
+
+/// The name of an empty object in the folder of a log's parts that is created and deleted to prove permissions.
+const PROBE: &str = "probe";
 
 /// A log and the folder of its parts. A part is named `<run>-<batch>`, so that a runner that has lost its lease cannot
 /// replace a part of its successor.
@@ -30,11 +34,21 @@ impl LogParts {
         Self { objects: objects.clone(), log, folder }
     }
 
-    /// Creates the log if it does not exist.
+    /// Creates the log if it does not exist, and proves that parts can be joined at the end.
     pub(super) async fn create(&self) -> Result<()> {
         match self.objects.put(&self.log, Bytes::new().into(), JSON_LINES, &Expected::Nothing).await {
-            Ok(_) | Err(StoreError::AlreadyExists { .. }) => Ok(()),
-            Err(error) => Err(store_error(error)),
+            Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
+            Err(error) => return Err(store_error(error)),
+        }
+        let (store, probe) = (&self.objects.store, self.folder.clone().join(PROBE));
+        let put = self.objects.put(&probe, Bytes::new().into(), JSON_LINES, &Expected::Anything).await;
+        put.map_err(store_error)?;
+        store.list(Some(&self.folder)).try_next().await.map_err(denied("list"))?;
+        store.head(&self.log).await.map_err(denied("read"))?;
+        match store.delete(&probe).await {
+            // Another runner has deleted it.
+            Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(denied("delete")(error)),
         }
     }
 
@@ -109,6 +123,19 @@ impl LogParts {
             })
             .try_for_each(|()| async { Ok(()) })
             .await
+    }
+}
+
+/// Converts an error of a request that [`LogParts::create`] makes to prove a permission.
+fn denied(action: &'static str) -> impl Fn(StoreError) -> Error {
+    move |cause| match error_kind(&cause) {
+        ErrorKind::Unauthorized => {
+            let message = format!(
+                "the destination's credential may not {action} objects, which completing the logs requires"
+            );
+            Error::new(ErrorKind::Unauthorized, message).with_source(SanitizedError::of(&cause))
+        }
+        _ => store_error(cause),
     }
 }
 

@@ -32,8 +32,30 @@ const JSON_LINES: &str = "application/x-ndjson";
 ///
 /// These stores cannot append, so the sink writes each part of a log as an object of its own,
 /// `errors.log.parts/<run>-<batch>`, and joins them in this order when a run of the operation ends. Until then `errors.log`
-/// is empty, or holds the lines of earlier runs. Joining requires permission to list, read and delete; everything else only
-/// requires permission to write.
+/// is empty, or holds the lines of earlier runs. Joining requires permission to list, read and delete, which is checked when an
+/// operation is prepared.
+///
+/// A multipart upload whose `put` fails or is dropped is aborted. A process that is killed leaves its uploads at the store,
+/// where their parts are invisible but cost money, and `object_store` cannot list them. Give the bucket a lifecycle rule
+/// that aborts incomplete multipart uploads after a day or more.
+///
+/// Disable the store's own retries. The engine retries requests within its budget, and it can only adapt its concurrency to
+/// a destination whose failures it sees.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use dicom_export::ObjectStoreSink;
+/// use dicom_export::object_store::RetryConfig;
+/// use dicom_export::object_store::aws::AmazonS3Builder;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let without_retries = RetryConfig { max_retries: 0, ..RetryConfig::default() };
+/// let bucket = AmazonS3Builder::from_env().with_bucket_name("trial7").with_retry(without_retries).build()?;
+/// let sink = ObjectStoreSink::new(Arc::new(bucket), "https://trial7.s3.amazonaws.com");
+/// # Ok(()) }
+/// ```
+///
+/// A store in memory:
 ///
 /// ```
 /// use std::sync::Arc;

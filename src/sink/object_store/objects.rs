@@ -5,16 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ::object_store::path::Path;
 use ::object_store::{
-    Attribute, Attributes, Error as StoreError, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, UpdateVersion,
+    Attribute, Attributes, Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions,
+    PutOptions, PutPayload, UpdateVersion,
 };
 
-use super::multipart::{PartSizes, send_parts};
+use super::multipart::{PartSizes, Upload};
 use super::store_error;
 use crate::content::{ChunkReader, Content};
 use crate::error::Result;
 use crate::limits::UploadContext;
 use crate::sink::PutResult;
+use crate::sync::detached;
 
 /// What must be at a path for a write to succeed.
 #[derive(Debug, Clone)]
@@ -91,35 +92,30 @@ impl Objects {
                 async || self.put(path, payload.clone(), content_type, expected).await.map_err(store_error);
             return Ok(put_result(first.len, upload.send_with_retry(put).await?));
         }
-        let mut parts = upload.send_with_retry(|| self.create_upload(path, content_type)).await?;
-        let sent = send_parts(&mut *parts, first, chunks, sizes, upload.buffer_limit()).await;
-        let completed = match sent {
-            Ok(size) => match self.check(path, expected).await {
-                Ok(()) => parts.complete().await.map(|result| put_result(size, result)),
-                Err(error) => Err(error),
-            }
-            .map_err(store_error),
-            Err(error) => Err(error),
-        };
+        let create = || detached(self.clone().create_upload(path.clone(), content_type));
+        let mut parts = upload.send_with_retry(create).await?;
+        let completed = async {
+            let size = parts.send(first, chunks, sizes, upload.buffer_limit()).await?;
+            self.check(path, expected).await.map_err(store_error)?;
+            Ok(put_result(size, parts.complete().await?))
+        }
+        .await;
         if completed.is_err() {
-            // A failed abort must not hide the cause.
-            let _ = parts.abort().await;
+            parts.abort().await;
         }
         completed
     }
 
-    async fn create_upload(
-        &self,
-        path: &Path,
-        content_type: &'static str,
-    ) -> Result<Box<dyn MultipartUpload>> {
+    /// Creates a multipart upload. The caller must await this in a task of its own: if the response were not received, the
+    /// upload could not be aborted.
+    async fn create_upload(self, path: Path, content_type: &'static str) -> Result<Upload> {
         loop {
             let attributes = self.attributes(content_type);
             let options =
                 PutMultipartOptions { attributes: attributes.clone(), ..PutMultipartOptions::default() };
-            match self.store.put_multipart_opts(path, options).await {
+            match self.store.put_multipart_opts(&path, options).await {
                 Err(error) if self.refuses_attributes(&attributes, &error) => {}
-                outcome => return outcome.map_err(store_error),
+                outcome => return outcome.map(Upload::new).map_err(store_error),
             }
         }
     }
