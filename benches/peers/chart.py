@@ -1,8 +1,8 @@
-"""Draws what benches/peers.sh measured as an SVG picture.
+"""Draws the figures of benches/peers.sh as an SVG picture.
 
     python3 benches/peers/chart.py --caption 'machine, date' RUN.json... > docs/peers.svg
 
-A run's figures come from `benches/peers.sh --json RUN.json`; of several runs every round counts.
+The figures of a run come from `benches/peers.sh --json RUN.json`. Several runs are combined.
 """
 
 import argparse
@@ -11,8 +11,8 @@ from html import escape
 from pathlib import Path
 from statistics import median
 
-NAMES = {"bare": "bare loop", "ours": "dicom-export", "rclone": "rclone", "python": "Python SDK"}
-COLOURS = {"bare": "#8a94a0", "ours": "#1f6feb", "rclone": "#c9862b", "python": "#7a5fb5"}
+NAMES = {"bare": "minimal loop", "ours": "dicom-export", "rclone": "rclone", "azcopy": "AzCopy", "python": "Python SDK"}
+COLOURS = {"bare": "#8a94a0", "ours": "#1f6feb", "rclone": "#c9862b", "azcopy": "#3f9142", "python": "#7a5fb5"}
 DATA = {
     "small": "20,000 files of 20 kB",
     "ct": "4,000 files of 526 kB",
@@ -20,7 +20,7 @@ DATA = {
 }
 
 WIDTH, LEFT, BAR, GAP, HEAD = 760, 120, 20, 6, 34
-# Room for the longest label behind the longest bar.
+# The space for the longest label after the longest bar.
 LABEL = 250
 
 
@@ -53,7 +53,7 @@ def draw(runs: list[dict], caption: str) -> str:
     y += 28
     parts.append(text(8, y, caption, 'font-size="12" fill="#57606a"'))
     height = y + 14
-    title = "Wall time of an export to a server that keeps nothing, with CPU time and peak memory"
+    title = "Wall time of an export to a server that discards the data, with CPU time and peak memory"
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" role="img" '

@@ -1,11 +1,13 @@
-"""Writes a data set of valid DICOM Part 10 files (needs pydicom): dataset.py FOLDER KIND
+"""Creates a data set of valid DICOM Part 10 files (needs pydicom): dataset.py FOLDER KIND
 
-small   20,000 instances of 20 KB in 100 series
-ct       4,000 slices of 526 KB in 20 series
+small   20,000 instances of 20 kB in 100 series
+ct       4,000 slices of 526 kB in 20 series
+ct50        50 slices of 526 kB in one series
+ct5000   5,000 slices of 526 kB in 25 series
 wsi      one multi-frame instance of 2 GiB
-tiny       300 instances of 20 KB in 100 series, for trying things out
+tiny       300 instances of 20 kB in 100 series, to test the scripts
 
-Pixels are random bytes from a fixed seed: a kind is the same wherever it is made.
+Pixels are random bytes from a fixed seed, so a data set is the same on every machine.
 """
 
 import random
@@ -17,12 +19,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, VLWholeSlideMicroscopyImageStorage
 
 ROOT = "1.2.826.0.1.3680043.10.999"
-# The head of Pixel Data in explicit VR little endian, before its length (PS3.5 7.1.2).
+# The tag and VR of Pixel Data in explicit VR little endian, before its length (PS3.5 7.1.2).
 PIXEL_DATA = b"\xe0\x7f\x10\x00OW\x00\x00"
 
 
 def instance(uids: tuple[str, str, str], side: int, pixels: bytes, frames: int = 1) -> Dataset:
-    """A CT slice, or a whole-slide image when it has several frames."""
+    """A CT slice, or a whole-slide image if it has several frames."""
     study, series, sop = uids
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
@@ -48,17 +50,17 @@ def save(dataset: Dataset, path: Path) -> None:
 
 
 def slices(folder: Path, of: int, studies: int, series: int, each: int, side: int) -> None:
-    """`each` slices in every one of `series` series, spread over `studies` studies."""
-    chance = random.Random(of)
+    """Creates `each` slices in each of `series` series in `studies` studies."""
+    generator = random.Random(of)
     for s in range(series):
         for i in range(each):
             uids = (f"{ROOT}.{of}.1.{s % studies}", f"{ROOT}.{of}.2.{s}", f"{ROOT}.{of}.3.{s}.{i}")
-            pixels = chance.randbytes(side * side * 2)
+            pixels = generator.randbytes(side * side * 2)
             save(instance(uids, side, pixels), folder / f"s{s:03}" / f"i{i:04}.dcm")
 
 
 def whole_slide(folder: Path, frames: int, side: int) -> None:
-    """One instance, its pixels written a frame at a time so as not to hold them all."""
+    """Creates one instance. Its pixels are written frame by frame, to bound memory."""
     path = folder / "slide.dcm"
     uids = (f"{ROOT}.7.1", f"{ROOT}.7.2", f"{ROOT}.7.3")
     save(instance(uids, side, b"\0\0", frames), path)
@@ -74,6 +76,8 @@ def whole_slide(folder: Path, frames: int, side: int) -> None:
 KINDS = {
     "small": lambda folder: slices(folder, of=4, studies=20, series=100, each=200, side=100),
     "ct": lambda folder: slices(folder, of=1, studies=5, series=20, each=200, side=512),
+    "ct50": lambda folder: slices(folder, of=2, studies=1, series=1, each=50, side=512),
+    "ct5000": lambda folder: slices(folder, of=3, studies=5, series=25, each=200, side=512),
     "wsi": lambda folder: whole_slide(folder, frames=1024, side=1024),
     "tiny": lambda folder: slices(folder, of=5, studies=20, series=100, each=3, side=100),
 }

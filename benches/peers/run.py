@@ -1,8 +1,8 @@
-"""Uploads the same files to the same server with each tool in turn, and prints what each costs.
+"""Uploads the same files to the same server with each tool in turn, and prints the cost of each.
 
-Called by benches/peers.sh, which says how. A round runs every tool once, each round beginning with the next one, so
-that what slows the machine for a while slows all; ratios are taken within a round, and their median is quoted. `bare`
-runs twice a round, as `bare` and as `again`: their ratio is the noise.
+Called by benches/peers.sh, which documents the options. A round runs every tool once. Each round begins with another tool, so
+that a temporary slowdown of the machine affects all of them. Ratios are computed within a round, and their median is printed.
+`bare` runs twice per round, as `bare` and as `again`: their ratio is the noise of the measurement.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -20,13 +21,13 @@ from pathlib import Path
 from statistics import median
 
 MIB = 1 << 20
-# Any SAS will do: the server checks none.
+# The server does not check the SAS.
 SAS = "sv=2023-11-03&sp=w&sig=c2lnbmF0dXJl"
 
 
 @dataclass
 class Cost:
-    """What one run took: seconds, seconds of user and system time, MiB at its peak."""
+    """The cost of one run: seconds, seconds of user and system time, MiB at the peak."""
 
     wall: float
     cpu: float
@@ -34,8 +35,8 @@ class Cost:
 
 
 def measure(command: list[str], environment: dict[str, str]) -> Cost:
-    """Runs a command and gives its cost; ends the whole run if the command fails."""
-    # A process's peak as the system counts it begins with its parent's, which is this script's: GNU time is small.
+    """Runs a command and returns its cost. Exits if the command fails."""
+    # The peak of a child process includes the memory of its parent when it was forked. GNU time is smaller than this script.
     with tempfile.NamedTemporaryFile("r") as peak:
         timed = ["/usr/bin/time", "--quiet", "--format=%M", f"--output={peak.name}", *command]
         before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -48,8 +49,8 @@ def measure(command: list[str], environment: dict[str, str]) -> Cost:
 
 
 class Tools:
-    """The commands to compare. `ours:8` is ours with `--concurrency 8`, and so for the others; `ours+manifest` is ours with
-    a manifest, and so for what else stands in `EXTRAS`."""
+    """The commands to compare. `ours:8` is ours with `--concurrency 8`, and likewise for the other tools. `ours+manifest` is
+    ours with a manifest, and likewise for the other options in `EXTRAS`."""
 
     EXTRAS = {
         "unchecked": ["--checksums", "off"],
@@ -57,70 +58,104 @@ class Tools:
         "manifest": ["--manifest"],
     }
 
-    def __init__(self, programs: Path, container: str):
+    def __init__(self, programs: Path, container: str, authority: Path | None, scratch: Path):
         self.programs = programs
         self.container = container
+        self.authority = authority
+        self.scratch = scratch
 
     def command(self, tool: str, folder: Path) -> tuple[list[str], dict[str, str]]:
-        name, _, at_once = tool.partition(":")
+        name, _, requests = tool.partition(":")
         name, *extras = name.split("+")
         if extras and name != "ours" or not all(extra in self.EXTRAS for extra in extras):
-            sys.exit(f"there is no tool '{tool}'")
+            sys.exit(f"unknown tool '{tool}'")
         url = f"{self.container}?{SAS}"
+        # Every tool but ours trusts the certificates in this file; ours has an option.
+        trust = {name: str(self.authority) for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE") if self.authority}
         if name in ("bare", "again"):
-            return [str(self.programs / "bare-loop"), str(folder), url, at_once or "32"], {}
+            return [str(self.programs / "bare-loop"), str(folder), url, requests or "32"], trust
         if name == "ours":
             command = [str(self.programs / "export"), "--source", str(folder), "--destination", url]
             command += ["--development", "--quiet"]
             for extra in extras:
                 command += self.EXTRAS[extra]
-            return command + (["--concurrency", at_once] if at_once else []), {}
+            if self.authority:
+                command += ["--root-certificate", str(self.authority)]
+            return command + (["--concurrency", requests] if requests else []), {}
         if name == "rclone":
             command = ["rclone", "copy", str(folder), "peer:export/rclone", "--checkers", "8"]
-            command += ["--transfers", at_once or "32", "--azureblob-upload-concurrency", "16"]
+            command += ["--transfers", requests or "32", "--azureblob-upload-concurrency", "16"]
             environment = {"RCLONE_CONFIG": os.devnull, "RCLONE_CONFIG_PEER_TYPE": "azureblob"}
-            return command, environment | {"RCLONE_CONFIG_PEER_SAS_URL": url}
+            return command, trust | environment | {"RCLONE_CONFIG_PEER_SAS_URL": url}
+        if name == "azcopy":
+            to = f"{self.container}/azcopy?{SAS}"
+            command = [str(self.programs / "azcopy"), "copy", f"{folder}/*", to, "--recursive", "--from-to", "LocalBlob"]
+            command += ["--check-length=false", "--log-level", "NONE", "--output-level", "quiet"]
+            environment = {"AZCOPY_LOG_LOCATION": str(self.scratch), "AZCOPY_JOB_PLAN_LOCATION": str(self.scratch)}
+            environment |= {"AZCOPY_CONCURRENCY_VALUE": requests} if requests else {}
+            return command, trust | environment | {"AZCOPY_DISABLE_SYSLOG": "true", "HOME": str(self.scratch)}
         if name == "python":
             script = Path(__file__).with_name("upload.py")
-            return [str(self.programs / "venv/bin/python"), str(script), str(folder), url, at_once or "16"], {}
-        sys.exit(f"there is no tool '{name}': bare, again, ours, rclone or python")
+            return [str(self.programs / "venv/bin/python"), str(script), str(folder), url, requests or "16"], trust
+        sys.exit(f"unknown tool '{name}': bare, again, ours, rclone, azcopy or python")
 
 
 class Server:
-    """nullblob, on a free port, for as long as the `with` block lasts."""
+    """nullblob on a free port, with TLS and behind an emulated network if requested, for the duration of a `with` block."""
 
-    def __init__(self, program: Path):
-        self.process = subprocess.Popen([str(program), "127.0.0.1:0"], stdout=subprocess.PIPE, text=True)
-        self.address = f"http://{self.process.stdout.readline().strip()}"
+    def __init__(self, program: Path, tls: bool, wan: str):
+        self.scratch = tempfile.TemporaryDirectory()
+        self.processes: list[subprocess.Popen[str]] = []
+        scheme, options, context = "http", [], None
+        if tls:
+            scheme, options = "https", ["--tls", self.scratch.name]
+        address = self.start(program, "127.0.0.1:0", *options)
+        self.authority = Path(self.scratch.name) / "ca.pem" if tls else None
+        if tls:
+            context = ssl.create_default_context(cafile=str(self.authority))
+        self.context = context
+        # Statistics and limits are not requested over the emulated network.
+        self.control = f"{scheme}://{address}"
+        if wan:
+            address = self.start(program, "wan", "127.0.0.1:0", address, *wan.split(","))
+        self.address = f"{scheme}://{address}"
+
+    def start(self, *command: str | Path) -> str:
+        """Starts a process and returns the address that it prints."""
+        process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, text=True)
+        self.processes.append(process)
+        return process.stdout.readline().strip() or sys.exit(f"{command[0]} did not start")
 
     def __enter__(self) -> "Server":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.terminate()
-        self.process.wait()
+        for process in self.processes:
+            process.terminate()
+            process.wait()
+        self.scratch.cleanup()
 
     def get(self, path: str) -> str:
-        with urllib.request.urlopen(self.address + path) as answer:
-            return answer.read().decode()
+        with urllib.request.urlopen(self.control + path, context=self.context) as response:
+            return response.read().decode()
 
 
 def data_set(folder: Path, kind: str) -> Path:
-    """The folder of a data set, made if it is not there yet."""
-    made = folder / kind
-    if not made.exists():
-        print(f"making the data set {kind}", file=sys.stderr)
-        half = folder / f"{kind}.half"
-        shutil.rmtree(half, ignore_errors=True)
-        half.mkdir(parents=True)
+    """The folder of a data set, which is created if it does not exist."""
+    finished = folder / kind
+    if not finished.exists():
+        print(f"creating the data set {kind}", file=sys.stderr)
+        unfinished = folder / f"{kind}.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
         script = Path(__file__).with_name("dataset.py")
-        subprocess.run([sys.executable, str(script), str(half), kind], check=True)
-        half.rename(made)
-    return made
+        subprocess.run([sys.executable, str(script), str(unfinished), kind], check=True)
+        unfinished.rename(finished)
+    return finished
 
 
 def files_and_bytes(folder: Path) -> tuple[int, int]:
-    """Reads every file, so that each tool finds them cached."""
+    """Reads every file, so that it is cached for each tool."""
     files = total = 0
     for path in folder.rglob("*"):
         if path.is_file():
@@ -131,17 +166,18 @@ def files_and_bytes(folder: Path) -> tuple[int, int]:
     return files, total
 
 
-def run(kind: str, options: argparse.Namespace, server: Server) -> dict[str, list[Cost]]:
-    """All rounds over one data set."""
+def run(kind: str, options: argparse.Namespace, server: Server) -> tuple[int, dict[str, list[Cost]]]:
+    """Runs all rounds with one data set."""
     folder = data_set(options.data_folder, kind)
     files, size = files_and_bytes(folder)
-    tools = Tools(options.programs, f"{server.address}/devstoreaccount1/export")
+    container = f"{server.address}/devstoreaccount1/export"
+    tools = Tools(options.programs, container, server.authority, Path(server.scratch.name))
     costs: dict[str, list[Cost]] = {tool: [] for tool in options.tools}
     print(f"\n{kind}: {files} files, {size / MIB:.0f} MiB", file=sys.stderr)
     for round_ in range(1, options.rounds + 1):
         first = (round_ - 1) % len(options.tools)
         for tool in options.tools[first:] + options.tools[:first]:
-            # Some tools tell the system to forget what they have read.
+            # Some tools remove what they have read from the cache.
             files_and_bytes(folder)
             server.get("/stats")
             server.get(f"/limits?{options.limits}")
@@ -154,14 +190,15 @@ def run(kind: str, options: argparse.Namespace, server: Server) -> dict[str, lis
             costs[tool].append(cost)
             print(
                 f"  round {round_} {tool:10} {cost.wall:7.2f} s {cost.cpu:7.2f} cpu s {cost.peak:6.0f} MiB"
-                f"  refused {stats['refused']}  peak {stats['peakInFlight']} at once",
+                f"  {stats['rejected']} rejected, {stats['peakInFlight']} concurrent, {stats['requests']} requests on "
+                f"{stats['connections']} connections ({stats['resumedHandshakes']} resumed) {stats['tls']}",
                 file=sys.stderr,
             )
-    return costs
+    return size, costs
 
 
-def table(kind: str, costs: dict[str, list[Cost]]) -> list[str]:
-    """One row a tool: its medians, and the medians of its ratios to the first tool."""
+def table(kind: str, size: int, costs: dict[str, list[Cost]]) -> list[str]:
+    """One row per tool: its medians, and the medians of its ratios to the first tool."""
     lines = []
     first = next(iter(costs))
     for tool, own in costs.items():
@@ -170,9 +207,9 @@ def table(kind: str, costs: dict[str, list[Cost]]) -> list[str]:
             pairs = zip(own, costs[first], strict=True)
             each = sorted(getattr(a, what) / getattr(b, what) for a, b in pairs)
             ratios.append(f"{median(each):.2f} ({each[0]:.2f}–{each[-1]:.2f})")
-        middle = [median(getattr(cost, what) for cost in own) for what in ("wall", "cpu", "peak")]
-        most = max(cost.peak for cost in own)
-        figures = f"{middle[0]:.2f} | {middle[1]:.2f} | {middle[2]:.0f} | {most:.0f}"
+        wall, cpu, peak = (median(getattr(cost, what) for cost in own) for what in ("wall", "cpu", "peak"))
+        highest = max(cost.peak for cost in own)
+        figures = f"{wall:.2f} | {cpu:.2f} | {cpu / size * (1 << 30):.2f} | {peak:.0f} | {highest:.0f}"
         lines.append(f"| {kind} | {tool} | {figures} | {ratios[0]} | {ratios[1]} |")
     return lines
 
@@ -185,38 +222,47 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--programs", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--data-folder", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--data", type=words, default=["small", "ct", "wsi"], help="small,ct,wsi (or tiny)")
+    parser.add_argument(
+        "--data", type=words, default=["small", "ct", "wsi"], help="small,ct,wsi (or tiny, ct50, ct5000)"
+    )
     parser.add_argument(
         "--tools",
         type=words,
-        default=["bare", "again", "ours", "rclone"],
-        help="bare,again,ours,rclone (or python); with :N for N at once; ours also with +unchecked, +identity or +manifest; "
-        "the first is what the ratios are to",
+        default=["bare", "again", "ours", "rclone", "azcopy"],
+        help="bare,again,ours,rclone,azcopy (or python); with :N for N concurrent requests; ours also with +unchecked, "
+        "+identity or +manifest; ratios are relative to the first tool",
     )
     parser.add_argument(
         "--limits",
         default="",
-        help="what the server refuses: slots=8, rate=500, busy=100, latency=5; what it answers: crc64=1, md5=1",
+        help="what the server rejects: slots=8, rate=500, busy=100; its delay: latency=5; its checksums: crc64=1, md5=1",
     )
-    parser.add_argument("--json", type=Path, help="where to write every figure")
+    parser.add_argument("--tls", action="store_true", help="upload over https")
+    parser.add_argument(
+        "--wan",
+        default="",
+        help="the network in front of the server: delay=30 (round trip, ms), rate=200, connection-rate=50 (Mbit/s), "
+        "separated by commas",
+    )
+    parser.add_argument("--json", type=Path, help="a file for all figures")
     return parser.parse_args()
 
 
 def main() -> None:
     options = arguments()
     if any(tool.startswith("rclone") for tool in options.tools) and not shutil.which("rclone"):
-        sys.exit("rclone is needed (Debian: apt-get install rclone), or choose --tools without it")
+        sys.exit("rclone is required (Debian: apt-get install rclone), or choose --tools without it")
     if not shutil.which("/usr/bin/time"):
-        sys.exit("GNU time is needed (Debian: apt-get install time)")
-    figures = {}
-    with Server(options.programs / "nullblob") as server:
+        sys.exit("GNU time is required (Debian: apt-get install time)")
+    figures, sizes = {}, {}
+    with Server(options.programs / "nullblob", options.tls, options.wan) as server:
         for kind in options.data:
-            figures[kind] = run(kind, options, server)
+            sizes[kind], figures[kind] = run(kind, options, server)
     first = options.tools[0]
-    print(f"| data | tool | wall s | cpu s | MiB | most MiB | wall / {first} | cpu / {first} |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(f"| data | tool | wall s | CPU s | CPU s per GiB | MiB | highest MiB | wall / {first} | CPU / {first} |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for kind, costs in figures.items():
-        print("\n".join(table(kind, costs)))
+        print("\n".join(table(kind, sizes[kind], costs)))
     if options.json:
         plain = {kind: {tool: [vars(c) for c in own] for tool, own in costs.items()} for kind, costs in figures.items()}
         options.json.write_text(json.dumps(plain, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""The upload loop that a Python user writes: azure-storage-blob and threads.
+"""A typical upload loop in Python: azure-storage-blob and threads.
 
 upload.py FOLDER CONTAINER_URL?SAS [THREADS]
 """

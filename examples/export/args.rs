@@ -29,6 +29,7 @@ options:
   --identifier I                   <study>[/<series>[/<sop instance>]]; may be repeated; default: everything
   --identifiers-file FILE          a file with one identifier per line
   --development                    permit the storage emulator, and http to this machine
+  --root-certificate FILE          trust these certificate authorities (PEM) for an Azure destination
   --concurrency N                  concurrent requests (default: adapted to the destination)
   --memory SIZE                    memory budget for instances (default: 64MiB); the listing of a folder uses a quarter
                                    more for small files
@@ -53,6 +54,7 @@ pub(crate) struct Args {
     pub(crate) destination: Destination,
     pub(crate) export_source: ExportSource,
     pub(crate) development: bool,
+    pub(crate) root_certificate: Option<Vec<u8>>,
     pub(crate) concurrency: Option<usize>,
     pub(crate) memory: Option<u64>,
     pub(crate) retry_for: Option<Duration>,
@@ -94,7 +96,7 @@ impl Args {
             (None, DestinationArgs::default(), None::<Vec<_>>);
         let (mut concurrency, mut memory, mut retry_for) = (None, None, None);
         let (mut development, mut quiet, mut show_skipped) = (false, false, false);
-        let (mut state, mut resume) = (None, None);
+        let (mut state, mut resume, mut root_certificate) = (None, None, None);
         let (mut checksums, mut identity, mut manifest) =
             (Checksums::default(), IdentityCheck::default(), false);
         while let Some(argument) = parser.next().map_err(parse_error)? {
@@ -116,6 +118,10 @@ impl Args {
                     identifiers.get_or_insert_default().extend(read_identifiers(&path)?);
                 }
                 Long("development") => development = true,
+                Long("root-certificate") => {
+                    let pem = std::fs::read(parser.value().map_err(message)?);
+                    root_certificate = Some(pem.map_err(|error| format!("--root-certificate: {error}"))?);
+                }
                 Long("quiet") => quiet = true,
                 Long("show-skipped") => show_skipped = true,
                 Long("checksums") => {
@@ -170,6 +176,7 @@ impl Args {
             destination: destination.parse()?,
             export_source,
             development,
+            root_certificate,
             concurrency,
             memory,
             retry_for,

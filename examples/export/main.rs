@@ -101,10 +101,13 @@ fn print_report(report: &DirectoryReport, show_skipped: bool) {
 }
 
 fn engine(args: &Args, source: &Source) -> dicom_export::Result<ExportEngine> {
-    let policy = match args.development {
+    let mut policy = match args.development {
         true => AzureBlobPolicy::development(),
         false => AzureBlobPolicy::new(),
     };
+    if let Some(pem) = &args.root_certificate {
+        policy = policy.with_root_certificate(pem.as_slice());
+    }
     let mut builder = ExportEngine::builder(source.instances())
         .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy))
         .checksums(args.checksums)

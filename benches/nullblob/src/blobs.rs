@@ -1,4 +1,4 @@
-//! The blob calls, as far as a client can tell that nothing is kept.
+//! The blob calls, as far as a client can notice that nothing is stored.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -23,12 +23,12 @@ const NO_BLOBS: &str =
 
 #[derive(Default)]
 pub struct Server {
-    stats: Stats,
+    pub stats: Stats,
     limits: Limits,
     sizes: Mutex<HashMap<String, Size>>,
 }
 
-/// How long a blob is: some clients ask after the upload.
+/// The length of a blob, which some clients query after the upload.
 #[derive(Default)]
 struct Size {
     uncommitted: u64,
@@ -36,7 +36,7 @@ struct Size {
 }
 
 impl Server {
-    pub async fn answer(&self, request: Request<Incoming>) -> Result<Reply, Infallible> {
+    pub async fn respond(&self, request: Request<Incoming>) -> Result<Reply, Infallible> {
         let query = request.uri().query().unwrap_or_default();
         Ok(match request.uri().path() {
             "/stats" => {
@@ -45,8 +45,8 @@ impl Server {
             }
             "/limits" => match self.limits.set(query) {
                 Ok(()) => Response::new(Full::default()),
-                Err(fault) => {
-                    let mut reply = Response::new(Full::from(fault));
+                Err(message) => {
+                    let mut reply = Response::new(Full::from(message));
                     *reply.status_mut() = StatusCode::BAD_REQUEST;
                     reply
                 }
@@ -58,8 +58,8 @@ impl Server {
     async fn blob_call(&self, request: Request<Incoming>) -> Reply {
         let (head, body) = request.into_parts();
         let in_flight = self.stats.begin();
-        let refusal = if head.method == Method::PUT { self.limits.refuse(in_flight) } else { None };
-        // A refused body is read too: closing the connection instead would cost the client more than Azure does.
+        let rejection = if head.method == Method::PUT { self.limits.reject(in_flight) } else { None };
+        // The body of a rejected request is read as well: closing the connection would cost the client more than at Azure.
         let mut checksums = self.limits.checksums();
         let length = drain(body, &mut checksums).await;
         let latency = self.limits.latency();
@@ -67,10 +67,10 @@ impl Server {
             tokio::time::sleep(latency).await;
         }
         self.stats.end();
-        if let Some(refusal) = refusal {
-            self.stats.refused.fetch_add(1, Relaxed);
+        if let Some(rejection) = rejection {
+            self.stats.rejected.fetch_add(1, Relaxed);
             let mut reply = reply(StatusCode::SERVICE_UNAVAILABLE, BUSY);
-            if refusal == Rejection::RetryAfterASecond {
+            if rejection == Rejection::RetryAfter {
                 reply.headers_mut().insert("retry-after", HeaderValue::from_static("1"));
             }
             return reply;
@@ -79,7 +79,7 @@ impl Server {
         match head.method {
             Method::PUT => {
                 self.count(path, query, head.headers.contains_key("x-ms-copy-source"), length);
-                checksums.tell(reply(StatusCode::CREATED, ""))
+                checksums.apply(reply(StatusCode::CREATED, ""))
             }
             Method::GET | Method::HEAD if query.contains("comp=list") => reply(StatusCode::OK, NO_BLOBS),
             Method::GET | Method::HEAD if query.contains("restype=container") => reply(StatusCode::OK, ""),
@@ -129,7 +129,7 @@ impl Server {
     }
 }
 
-/// Reads a body to its end, and gives its length.
+/// Reads a body to its end and returns its length.
 async fn drain(mut body: Incoming, checksums: &mut Checksums) -> u64 {
     let mut length = 0;
     while let Some(Ok(frame)) = body.frame().await {

@@ -1,4 +1,4 @@
-//! What an answer tells of the body it answers.
+//! The checksums in responses.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -8,7 +8,7 @@ use md5::digest::Digest;
 
 use crate::blobs::Reply;
 
-/// Computed while a body comes in, as far as it is wanted.
+/// The requested checksums of a body, computed while it arrives.
 pub struct Checksums {
     crc64: Option<crc64fast_nvme::Digest>,
     md5: Option<Md5>,
@@ -28,8 +28,8 @@ impl Checksums {
         }
     }
 
-    /// The reply with the checksums in its head.
-    pub fn tell(self, mut reply: Reply) -> Reply {
+    /// Adds the checksums to the headers of a response.
+    pub fn apply(self, mut reply: Reply) -> Reply {
         let crc64 = self.crc64.map(|crc64| ("x-ms-content-crc64", crc64.sum64().to_le_bytes().to_vec()));
         let md5 = self.md5.map(|md5| ("content-md5", md5.finalize().to_vec()));
         for (name, sum) in crc64.into_iter().chain(md5) {

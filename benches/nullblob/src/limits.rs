@@ -1,4 +1,4 @@
-//! What the server refuses, how slow it is, and what its answers tell.
+//! Which requests the server rejects, how slow it is, and which checksums it returns.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -6,34 +6,34 @@ use std::time::{Duration, Instant};
 
 use crate::checksums::Checksums;
 
-/// Each is 0, and then does nothing, until it is set. They apply to writes.
+/// Limits on writes. A limit is off while it is 0, which is the default.
 #[derive(Default)]
 pub struct Limits {
-    /// Every Nth write is refused with 503.
+    /// Every Nth write is rejected with 503.
     busy: AtomicU64,
-    /// Each answer waits so many milliseconds.
+    /// The delay of each response in milliseconds.
     latency: AtomicU64,
-    /// So many writes at once; one more is refused with 503.
+    /// The number of concurrent writes; further ones are rejected with 503.
     slots: AtomicU64,
-    /// So many writes a second, with bursts of a tenth of that; one more is refused with 503 and `Retry-After: 1`.
+    /// Writes per second, with bursts of a tenth of that; further ones are rejected with 503 and `Retry-After: 1`.
     rate: AtomicU64,
-    /// Answers tell the CRC64 of the body, as Azure's do.
+    /// Responses contain the CRC64 of the body, like Azure's.
     crc64: AtomicU64,
-    /// Answers tell the MD5 of the body, as the storage emulator's do of a small blob.
+    /// Responses contain the MD5 of the body, like the storage emulator's for a small blob.
     md5: AtomicU64,
     writes: AtomicU64,
     bucket: Mutex<Option<Bucket>>,
 }
 
-/// Why a write is refused.
+/// How a write is rejected.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
     Busy,
-    RetryAfterASecond,
+    RetryAfter,
 }
 
 impl Limits {
-    /// Sets those that a query names, such as `slots=8&rate=0`; the others stay.
+    /// Sets the limits in a query such as `slots=8&rate=0`; the others do not change.
     pub fn set(&self, query: &str) -> Result<(), String> {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -44,7 +44,7 @@ impl Limits {
                 "rate" => &self.rate,
                 "crc64" => &self.crc64,
                 "md5" => &self.md5,
-                _ => return Err(format!("there is no limit '{name}'\n")),
+                _ => return Err(format!("unknown limit '{name}'\n")),
             };
             limit.store(value.parse().map_err(|_| format!("'{name}' must be a number\n"))?, Relaxed);
         }
@@ -52,8 +52,8 @@ impl Limits {
         Ok(())
     }
 
-    /// Whether this write is refused, with so many (this one included) in flight.
-    pub fn refuse(&self, in_flight: u64) -> Option<Rejection> {
+    /// Whether a write is rejected. `in_flight` is the number of concurrent writes, including this one.
+    pub fn reject(&self, in_flight: u64) -> Option<Rejection> {
         let write = self.writes.fetch_add(1, Relaxed) + 1;
         let busy = self.busy.load(Relaxed);
         let slots = self.slots.load(Relaxed);
@@ -65,14 +65,14 @@ impl Limits {
             return None;
         }
         let taken = self.bucket().get_or_insert_with(|| Bucket::full(rate)).take(rate);
-        (!taken).then_some(Rejection::RetryAfterASecond)
+        (!taken).then_some(Rejection::RetryAfter)
     }
 
     pub fn latency(&self) -> Duration {
         Duration::from_millis(self.latency.load(Relaxed))
     }
 
-    /// What the answer to a body that begins tells of it.
+    /// The checksums for a new body.
     pub fn checksums(&self) -> Checksums {
         Checksums::new(self.crc64.load(Relaxed) > 0, self.md5.load(Relaxed) > 0)
     }

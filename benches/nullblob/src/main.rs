@@ -1,47 +1,76 @@
-//! A loopback server that answers the Azure Blob calls an upload makes, reads every body and keeps nothing: it shows
-//! what a client costs, not what a store costs.
+//! A loopback server that responds to the Azure Blob calls of an upload, reads every body and stores nothing, so that only
+//! the cost of the client is measured.
 //!
-//! `nullblob [ADDRESS]` (default `127.0.0.1:11000`; port 0 takes a free one) prints its address and serves until
-//! killed. Besides the blob calls it answers two of its own:
-//! - `GET /stats`: what was asked of it, as one JSON object; cleared by that.
-//! - `GET /limits?busy=N&latency=MS&slots=N&rate=R&crc64=1&md5=1`: what it refuses, how slow it is, and which checksums
-//!   it answers; see [`limits::Limits`].
+//! `nullblob [ADDRESS] [--tls FOLDER]` (default `127.0.0.1:11000`; port 0 selects a free port) prints its address and serves
+//! until it is killed. With `--tls` it creates a certificate authority, writes its certificate to `FOLDER/ca.pem`, and serves
+//! https. Besides the blob calls there are two of its own:
+//! - `GET /stats`: the requests since the last call, as a JSON object.
+//! - `GET /limits?busy=N&latency=MS&slots=N&rate=R&crc64=1&md5=1`: which requests are rejected, how slow responses are, and
+//!   which checksums they contain; see [`limits::Limits`].
+//!
+//! `nullblob wan LISTEN UPSTREAM [delay=MS] [rate=MBITS] [connection-rate=MBITS]` is a proxy that emulates a wide-area
+//! network in front of a server; see [`wan`].
 #![forbid(unsafe_code)]
 
 mod blobs;
 mod checksums;
 mod limits;
 mod stats;
+mod tls;
+mod wan;
 
+use std::io::Result;
+use std::path::Path;
 use std::sync::Arc;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use crate::blobs::Server;
 
 #[tokio::main(worker_threads = 2)]
-async fn main() -> std::io::Result<()> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:11000".into());
+async fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => serve("127.0.0.1:11000", None).await,
+        [address] => serve(address, None).await,
+        [address, "--tls", folder] => serve(address, Some(tls::acceptor(Path::new(folder))?)).await,
+        ["wan", listen, upstream, ref settings @ ..] => wan::run(listen, upstream, settings).await,
+        _ => Err(std::io::Error::other("usage: nullblob [ADDRESS] [--tls FOLDER]")),
+    }
+}
+
+async fn serve(address: &str, tls: Option<TlsAcceptor>) -> Result<()> {
     let listener = TcpListener::bind(address).await?;
     println!("{}", listener.local_addr()?);
     let server = Arc::new(Server::default());
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
-        let server = Arc::clone(&server);
+        let (server, tls) = (Arc::clone(&server), tls.clone());
         tokio::spawn(async move {
+            server.stats.connected();
             let _ = stream.set_nodelay(true);
-            let answer = service_fn(move |request| {
-                let server = Arc::clone(&server);
-                async move { server.answer(request).await }
-            });
-            // A client that goes away is no trouble of this server's.
-            let _ = http1::Builder::new()
-                .max_buf_size(1 << 20)
-                .serve_connection(TokioIo::new(stream), answer)
-                .await;
+            match tls {
+                None => serve_connection(server, stream).await,
+                Some(tls) => {
+                    let Ok(stream) = tls.accept(stream).await else { return };
+                    server.stats.handshake(stream.get_ref().1);
+                    serve_connection(server, stream).await;
+                }
+            }
         });
     }
+}
+
+async fn serve_connection(server: Arc<Server>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    let service = service_fn(move |request| {
+        let server = Arc::clone(&server);
+        async move { server.respond(request).await }
+    });
+    // Errors are ignored: clients close connections.
+    let _ = http1::Builder::new().max_buf_size(1 << 20).serve_connection(TokioIo::new(stream), service).await;
 }

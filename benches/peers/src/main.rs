@@ -1,7 +1,7 @@
-//! The barest upload loop on `object_store`: what any engine on it pays at least.
+//! A minimal upload loop on `object_store`: the lower bound for any engine on it.
 //!
-//! `bare-loop FOLDER CONTAINER_URL?SAS [AT_ONCE]` puts each file under the folder, 32 at once unless told, those over
-//! 16 MiB in blocks of 8 MiB.
+//! `bare-loop FOLDER CONTAINER_URL?SAS [REQUESTS]` uploads each file in the folder, 32 concurrently by default, files above
+//! 16 MiB in blocks of 8 MiB. It trusts the certificates in the file that `SSL_CERT_FILE` names.
 #![forbid(unsafe_code)]
 
 use std::error::Error;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use futures::{StreamExt, TryStreamExt};
 use object_store::azure::{MicrosoftAzure, MicrosoftAzureBuilder};
+use object_store::client::{Certificate, ClientOptions};
 use object_store::{ObjectStoreExt, PutPayload, WriteMultipart};
 use tokio::io::AsyncReadExt;
 use walkdir::WalkDir;
@@ -23,10 +24,10 @@ const BLOCK: usize = 8 << 20;
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (folder, container, at_once) = match &*arguments {
+    let (folder, container, concurrency) = match &*arguments {
         [folder, container] => (folder, container, 32),
-        [folder, container, at_once] => (folder, container, at_once.parse()?),
-        _ => return Err("bare-loop FOLDER CONTAINER_URL?SAS [AT_ONCE]".into()),
+        [folder, container, concurrency] => (folder, container, concurrency.parse()?),
+        _ => return Err("bare-loop FOLDER CONTAINER_URL?SAS [REQUESTS]".into()),
     };
     let store = Arc::new(open(container)?);
     let entries = WalkDir::new(folder)
@@ -41,7 +42,7 @@ async fn main() -> Result<()> {
                 put(&store, name, entry.path(), entry.metadata()?.len()).await
             }
         })
-        .buffer_unordered(at_once)
+        .buffer_unordered(concurrency)
         .try_fold((0u64, 0u64), |(files, bytes), length| async move { Ok((files + 1, bytes + length)) })
         .await?;
     println!("{files} files, {bytes} bytes");
@@ -56,12 +57,18 @@ fn open(container: &str) -> Result<MicrosoftAzure> {
         .filter_map(|pair| pair.split_once('='))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
+    let mut options = ClientOptions::new().with_allow_http(true);
+    if let Some(file) = std::env::var_os("SSL_CERT_FILE") {
+        for certificate in Certificate::from_pem_bundle(&std::fs::read(file)?)? {
+            options = options.with_root_certificate(certificate);
+        }
+    }
     let store = MicrosoftAzureBuilder::new()
+        .with_client_options(options)
         .with_account("devstoreaccount1")
         .with_container_name(name)
         .with_endpoint(account.to_owned())
         .with_sas_authorization(sas)
-        .with_allow_http(true)
         .build()?;
     Ok(store)
 }

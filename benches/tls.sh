@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Compares the tools of benches/peers.sh over TLS: the server creates a certificate authority, which all tools trust. Prints
+# the limits of the machine, the TLS version and cipher of each tool with its connections, and a table of medians.
+#
+#   benches/tls.sh [OPTIONS OF benches/peers.sh]
+set -euo pipefail
+
+folder=$(dirname "${BASH_SOURCE[0]}")
+
+echo "AES-128-GCM on one core (the last column is for blocks of 16 kB):"
+openssl speed -elapsed -seconds 2 -evp aes-128-gcm 2>/dev/null | tail -n 1
+echo "Memory copy on one core:"
+python3 - <<'PYTHON'
+import time
+
+source, target = bytes(256 << 20), bytearray(256 << 20)
+start = time.perf_counter()
+for _ in range(8):
+    target[:] = source
+print(f"{8 * 0.25 / (time.perf_counter() - start):.1f} GiB/s")
+PYTHON
+echo
+exec "$folder/peers.sh" --tls "$@"
