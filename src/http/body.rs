@@ -13,8 +13,6 @@ use tokio::time::timeout;
 use crate::error::Result;
 use crate::http::options::HttpOptions;
 use crate::http::problem::Problem;
-use crate::model::ExportDestination;
-use crate::model::json::Json;
 use crate::sync::blocking;
 
 /// Longer bodies, in bytes, are parsed on a blocking thread.
@@ -52,15 +50,6 @@ pub(super) async fn parse<T: Send + 'static>(
         0..=MAX_INLINE_PARSE => Ok(parse(&bytes)?),
         _ => Ok(blocking(move || parse(&bytes)).await?),
     }
-}
-
-/// Reads the body of `POST /operations/{id}/resume`: `{ "destination": … }`. The rules are those of
-/// [`ExportRequest`](crate::ExportRequest).
-pub(super) fn resumption(text: &[u8]) -> Result<Option<ExportDestination>> {
-    let mut body = Json::parse(text)?.into_object("")?;
-    let destination = body.take("destination");
-    body.finish()?;
-    destination.map(|destination| ExportDestination::read(destination, "/destination")).transpose()
 }
 
 /// Refuses a body that is not declared as JSON. A missing `Content-Type` is refused too: a web page can send a request

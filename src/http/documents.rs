@@ -223,7 +223,7 @@ struct DestinationSchema {
 #[derive(ToSchema)]
 #[schema(as = ResumeRequest)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "only its schema is used: `body::resumption` reads these requests")]
+#[expect(dead_code, reason = "only its schema is used: `model::ExportDestination` reads these requests")]
 pub(super) struct ResumeRequestSchema {
     /// The container that the operation started in, with new credentials. Absent: with the stored credentials.
     destination: Option<DestinationSchema>,

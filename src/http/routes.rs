@@ -18,7 +18,7 @@ use crate::http::options::HttpOptions;
 use crate::http::paging::{Paging, token};
 use crate::http::problem::{Problem, method_not_allowed};
 use crate::http::running_limit::{RunningLimit, is_running, key};
-use crate::model::{ExportRequest, OperationId};
+use crate::model::{ExportDestination, ExportRequest, OperationId};
 use crate::service::{ExportService, NewOperation, OperationRecord, Target};
 use crate::sync::detached;
 
@@ -117,7 +117,7 @@ async fn resume(State(mount): State<Mount>, request: Request) -> Result<Response
     let api = &mount.api;
     let links = mount.links(&parts)?;
     let destination = match body::read_optional(&parts, body, &api.options).await? {
-        Some(bytes) => body::parse(bytes, body::resumption).await?,
+        Some(bytes) => body::parse(bytes, ExportDestination::from_resumption).await?,
         None => None,
     };
     api.options.authorize.resume(&mut parts, &record, destination.as_ref()).await?;

@@ -1,11 +1,12 @@
 //! [`ErrorLogEntry`]: one line of `errors.log`.
 
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::de::DeserializeSeed;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
 use crate::error::Result;
 use crate::model::Timestamp;
-use crate::model::json::Json;
+use crate::model::json::{self, Object};
 
 /// An entry of `errors.log`: what was not exported, and why.
 ///
@@ -61,8 +62,8 @@ impl ErrorLogEntry {
 
 impl<'de> Deserialize<'de> for ErrorLogEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let read = |json: Json| -> Result<Self> {
-            let mut line = json.into_object("")?;
+        let read = |value| -> Result<Self> {
+            let mut line = Object::new("", value)?;
             let timestamp =
                 line.take_string("timestamp")?.ok_or_else(|| line.missing("timestamp"))?.parse()?;
             let identifier = line.take_string("identifier")?.unwrap_or_default();
@@ -70,6 +71,9 @@ impl<'de> Deserialize<'de> for ErrorLogEntry {
             line.finish()?;
             Ok(Self { timestamp, identifier, error })
         };
-        read(Json::deserialize(deserializer)?).map_err(de::Error::custom)
+        json::deserialize(deserializer, |at, deserializer| {
+            let value = json::read_tree(at, usize::MAX, |seed| seed.deserialize(deserializer))?;
+            read(value).map_err(|error| at.fail(error))
+        })
     }
 }

@@ -8,6 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// The maximum length of an identifier in bytes: three UIDs and their separators.
+pub(super) const MAX_IDENTIFIER_LEN: usize = 3 * Uid::MAX_LEN + 2;
+
 /// A DICOM unique identifier (PS3.5 9): 1 to 64 digits and dots, ending in a digit.
 ///
 /// Leading zeros in a component are accepted: PS3.5 9.1 forbids them, but they exist in practice. Clones share the text.
@@ -155,6 +158,12 @@ impl DicomIdentifier {
         self.sop.as_ref()
     }
 
+    /// From UIDs that have been validated.
+    pub(super) fn from_valid(parts: [Option<&str>; 3]) -> Self {
+        let [study, series, sop] = parts.map(|part| part.map(|text| Uid(Arc::from(text))));
+        Self { study: study.unwrap_or_else(|| Uid(Arc::from(""))), series, sop }
+    }
+
     /// A lower bound: no instance under this identifier sorts before it. The instances under it are adjacent in sort
     /// order.
     pub(crate) fn first_possible(&self) -> InstanceIdentifier {
@@ -205,17 +214,25 @@ impl FromStr for DicomIdentifier {
 
     /// Parses one to three UIDs joined by `/`, and ignores white space around each.
     fn from_str(text: &str) -> Result<Self> {
-        let mut parts = text.split('/').map(|part| Uid::new(part.trim()));
-        let study = parts.next().transpose()?;
-        let (series, sop) = (parts.next().transpose()?, parts.next().transpose()?);
-        match (study, parts.next()) {
-            (Some(study), None) => Ok(Self { study, series, sop }),
-            _ => Err(Error::new(
-                ErrorKind::Invalid,
-                "an identifier must be one to three UIDs joined by '/': study, series, SOP instance",
-            )),
-        }
+        split_identifier(text).map(Self::from_valid)
     }
+}
+
+/// The texts of the one to three UIDs in an identifier; the first one is always there.
+pub(super) fn split_identifier(text: &str) -> Result<[Option<&str>; 3]> {
+    let mut parts = [None; 3];
+    for (at, part) in text.split('/').map(str::trim).enumerate() {
+        if let Some(fault) = Uid::fault(part) {
+            return Err(Error::new(ErrorKind::Invalid, fault));
+        }
+        *parts.get_mut(at).ok_or_else(not_an_identifier)? = Some(part);
+    }
+    Ok(parts)
+}
+
+fn not_an_identifier() -> Error {
+    let message = "an identifier must be one to three UIDs joined by '/': study, series, SOP instance";
+    Error::new(ErrorKind::Invalid, message)
 }
 
 impl FromStr for InstanceIdentifier {

@@ -1,166 +1,379 @@
-//! JSON objects with case-insensitive names, without duplicate and unknown members.
+//! Strict JSON: case-insensitive names, no duplicate and no unknown members, errors with JSON pointers.
 //!
-//! `serde_json::Value` silently keeps the last of two members with the same name: a second `"source": null` would export
-//! the whole archive. [`Json`] keeps all of them, and [`Object`] refuses duplicates.
+//! Documents are read by a [`Reader`] for each kind of value, without a tree of the whole document, so that a request
+//! takes about as much memory as its text. `serde_json::Value` would silently keep the last of two members with the same
+//! name: a second `"source": null` would export the whole archive.
 
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::map::Entry;
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::de::SliceRead;
 use serde_json::{Map, Number, Value};
 
 use crate::error::{Error, Result};
 
-/// A JSON value whose objects keep every member, in order.
-pub(crate) enum Json {
-    Null,
-    Bool(bool),
-    Number(Number),
-    String(String),
-    Array(Vec<Json>),
-    Object(Vec<(String, Json)>),
+/// A position in the document. It is a list on the stack, so that a pointer is built only for an error: a pointer for each
+/// of a million items below a long name would take quadratic time.
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Root,
+    Name(&'a At<'a>, &'a str),
+    Index(&'a At<'a>, usize),
 }
 
-impl Json {
-    /// Parses a text.
-    ///
-    /// # Errors
-    /// `Invalid`, with the line and column of the syntax error.
-    pub(crate) fn parse(text: &[u8]) -> Result<Self> {
-        serde_json::from_slice(text).map_err(|fault| {
-            let message = format!("not JSON: line {}, column {}", fault.line(), fault.column());
+/// The position of a reader, and where it reports its error.
+#[derive(Clone, Copy)]
+pub(crate) struct At<'a> {
+    step: Step<'a>,
+    /// serde's errors are text; this one keeps its pointer.
+    fault: &'a RefCell<Option<Error>>,
+}
+
+impl<'a> At<'a> {
+    fn root(fault: &'a RefCell<Option<Error>>) -> Self {
+        Self { step: Step::Root, fault }
+    }
+
+    pub(crate) fn name(&'a self, name: &'a str) -> Self {
+        Self { step: Step::Name(self, name), fault: self.fault }
+    }
+
+    pub(crate) fn index(&'a self, index: usize) -> Self {
+        Self { step: Step::Index(self, index), fault: self.fault }
+    }
+
+    /// The JSON pointer, and whether it is complete: it ends before a name that must not be shown.
+    fn shown(&self) -> (String, bool) {
+        let (parent, name) = match self.step {
+            Step::Root => return (String::new(), true),
+            Step::Name(parent, name) => (parent, name.to_owned()),
+            Step::Index(parent, index) => (parent, index.to_string()),
+        };
+        match parent.shown() {
+            (pointer, true) if is_shown(&name) => (child(&pointer, &name), true),
+            (pointer, _) => (pointer, false),
+        }
+    }
+
+    pub(crate) fn pointer(&self) -> String {
+        self.shown().0
+    }
+
+    /// Reports an error.
+    pub(crate) fn fail<E: de::Error>(&self, error: Error) -> E {
+        let custom = E::custom(&error);
+        *self.fault.borrow_mut() = Some(error);
+        custom
+    }
+
+    /// Reports an error about this value: `fault` follows its name.
+    pub(crate) fn fail_with<E: de::Error>(&self, fault: &str) -> E {
+        let (pointer, is_complete) = self.shown();
+        let subject = match is_complete {
+            true => property(&pointer),
+            false => format!("a property in {}", property(&pointer)),
+        };
+        self.fail(Error::invalid(pointer, format!("{subject} {fault}")))
+    }
+
+    /// Reports a missing member of this object.
+    pub(crate) fn missing<E: de::Error>(&self, name: &str) -> E {
+        self.name(name).fail_with("is missing")
+    }
+
+    fn mismatch<E: de::Error>(&self, expected: &str, actual: &str) -> E {
+        self.fail_with(&format!("must be {expected}, not {actual}"))
+    }
+}
+
+/// Reads one value. Each method handles one kind of value, and fails unless it is implemented.
+pub(crate) trait Reader<'de>: Sized {
+    type Value;
+
+    /// The expected kind of value, for errors: "a string".
+    const EXPECTED: &'static str;
+
+    fn at(&self) -> At<'_>;
+
+    fn null<E: de::Error>(self) -> Result<Self::Value, E> {
+        Err(self.at().mismatch(Self::EXPECTED, "null"))
+    }
+
+    fn boolean<E: de::Error>(self, _: bool) -> Result<Self::Value, E> {
+        Err(self.at().mismatch(Self::EXPECTED, "a boolean"))
+    }
+
+    fn number<E: de::Error>(self, _: Number) -> Result<Self::Value, E> {
+        Err(self.at().mismatch(Self::EXPECTED, "a number"))
+    }
+
+    fn string<E: de::Error>(self, _: &str) -> Result<Self::Value, E> {
+        Err(self.at().mismatch(Self::EXPECTED, "a string"))
+    }
+
+    fn array<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
+        Err(self.at().mismatch(Self::EXPECTED, "an array"))
+    }
+
+    fn object<A: MapAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
+        Err(self.at().mismatch(Self::EXPECTED, "an object"))
+    }
+}
+
+/// Lets serde drive a reader.
+pub(crate) struct Seed<R>(pub(crate) R);
+
+impl<'de, R: Reader<'de>> DeserializeSeed<'de> for Seed<R> {
+    type Value = R::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<R::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, R: Reader<'de>> Visitor<'de> for Seed<R> {
+    type Value = R::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(R::EXPECTED)
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<R::Value, E> {
+        self.0.null()
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<R::Value, E> {
+        self.0.null()
+    }
+
+    fn visit_bool<E: de::Error>(self, flag: bool) -> Result<R::Value, E> {
+        self.0.boolean(flag)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<R::Value, E> {
+        self.0.number(number.into())
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<R::Value, E> {
+        self.0.number(number.into())
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<R::Value, E> {
+        match Number::from_f64(number) {
+            Some(number) => self.0.number(number),
+            None => self.0.null(),
+        }
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<R::Value, E> {
+        self.0.string(text)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<R::Value, A::Error> {
+        self.0.array(items)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<R::Value, A::Error> {
+        self.0.object(members)
+    }
+}
+
+/// Parses a text. A byte order mark before it is ignored (RFC 8259, section 8.1).
+///
+/// # Errors
+/// `Invalid`, with a pointer, or with the line and column of a syntax error.
+pub(crate) fn parse<'de, T>(
+    text: &'de [u8],
+    read: impl FnOnce(At<'_>, &mut serde_json::Deserializer<SliceRead<'de>>) -> Result<T, serde_json::Error>,
+) -> Result<T> {
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    let fault = RefCell::new(None);
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let value = read(At::root(&fault), &mut deserializer);
+    value.and_then(|value| deserializer.end().map(|()| value)).map_err(|syntax| {
+        fault.take().unwrap_or_else(|| {
+            let message = format!("not JSON: line {}, column {}", syntax.line(), syntax.column());
             Error::invalid("", message)
         })
+    })
+}
+
+/// Reads a document through serde, whose error has the same message.
+pub(crate) fn deserialize<D, T, E>(
+    deserializer: D,
+    read: impl FnOnce(At<'_>, D) -> Result<T, E>,
+) -> Result<T, E> {
+    read(At::root(&RefCell::new(None)), deserializer)
+}
+
+/// Reads the names of an object's members: case-insensitive, each known and at most once.
+pub(crate) struct Names<'a> {
+    at: &'a At<'a>,
+    known: &'static [&'static str],
+    seen: Vec<&'static str>,
+}
+
+impl<'a> Names<'a> {
+    pub(crate) fn new(at: &'a At<'a>, known: &'static [&'static str]) -> Self {
+        Self { at, known, seen: Vec::new() }
     }
 
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Null => "null",
-            Self::Bool(_) => "a boolean",
-            Self::Number(_) => "a number",
-            Self::String(_) => "a string",
-            Self::Array(_) => "an array",
-            Self::Object(_) => "an object",
-        }
-    }
-
-    pub(crate) fn is_null(&self) -> bool {
-        matches!(self, Self::Null)
-    }
-
-    /// The error for a value of the wrong type. It does not contain the value.
-    pub(crate) fn mismatch(&self, pointer: &str, expected: &str) -> Error {
-        Error::invalid(pointer, format!("{} must be {expected}, not {}", property(pointer), self.name()))
-    }
-
-    pub(crate) fn into_string(self, pointer: &str) -> Result<String> {
-        match self {
-            Self::String(text) => Ok(text),
-            other => Err(other.mismatch(pointer, "a string")),
-        }
-    }
-
-    pub(crate) fn into_array(self, pointer: &str) -> Result<Vec<Json>> {
-        match self {
-            Self::Array(items) => Ok(items),
-            other => Err(other.mismatch(pointer, "an array")),
-        }
-    }
-
-    pub(crate) fn into_object(self, pointer: impl Into<String>) -> Result<Object> {
-        let pointer = pointer.into();
-        match self {
-            Self::Object(members) => Object::new(pointer, members),
-            other => Err(other.mismatch(&pointer, "an object")),
-        }
-    }
-
-    /// Converts to `serde_json`'s type. A duplicate name is an error.
-    pub(crate) fn into_value(self, pointer: &str) -> Result<Value> {
-        self.plain().map_err(|steps| {
-            // From the outside in, as far as names can be repeated.
-            let (at, shown) = steps.iter().rev().fold((pointer.to_owned(), true), |(at, shown), step| {
-                match shown && is_shown(step) {
-                    true => (child(&at, step), true),
-                    false => (at, false),
-                }
-            });
-            let what = if shown { property(&at) } else { format!("a property in {}", property(&at)) };
-            Error::invalid(at.as_str(), format!("{what} occurs twice"))
-        })
-    }
-
-    /// The error is the path to the duplicate name, from the inside out. Building a pointer for each of a million items
-    /// below a long name would take quadratic time.
-    fn plain(self) -> Result<Value, Vec<String>> {
-        let below = |step: String| {
-            |mut steps: Vec<String>| {
-                steps.push(step);
-                steps
-            }
+    /// The next name, as it is written in `known`.
+    pub(crate) fn next<'de, A: MapAccess<'de>>(
+        &mut self,
+        members: &mut A,
+    ) -> Result<Option<&'static str>, A::Error> {
+        let Some(name) = members.next_key::<String>()? else { return Ok(None) };
+        let Some(known) = self.known.iter().find(|known| known.eq_ignore_ascii_case(&name)) else {
+            return Err(self.at.name(&name).fail_with("is unknown"));
         };
-        Ok(match self {
-            Self::Null => Value::Null,
-            Self::Bool(flag) => Value::Bool(flag),
-            Self::Number(number) => Value::Number(number),
-            Self::String(text) => Value::String(text),
-            Self::Array(items) => {
-                let mut values = Vec::with_capacity(items.len());
-                for (at, item) in items.into_iter().enumerate() {
-                    values.push(item.plain().map_err(|steps| below(at.to_string())(steps))?);
-                }
-                Value::Array(values)
-            }
-            Self::Object(members) => {
-                let mut map = Map::with_capacity(members.len());
-                for (name, member) in members {
-                    match map.entry(name) {
-                        Entry::Occupied(twice) => return Err(vec![twice.key().clone()]),
-                        Entry::Vacant(place) => {
-                            let member = match member.plain() {
-                                Ok(member) => member,
-                                Err(steps) => return Err(below(place.key().clone())(steps)),
-                            };
-                            place.insert(member);
-                        }
-                    }
-                }
-                Value::Object(map)
-            }
-        })
+        if self.seen.contains(known) {
+            return Err(self.at.name(&name).fail_with("occurs twice"));
+        }
+        self.seen.push(known);
+        Ok(Some(known))
     }
 }
 
-impl From<Value> for Json {
-    fn from(value: Value) -> Self {
-        match value {
-            Value::Null => Self::Null,
-            Value::Bool(flag) => Self::Bool(flag),
-            Value::Number(number) => Self::Number(number),
-            Value::String(text) => Self::String(text),
-            Value::Array(items) => Self::Array(items.into_iter().map(Self::from).collect()),
-            Value::Object(members) => {
-                Self::Object(members.into_iter().map(|(name, member)| (name, member.into())).collect())
+/// Reads a string; `null` and `""` count as absent.
+pub(crate) struct OptionalString<'a>(pub(crate) At<'a>);
+
+impl<'de> Reader<'de> for OptionalString<'_> {
+    type Value = Option<String>;
+    const EXPECTED: &'static str = "a string";
+
+    fn at(&self) -> At<'_> {
+        self.0
+    }
+
+    fn null<E: de::Error>(self) -> Result<Option<String>, E> {
+        Ok(None)
+    }
+
+    fn string<E: de::Error>(self, text: &str) -> Result<Option<String>, E> {
+        Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
+    }
+}
+
+/// Reads any value as a tree, up to a size. A duplicate name is an error.
+pub(crate) struct Tree<'a> {
+    at: At<'a>,
+    budget: Budget<'a>,
+}
+
+/// How much of a tree may still be read. A value takes no more than the bytes of its text.
+#[derive(Clone, Copy)]
+struct Budget<'a> {
+    root: At<'a>,
+    limit: usize,
+    used: &'a Cell<usize>,
+}
+
+impl Budget<'_> {
+    fn take<E: de::Error>(self, bytes: usize) -> Result<(), E> {
+        self.used.set(self.used.get().saturating_add(bytes));
+        match self.used.get() <= self.limit {
+            true => Ok(()),
+            false => Err(self.root.fail_with(&format!("is longer than {} bytes", self.limit))),
+        }
+    }
+}
+
+impl<'de> Reader<'de> for Tree<'_> {
+    type Value = Value;
+    const EXPECTED: &'static str = "a value";
+
+    fn at(&self) -> At<'_> {
+        self.at
+    }
+
+    fn null<E: de::Error>(self) -> Result<Value, E> {
+        self.budget.take(1).map(|()| Value::Null)
+    }
+
+    fn boolean<E: de::Error>(self, flag: bool) -> Result<Value, E> {
+        self.budget.take(1).map(|()| Value::Bool(flag))
+    }
+
+    fn number<E: de::Error>(self, number: Number) -> Result<Value, E> {
+        self.budget.take(1).map(|()| Value::Number(number))
+    }
+
+    fn string<E: de::Error>(self, text: &str) -> Result<Value, E> {
+        self.budget.take(text.len() + 2)?;
+        Ok(Value::String(text.to_owned()))
+    }
+
+    fn array<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        self.budget.take(2)?;
+        let mut values = Vec::new();
+        loop {
+            let at = self.at.index(values.len());
+            match items.next_element_seed(Seed(Tree { at, budget: self.budget }))? {
+                Some(value) => values.push(value),
+                None => return Ok(Value::Array(values)),
             }
         }
     }
+
+    fn object<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        self.budget.take(2)?;
+        let mut map = Map::new();
+        while let Some(name) = members.next_key::<String>()? {
+            self.budget.take(name.len() + 3)?;
+            let at = self.at.name(&name);
+            if map.contains_key(&name) {
+                return Err(at.fail_with("occurs twice"));
+            }
+            let value = members.next_value_seed(Seed(Tree { at, budget: self.budget }))?;
+            map.insert(name, value);
+        }
+        Ok(Value::Object(map))
+    }
+}
+
+/// Reads a value as a tree whose text has at most `limit` bytes.
+pub(crate) fn read_tree<T, E>(
+    at: At<'_>,
+    limit: usize,
+    read: impl FnOnce(Seed<Tree<'_>>) -> Result<T, E>,
+) -> Result<T, E> {
+    let used = Cell::new(0);
+    read(Seed(Tree { at, budget: Budget { root: at, limit, used: &used } }))
+}
+
+/// The error for a value of the wrong kind. It does not contain the value.
+pub(crate) fn mismatch(pointer: &str, expected: &str, actual: &Value) -> Error {
+    let actual = match actual {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    };
+    Error::invalid(pointer, format!("{} must be {expected}, not {actual}", property(pointer)))
 }
 
 /// The members of an object, to be taken by their case-insensitive names. The rest is unknown.
 pub(crate) struct Object {
     pointer: String,
-    members: Vec<(String, Json)>,
+    members: Vec<(String, Value)>,
 }
 
 impl Object {
-    fn new(pointer: String, members: Vec<(String, Json)>) -> Result<Self> {
+    pub(crate) fn new(pointer: impl Into<String>, value: Value) -> Result<Self> {
         // The search for duplicates is quadratic. No object has that many known members.
         const MAX_MEMBERS: usize = 64;
+        let pointer = pointer.into();
+        let members: Vec<_> = match value {
+            Value::Object(members) => members.into_iter().collect(),
+            other => return Err(mismatch(&pointer, "an object", &other)),
+        };
         if members.len() > MAX_MEMBERS {
-            return Err(Error::invalid(
-                pointer.as_str(),
-                format!("{} has too many members", property(&pointer)),
-            ));
+            let message = format!("{} has too many members", property(&pointer));
+            return Err(Error::invalid(pointer, message));
         }
         for (at, (name, _)) in members.iter().enumerate() {
             if members[..at].iter().any(|(earlier, _)| earlier.eq_ignore_ascii_case(name)) {
@@ -175,22 +388,19 @@ impl Object {
         child(&self.pointer, name)
     }
 
-    /// Whether the member exists, `null` or not.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.members.iter().any(|(given, _)| given.eq_ignore_ascii_case(name))
-    }
-
     /// Removes and returns the member; `null` counts as absent.
-    pub(crate) fn take(&mut self, name: &str) -> Option<Json> {
+    pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
         let at = self.members.iter().position(|(given, _)| given.eq_ignore_ascii_case(name))?;
         Some(self.members.swap_remove(at).1).filter(|member| !member.is_null())
     }
 
     /// Removes and returns a string; `null` and `""` count as absent.
     pub(crate) fn take_string(&mut self, name: &str) -> Result<Option<String>> {
-        let pointer = self.pointer_to(name);
-        let text = self.take(name).map(|member| member.into_string(&pointer)).transpose()?;
-        Ok(text.filter(|text| !text.is_empty()))
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
+            Some(other) => Err(mismatch(&self.pointer_to(name), "a string", &other)),
+        }
     }
 
     /// The error for a missing member.
@@ -209,7 +419,7 @@ impl Object {
 }
 
 /// The name of the property at a pointer, for messages.
-fn property(pointer: &str) -> String {
+pub(crate) fn property(pointer: &str) -> String {
     match pointer {
         "" => "the document".to_owned(),
         _ => format!("'{pointer}'"),
@@ -235,64 +445,4 @@ pub(crate) fn is_shown(name: &str) -> bool {
 
 fn child(pointer: &str, name: &str) -> String {
     format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
-}
-
-impl<'de> Deserialize<'de> for Json {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(JsonVisitor)
-    }
-}
-
-struct JsonVisitor;
-
-impl<'de> Visitor<'de> for JsonVisitor {
-    type Value = Json;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Json, E> {
-        Ok(Json::Null)
-    }
-
-    fn visit_bool<E>(self, flag: bool) -> Result<Json, E> {
-        Ok(Json::Bool(flag))
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Json, E> {
-        Ok(Json::Number(number.into()))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Json, E> {
-        Ok(Json::Number(number.into()))
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<Json, E> {
-        Ok(Number::from_f64(number).map_or(Json::Null, Json::Number))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Json, E> {
-        Ok(Json::String(text.to_owned()))
-    }
-
-    fn visit_string<E>(self, text: String) -> Result<Json, E> {
-        Ok(Json::String(text))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Json, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = access.next_element()? {
-            items.push(item);
-        }
-        Ok(Json::Array(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Json, A::Error> {
-        let mut members = Vec::new();
-        while let Some(member) = access.next_entry()? {
-            members.push(member);
-        }
-        Ok(Json::Object(members))
-    }
 }

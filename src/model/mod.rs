@@ -4,11 +4,13 @@ mod blob_path;
 mod checkpoint;
 mod error_log;
 mod identifier;
+mod identifiers;
 pub(crate) mod json;
 mod listing;
 mod manifest;
 mod operation;
 mod request;
+mod request_reader;
 mod spec;
 mod timestamp;
 
@@ -16,11 +18,12 @@ pub use self::blob_path::BlobPath;
 pub use self::checkpoint::{Checkpoint, Lease, Position, Totals};
 pub use self::error_log::ErrorLogEntry;
 pub use self::identifier::{DicomIdentifier, InstanceIdentifier, Uid};
+pub use self::identifiers::Identifiers;
 pub use self::listing::{Cursor, Instance, ListFailure, ListRequest, ListWarning, Locator, Page, Scope};
 pub use self::manifest::ManifestEntry;
 pub use self::operation::{
     ExportResults, Operation, OperationId, OperationIssue, OperationStatus, OperationType,
 };
-pub use self::request::{ExportDestination, ExportRequest, ExportSource, Identifiers};
+pub use self::request::{ExportDestination, ExportRequest, ExportSource};
 pub use self::spec::{OperationContext, OperationKey, OperationSpec, StoredDestination};
 pub use self::timestamp::Timestamp;

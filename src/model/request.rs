@@ -1,22 +1,27 @@
 //! [`ExportRequest`]: the body of `POST /export`.
 
-use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
 
+use serde::de::DeserializeSeed;
 use serde::ser::SerializeStruct;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::model::json::{Json, Object, is_shown};
-use crate::model::{DicomIdentifier, Uid};
+use crate::error::Result;
+use crate::model::identifiers::IdentifiersBuilder;
+use crate::model::json::{self, At, Seed, is_shown};
+#[cfg(feature = "http")]
+use crate::model::request_reader::ResumptionReader;
+use crate::model::request_reader::{DestinationParts, DestinationReader, RequestReader, SourceReader};
+use crate::model::{DicomIdentifier, Identifiers};
 
 /// What to export, and the destination.
 ///
 /// [`ExportRequest::from_json`] reads the wire form and reports errors with the JSON pointer of the property that is
 /// wrong; serde reads it too. Property and type names are case-insensitive, and `sources` is read as `source`. Any other
 /// unknown property is an error, because a misspelled `source` that is ignored would export everything.
+///
+/// The settings of a destination have at most 64 KiB of JSON. Reading takes about as much memory as the text, at most three times as much.
 ///
 /// Serializing a request produces the wire form, **including the credentials of the destination**. `Debug` hides them.
 ///
@@ -49,10 +54,10 @@ impl ExportRequest {
     /// Reads the wire form.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`], with the JSON pointer of the property that is wrong or missing, or with the line and
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), with the JSON pointer of the property that is wrong or missing, or with the line and
     /// column of a syntax error.
     pub fn from_json(text: &[u8]) -> Result<Self> {
-        Self::read(Json::parse(text)?)
+        json::parse(text, |at, deserializer| Self::read(at, deserializer, text.len()))
     }
 
     /// What to export.
@@ -69,31 +74,22 @@ impl ExportRequest {
     pub fn into_parts(self) -> (ExportSource, ExportDestination) {
         (self.source, self.destination)
     }
+}
 
-    fn read(json: Json) -> Result<Self> {
-        let mut body = json.into_object("")?;
-        let name = match (body.has("source"), body.has("sources")) {
-            (true, true) => {
-                return Err(Error::invalid("/sources", "'/source' and '/sources' are both given"));
-            }
-            // This spelling occurs in a published example.
-            (false, true) => "sources",
-            _ => "source",
-        };
-        let source = match body.take(name) {
-            None => ExportSource::Everything,
-            Some(source) => ExportSource::read(source, &body.pointer_to(name))?,
-        };
-        let destination = body.take("destination").ok_or_else(|| body.missing("destination"))?;
-        let destination = ExportDestination::read(destination, "/destination")?;
-        body.finish()?;
-        Ok(Self { source, destination })
+impl ExportRequest {
+    fn read<'de, D: Deserializer<'de>>(
+        at: At<'_>,
+        deserializer: D,
+        text_len: usize,
+    ) -> Result<Self, D::Error> {
+        let (identifiers, destination) = Seed(RequestReader { at, text_len }).deserialize(deserializer)?;
+        Ok(Self { source: identifiers.into(), destination: ExportDestination::from_parts(destination) })
     }
 }
 
 impl<'de> Deserialize<'de> for ExportRequest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::read(Json::deserialize(deserializer)?).map_err(de::Error::custom)
+        json::deserialize(deserializer, |at, deserializer| Self::read(at, deserializer, 0))
     }
 }
 
@@ -111,40 +107,23 @@ impl ExportSource {
     /// are dropped.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if there are no identifiers.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if there are no identifiers.
     pub fn identifiers(values: impl IntoIterator<Item = DicomIdentifier>) -> Result<Self> {
-        Identifiers::new(values.into_iter().collect()).map(Self::Identifiers)
+        let mut identifiers = IdentifiersBuilder::new(0);
+        values.into_iter().try_for_each(|value| identifiers.push(&value.to_string()))?;
+        identifiers.build().map(Self::Identifiers)
     }
 
     /// Whether the source is the whole archive.
     pub fn is_everything(&self) -> bool {
         matches!(self, Self::Everything)
     }
+}
 
-    fn read(json: Json, pointer: &str) -> Result<Self> {
-        let (kind, settings) = typed(json, pointer)?;
-        if !kind.eq_ignore_ascii_case("identifiers") {
-            let message = format!("'{pointer}/type' must be 'identifiers'");
-            return Err(Error::invalid(format!("{pointer}/type"), message));
-        }
-        let pointer = format!("{pointer}/settings");
-        let mut settings = settings.unwrap_or(Json::Object(Vec::new())).into_object(pointer)?;
-        let at = settings.pointer_to("values");
-        let values = settings.take("values").ok_or_else(|| settings.missing("values"))?.into_array(&at)?;
-        let values = values
-            .into_iter()
-            .enumerate()
-            .map(|(index, value)| {
-                let at = format!("{at}/{index}");
-                value.into_string(&at)?.parse().map_err(|fault: Error| {
-                    Error::invalid(at.as_str(), format!("'{at}' is not an identifier: {fault}"))
-                })
-            })
-            .collect::<Result<Vec<DicomIdentifier>>>()?;
-        settings.finish()?;
-        Identifiers::new(values).map(Self::Identifiers).map_err(|_| {
-            Error::invalid(at.as_str(), format!("'{at}' is empty: leave the source out to export everything"))
-        })
+/// `None` is everything.
+impl From<Option<Identifiers>> for ExportSource {
+    fn from(identifiers: Option<Identifiers>) -> Self {
+        identifiers.map_or(Self::Everything, Self::Identifiers)
     }
 }
 
@@ -155,11 +134,11 @@ impl Serialize for ExportSource {
             Self::Identifiers(identifiers) => {
                 #[derive(Serialize)]
                 struct Settings<'a> {
-                    values: &'a [DicomIdentifier],
+                    values: &'a Identifiers,
                 }
                 let mut out = serializer.serialize_struct("source", 2)?;
                 out.serialize_field("type", "identifiers")?;
-                out.serialize_field("settings", &Settings { values: identifiers.as_slice() })?;
+                out.serialize_field("settings", &Settings { values: identifiers })?;
                 out.end()
             }
         }
@@ -168,51 +147,9 @@ impl Serialize for ExportSource {
 
 impl<'de> Deserialize<'de> for ExportSource {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Json::deserialize(deserializer)? {
-            Json::Null => Ok(Self::Everything),
-            json => Self::read(json, "").map_err(de::Error::custom),
-        }
-    }
-}
-
-/// One or more identifiers, none of which covers another, so each instance under them is exported and counted once.
-///
-/// Clones share the identifiers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identifiers(Arc<[DicomIdentifier]>);
-
-impl Identifiers {
-    fn new(mut values: Vec<DicomIdentifier>) -> Result<Self> {
-        if values.is_empty() {
-            return Err(Error::new(ErrorKind::Invalid, "there are no identifiers"));
-        }
-        let mut studies: HashSet<Uid> = HashSet::new();
-        let mut series: HashSet<(Uid, Uid)> = HashSet::new();
-        for value in &values {
-            match (value.series_instance_uid(), value.sop_instance_uid()) {
-                (None, _) => _ = studies.insert(value.study_instance_uid().clone()),
-                (Some(uid), None) => _ = series.insert((value.study_instance_uid().clone(), uid.clone())),
-                (Some(_), Some(_)) => {}
-            }
-        }
-        let mut seen = HashSet::with_capacity(values.len());
-        values.retain(|value| {
-            let study = value.study_instance_uid();
-            let covered = match value.series_instance_uid() {
-                None => false,
-                Some(_) if studies.contains(study) => true,
-                Some(uid) => {
-                    value.sop_instance_uid().is_some() && series.contains(&(study.clone(), uid.clone()))
-                }
-            };
-            !covered && seen.insert(value.clone())
-        });
-        Ok(Self(values.into()))
-    }
-
-    /// The identifiers, in the order they were given.
-    pub fn as_slice(&self) -> &[DicomIdentifier] {
-        &self.0
+        json::deserialize(deserializer, |at, deserializer| {
+            Seed(SourceReader { at, text_len: 0 }).deserialize(deserializer).map(Self::from)
+        })
     }
 }
 
@@ -267,14 +204,16 @@ impl ExportDestination {
         &self.settings
     }
 
-    pub(crate) fn read(json: Json, pointer: &str) -> Result<Self> {
-        let (kind, settings) = typed(json, pointer)?;
-        let at = format!("{pointer}/settings");
-        let settings = settings.unwrap_or(Json::Object(Vec::new()));
-        if !matches!(settings, Json::Object(_)) {
-            return Err(settings.mismatch(&at, "an object"));
-        }
-        Ok(Self::new(&kind, settings.into_value(&at)?))
+    /// Reads the body of a resumption: `{ "destination": … }`, with the rules of [`ExportRequest`].
+    #[cfg(feature = "http")]
+    pub(crate) fn from_resumption(text: &[u8]) -> Result<Option<Self>> {
+        let parts =
+            json::parse(text, |at, deserializer| Seed(ResumptionReader(at)).deserialize(deserializer))?;
+        Ok(parts.map(Self::from_parts))
+    }
+
+    fn from_parts((kind, settings): DestinationParts) -> Self {
+        Self::new(&kind, settings)
     }
 }
 
@@ -298,15 +237,9 @@ impl Serialize for ExportDestination {
 
 impl<'de> Deserialize<'de> for ExportDestination {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::read(Json::deserialize(deserializer)?, "").map_err(de::Error::custom)
+        json::deserialize(deserializer, |at, deserializer| {
+            let parts = Seed(DestinationReader(at)).deserialize(deserializer)?;
+            parts.map(Self::from_parts).ok_or_else(|| at.fail_with("must be an object, not null"))
+        })
     }
-}
-
-/// Reads the common form of sources and destinations: `{ "type": …, "settings": { … } }`.
-fn typed(json: Json, pointer: &str) -> Result<(String, Option<Json>)> {
-    let mut object: Object = json.into_object(pointer)?;
-    let kind = object.take_string("type")?.ok_or_else(|| object.missing("type"))?;
-    let settings = object.take("settings");
-    object.finish()?;
-    Ok((kind, settings))
 }

@@ -145,7 +145,7 @@ impl Planner {
             }
             None => {
                 if self.position.found == 0 {
-                    batch.unmatched.extend(self.identifier(self.position.scope).cloned());
+                    batch.unmatched.extend(self.identifier(self.position.scope));
                 }
                 let scope = self.position.scope + 1;
                 let done = self.identifier(scope).is_none();
@@ -176,13 +176,14 @@ impl Planner {
         let (source, operation) = (Arc::clone(&self.source), Arc::clone(&self.operation));
         let (retrier, limit) = (Arc::clone(&self.retrier), self.limit);
         async move {
-            let scope = identifier(&operation, scope).map_or(Scope::Everything, Scope::Identifier);
+            let identifier = identifier(&operation, scope);
+            let scope = identifier.as_ref().map_or(Scope::Everything, Scope::Identifier);
             retrier.run(|| source.list(ListRequest::new(scope, after.as_ref(), limit))).await
         }
         .boxed()
     }
 
-    fn identifier(&self, scope: u64) -> Option<&DicomIdentifier> {
+    fn identifier(&self, scope: u64) -> Option<DicomIdentifier> {
         identifier(&self.operation, scope)
     }
 
@@ -194,9 +195,9 @@ impl Planner {
     }
 }
 
-fn identifier(operation: &OperationSpec, scope: u64) -> Option<&DicomIdentifier> {
+fn identifier(operation: &OperationSpec, scope: u64) -> Option<DicomIdentifier> {
     match &operation.source {
         ExportSource::Everything => None,
-        ExportSource::Identifiers(identifiers) => identifiers.as_slice().get(usize::try_from(scope).ok()?),
+        ExportSource::Identifiers(identifiers) => identifiers.get(usize::try_from(scope).ok()?),
     }
 }

@@ -95,18 +95,18 @@ impl Archive {
     /// What lies under what is asked for.
     pub(crate) fn covered(&self, wanted: &ExportSource) -> BTreeMap<&InstanceIdentifier, &Item> {
         let covers = |id: &InstanceIdentifier| match wanted {
-            ExportSource::Identifiers(wanted) => wanted.as_slice().iter().any(|wanted| wanted.covers(id)),
+            ExportSource::Identifiers(wanted) => wanted.iter().any(|wanted| wanted.covers(id)),
             _ => true,
         };
         self.items.iter().filter(|(id, _)| covers(id)).collect()
     }
 
     /// Identifiers under which nothing lies.
-    pub(crate) fn unmatched<'a>(&'a self, wanted: &'a ExportSource) -> Vec<&'a DicomIdentifier> {
+    pub(crate) fn unmatched(&self, wanted: &ExportSource) -> Vec<DicomIdentifier> {
         match wanted {
             ExportSource::Identifiers(wanted) => {
-                let nothing = |wanted: &&DicomIdentifier| !self.items.keys().any(|id| wanted.covers(id));
-                wanted.as_slice().iter().filter(nothing).collect()
+                let nothing = |wanted: &DicomIdentifier| !self.items.keys().any(|id| wanted.covers(id));
+                wanted.iter().filter(nothing).collect()
             }
             _ => Vec::new(),
         }

@@ -10,7 +10,7 @@ use super::hosts::{Addressing, KnownHost, unlisted};
 use super::policy::AzureBlobPolicy;
 use super::sas::SasFields;
 use crate::error::{Error, Result};
-use crate::model::json::{Json, Object};
+use crate::model::json::{Object, mismatch};
 
 const URI: &str = "/blobContainerUri";
 const STRING: &str = "/connectionString";
@@ -24,7 +24,7 @@ const NAME_RULE: &str = "must be 3 to 63 lower-case letters, digits and single h
 /// # Errors
 /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) with the pointer of the property at fault; no message repeats a value.
 pub(super) fn read_settings(settings: &Value, policy: &AzureBlobPolicy) -> Result<AzureContainer> {
-    let mut settings = Json::from(settings.clone()).into_object("")?;
+    let mut settings = Object::new("", settings.clone())?;
     let uri = settings.take_string("blobContainerUri")?.map(SecretString::from);
     let string = settings.take_string("connectionString")?.map(SecretString::from);
     let name = settings.take_string("blobContainerName")?;
@@ -144,8 +144,8 @@ fn container(
 fn take_flag(settings: &mut Object, name: &str) -> Result<Option<bool>> {
     match settings.take(name) {
         None => Ok(None),
-        Some(Json::Bool(flag)) => Ok(Some(flag)),
-        Some(Json::String(text)) if text.is_empty() => Ok(None),
-        Some(other) => Err(other.mismatch(&settings.pointer_to(name), "a boolean")),
+        Some(Value::Bool(flag)) => Ok(Some(flag)),
+        Some(Value::String(text)) if text.is_empty() => Ok(None),
+        Some(other) => Err(mismatch(&settings.pointer_to(name), "a boolean", &other)),
     }
 }

@@ -288,13 +288,12 @@ impl InstanceSource for DicomWebSource {
         let ExportSource::Identifiers(identifiers) = source else {
             return Ok(self.studies(true).await?.total_instances());
         };
-        let identifiers = identifiers.as_slice();
         if identifiers.len() > MAX_ESTIMATED_IDENTIFIERS {
             return Ok(None);
         }
         let mut total = 0;
-        for identifier in identifiers {
-            let Some(count) = self.instance_count(identifier).await? else { return Ok(None) };
+        for identifier in identifiers.iter() {
+            let Some(count) = self.instance_count(&identifier).await? else { return Ok(None) };
             total += count;
         }
         Ok(Some(total))

@@ -280,8 +280,8 @@ impl InstanceSource for DirectorySource {
         let ExportSource::Identifiers(identifiers) = source else { return Ok(None) };
         let index = self.index().await?;
         let mut count = 0;
-        for identifier in identifiers.as_slice() {
-            count += index.range(identifier, None).len() as u64;
+        for identifier in identifiers.iter() {
+            count += index.range(&identifier, None).len() as u64;
             // A million identifiers take a second or two.
             tokio::task::consume_budget().await;
         }
