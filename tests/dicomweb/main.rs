@@ -3,6 +3,7 @@
 
 mod credentials;
 mod listing;
+mod paging;
 mod retrieving;
 mod server;
 

@@ -26,7 +26,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_millis(900);
 ///
 /// # fn main() -> dicom_export::Result<()> {
 /// let source = DicomWebSource::builder("https://pacs.example/dicom-web")
-///     .credentials(DicomWebCredentials::bearer("a token"))
+///     .credentials(DicomWebCredentials::bearer("token"))
 ///     .concurrency(4)
 ///     .page_size(1000)
 ///     .timeout(Duration::from_secs(120))

@@ -23,7 +23,7 @@ use crate::secret::Secret;
 /// let fixed = DicomWebCredentials::basic("exporter", "a password");
 /// let renewed = DicomWebCredentials::renewing(|| async {
 ///     // Ask the identity provider for a token here.
-///     Ok(Secret::new("a token"))
+///     Ok(Secret::new("token"))
 /// });
 /// assert_eq!(format!("{fixed:?}"), "DicomWebCredentials(basic ***)");
 /// # _ = renewed;

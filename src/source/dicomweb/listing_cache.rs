@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::query::Counts;
 use super::study_listing::{StudyListing, StudyScope};
 use crate::sync::lock;
 
@@ -26,8 +27,14 @@ struct CachedListing {
 }
 
 impl ListingCache {
-    /// The listing of this scope, or a new one. With `refresh`, one that is older than [`MAX_AGE`] is replaced.
-    pub(super) fn get(&self, scope: &StudyScope, refresh: bool) -> Arc<tokio::sync::Mutex<StudyListing>> {
+    /// The listing of this scope, or a new one with these stated counts. With `refresh`, one that is older than [`MAX_AGE`]
+    /// is replaced.
+    pub(super) fn get(
+        &self,
+        scope: &StudyScope,
+        counts: Option<Counts>,
+        refresh: bool,
+    ) -> Arc<tokio::sync::Mutex<StudyListing>> {
         let mut cached = lock(&self.0);
         let index = cached.iter().position(|one| one.scope == *scope);
         let found = index.and_then(|index| cached.remove(index));
@@ -35,7 +42,7 @@ impl ListingCache {
         let entry = entry.unwrap_or_else(|| CachedListing {
             scope: scope.clone(),
             created: Instant::now(),
-            listing: Arc::new(tokio::sync::Mutex::new(StudyListing::new(scope))),
+            listing: Arc::new(tokio::sync::Mutex::new(StudyListing::new(scope, counts))),
         });
         let listing = Arc::clone(&entry.listing);
         cached.push_back(entry);

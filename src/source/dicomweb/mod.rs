@@ -7,18 +7,23 @@
 mod builder;
 mod client;
 mod credentials;
+mod json_rows;
+mod list_key;
 mod listing_cache;
 mod media_type;
 mod multipart;
 mod page;
 mod paged_list;
 mod query;
+mod recovery;
 mod request_limiter;
 mod response;
 mod retrieve;
 mod source;
 mod study_list;
+mod study_lister;
 mod study_listing;
+mod study_parts;
 
 pub use self::builder::DicomWebSourceBuilder;
 pub use self::credentials::DicomWebCredentials;

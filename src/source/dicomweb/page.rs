@@ -31,17 +31,21 @@ impl ListPosition {
     }
 }
 
-/// A reason why a list may be incomplete.
+/// A reason why a list may be incomplete. Where rows are known to be missing, the list has a failure too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ListingCaveat {
     /// The server returns the same rows for every `offset`.
     PagingIgnored,
     /// The list has fewer rows than the server stated.
     FewerThanStated,
+    /// The list has other rows, or another order, each time.
+    Changed,
+    /// The server returns only a part of the list.
+    Capped,
 }
 
 impl ListingCaveat {
-    const ALL: [Self; 2] = [Self::PagingIgnored, Self::FewerThanStated];
+    const ALL: [Self; 4] = [Self::PagingIgnored, Self::FewerThanStated, Self::Changed, Self::Capped];
 
     fn warning(self, count: u64) -> ListWarning {
         let (code, message) = match self {
@@ -51,6 +55,10 @@ impl ListingCaveat {
             Self::FewerThanStated => {
                 ("fewerThanStated", "a list of the server is shorter than the server stated")
             }
+            Self::Changed => {
+                ("listChanged", "a list of the server changes each time it is read, and may be incomplete")
+            }
+            Self::Capped => ("listCapped", "the server caps a list, which may be incomplete"),
         };
         ListWarning::new(code, message, count)
     }
@@ -107,6 +115,10 @@ impl PageBuilder {
             self.position = Some(position);
         }
         true
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.position.is_none()
     }
 
     /// Sets the position from which the next page continues.

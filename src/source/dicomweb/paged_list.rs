@@ -1,54 +1,148 @@
-//! [`PagedList`]: one QIDO-RS list, read page by page from a server that may ignore paging.
+//! [`PagedList`]: one QIDO-RS list, read page by page from a server that may ignore paging, cap lists or change them.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
+use std::time::Duration;
 
-use super::client::Client;
+use chrono::NaiveDate;
+use tokio::time::sleep;
+
+use super::list_key;
 use super::page::ListingCaveat;
-use super::query::{QueryPage, Resource, query};
+use super::query::{Counts, Queries, Query, QueryPage, Row};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The number of consecutive pages without a new row after which the server is known to repeat itself.
+/// The number of consecutive pages without a new row after which a pass ends.
 const MAX_REPEATED_PAGES: u32 = 2;
+
+/// The number of empty pages that are skipped in search of rows after them: one, or more while rows are missing that the
+/// server stated.
+const MAX_EMPTY_PAGES: (u32, u32) = (1, 16);
+
+/// The limit of queries after the first pass of a list that changes, in rows.
+const MAX_ENLARGED_LIMIT: usize = 10_000;
+
+/// A list that changes is read again until the probability that a row was missed in every pass is below this.
+const MAX_UNCERTAINTY: f64 = 1e-3;
+
+/// The maximum number of passes over a list of few pages, and over a list of many.
+const MAX_PASSES: (u32, u32) = (20, 4);
+const MANY_PAGES: u32 = 50;
+
+/// The pauses between the attempts to list something that fails while the server works for others.
+const RETRY_PAUSES: [Duration; 4] = [
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_millis(1500),
+    Duration::from_secs(4),
+];
+
+/// The number of consecutive rows that fail after which the rest of the list is given up.
+const MAX_BROKEN_ROWS: u32 = 16;
+
+/// The maximum number of rows of a list. A list that is longer does not end.
+const MAX_ROWS: usize = 5_000_000;
+
+/// The maximum number of rows without a UID that are reported one by one.
+const MAX_UNNAMED_ROWS: usize = 1000;
 
 /// The distinct rows of one list, sorted.
 ///
-/// QIDO-RS guarantees no order, and servers may ignore `limit` and `offset` or cap pages. So a short page does not end
-/// the list: pages are read until one is empty, or until the stated number of rows was received.
+/// QIDO-RS guarantees no order, and servers may ignore `limit` and `offset`, cap pages, or return short and empty pages in
+/// the middle. So a list is read in **passes**. A pass reads pages until no page has a new row, looks past the end once, and
+/// lets consecutive pages overlap by one row, which must be the same in both. A pass in which rows repeat, or the
+/// overlapping row differs, may have missed rows: another pass follows until the union of all passes is complete with high
+/// probability.
 pub(super) struct PagedList {
-    resource: Resource,
-    /// Match only the row with this UID.
-    uid_filter: Option<Box<str>>,
+    query: Query,
     /// The number of rows that the server stated.
     stated_count: Option<u32>,
-    /// The number of instances by the row's key. Rows without a UID have a numbered key.
-    rows: BTreeMap<Box<str>, Option<u32>>,
+    /// The number of instances in all rows that the server stated.
+    stated_instances: Option<u32>,
+    /// The number of instances in the rows so far, if the server states it for each.
+    instances: Option<u32>,
+    rows: BTreeMap<Box<str>, Entry>,
+    /// The number of rows with a UID.
+    named_rows: usize,
     unnamed_rows: usize,
+    has_broken_rows: bool,
+    pass: Pass,
+    /// Passes before this one.
+    passes: u32,
+    /// The probability that a row was missed in every pass since the last new row.
+    uncertainty: f64,
+    is_capped: bool,
+    enlarged_limit: Option<usize>,
+    /// While set, a page is being divided to find the row that the server fails to list.
+    divided_limit: Option<usize>,
+    consecutive_broken_rows: u32,
+    /// The numbers of rows by study date.
+    dates: BTreeMap<NaiveDate, u32>,
+    is_done: bool,
+    caveat: Option<ListingCaveat>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    counts: Counts,
+    /// The last pass that had it.
+    pass: u32,
+}
+
+/// The state of a pass.
+#[derive(Debug, Default)]
+struct Pass {
+    /// The offset of the next row.
     offset: usize,
+    /// The key of the row before the next one, which the next page repeats.
+    last_key: Option<Box<str>>,
+    pages: u32,
+    distinct_rows: usize,
+    unnamed_rows: usize,
+    /// Rows that no earlier pass had.
+    new_rows: usize,
+    /// The number of consecutive empty pages, and the offset after them.
+    empty_pages: u32,
+    offset_after_empty: usize,
+    /// Offsets between an empty page and a later one with rows that were not tried.
+    gap: Option<Range<usize>>,
     repeated_pages: u32,
-    done: bool,
-    pub(super) caveat: Option<ListingCaveat>,
+    /// The pass may have missed rows.
+    is_suspect: bool,
+    paging_ignored: bool,
+    is_capped: bool,
+}
+
+struct Request {
+    offset: usize,
+    limit: usize,
+    page_size: usize,
+    overlaps: bool,
+    is_past_end: bool,
 }
 
 impl PagedList {
-    pub(super) fn new(resource: Resource) -> Self {
+    pub(super) fn new(query: Query) -> Self {
         Self {
-            resource,
-            uid_filter: None,
+            query,
             stated_count: None,
+            stated_instances: None,
+            instances: Some(0),
             rows: BTreeMap::new(),
+            named_rows: 0,
             unnamed_rows: 0,
-            offset: 0,
-            repeated_pages: 0,
-            done: false,
+            has_broken_rows: false,
+            pass: Pass::default(),
+            passes: 0,
+            uncertainty: 1.0,
+            is_capped: false,
+            enlarged_limit: None,
+            divided_limit: None,
+            consecutive_broken_rows: 0,
+            dates: BTreeMap::new(),
+            is_done: false,
             caveat: None,
         }
-    }
-
-    /// Matches only the row with this UID. The server may ignore it.
-    pub(super) fn with_uid_filter(mut self, uid: &str) -> Self {
-        self.uid_filter = Some(uid.into());
-        self
     }
 
     /// Sets the number of rows that the server stated.
@@ -57,102 +151,383 @@ impl PagedList {
         self
     }
 
-    /// A complete list with these rows, without a query.
-    pub(super) fn from_keys(resource: Resource, keys: impl IntoIterator<Item = Box<str>>) -> Self {
-        let rows = keys.into_iter().map(|key| (key, None)).collect();
-        Self { rows, done: true, ..Self::new(resource) }
+    /// Makes it a complete list with these keys.
+    pub(super) fn replace<'a>(&mut self, keys: impl IntoIterator<Item = &'a str>) {
+        let stated_count = self.stated_count;
+        *self = Self { is_done: true, stated_count, ..Self::new(self.query.clone()) };
+        for key in keys {
+            self.insert(key, Counts::default());
+        }
     }
 
     /// Reads the rest of the list. After an error, or if the future is dropped, the next call continues.
     ///
+    /// A page that keeps failing while the server works for others is divided, with `wait`, until the rows that fail are
+    /// found; they become failures. Without `wait` its error is returned.
+    ///
     /// # Errors
-    /// Those of the queries; [`ErrorKind::Unsupported`] if the server returns only a part of the list.
-    pub(super) async fn complete(&mut self, client: &Client, limit: usize) -> Result<()> {
-        while !self.done {
-            let page = query(client, &self.resource, self.uid_filter.as_deref(), self.offset, limit).await?;
-            self.add(page, limit)?;
+    /// Those of the queries.
+    pub(super) async fn complete(&mut self, queries: &Queries, wait: bool) -> Result<()> {
+        while !self.is_done {
+            let request = self.next_request(queries.page_size);
+            match queries.page(&self.query, request.offset, request.limit).await {
+                Ok(page) => {
+                    self.add(page, &request);
+                    if self.row_count() > MAX_ROWS {
+                        let message = "a list of the server has too many rows, or does not end";
+                        return Err(Error::new(ErrorKind::Unsupported, message));
+                    }
+                }
+                Err(error) => self.handle_failure(queries, error, &request, wait).await?,
+            }
         }
         Ok(())
     }
 
-    fn add(&mut self, page: QueryPage, limit: usize) -> Result<()> {
-        let QueryPage { rows, received, has_more } = page;
-        let is_first = self.offset == 0;
-        let (known, mut unnamed) = (self.rows.len(), 0);
-        for row in rows {
-            match row.key {
-                Some(key) => _ = self.rows.insert(key, row.instance_count),
-                None => unnamed += 1,
-            }
+    async fn handle_failure(
+        &mut self,
+        queries: &Queries,
+        error: Error,
+        request: &Request,
+        wait: bool,
+    ) -> Result<()> {
+        // These concern the server as a whole, or a study or series that does not exist.
+        let is_general =
+            matches!(error.kind(), ErrorKind::Throttled | ErrorKind::Unauthorized | ErrorKind::NotFound);
+        if is_general {
+            return Err(error);
         }
-        let is_new = self.rows.len() > known || (is_first && unnamed > 0);
-        if is_new {
-            // Rows without a UID cannot be recognized as repeated: they count if they come with new ones.
-            for number in self.unnamed_rows..self.unnamed_rows + unnamed {
-                self.rows.insert(format!("?{number:09}").into(), None);
-            }
-            self.unnamed_rows += unnamed;
+        if self.enlarged_limit.take().is_some() {
+            // The server may limit the limit.
+            return Ok(());
         }
-        self.offset += received;
-
-        let reached_stated_count =
-            self.stated_count.is_some_and(|count| self.rows.len() as u64 >= u64::from(count));
-        if self.uid_filter.as_ref().is_some_and(|uid| self.rows.contains_key(uid)) {
-            self.done = true;
-        } else if received == 0 {
-            if has_more {
-                return Err(incomplete());
-            }
-            self.finish();
-        } else if reached_stated_count && !has_more {
-            self.done = true;
-        } else if is_new {
-            self.repeated_pages = 0;
-        } else {
-            self.repeated_pages += 1;
-            if self.repeated_pages == MAX_REPEATED_PAGES {
-                // A full page that is repeated hides the rows after it. A page that is shorter or longer than requested
-                // is most likely the whole list.
-                if received == limit || has_more {
-                    return Err(incomplete());
+        if self.divided_limit.is_some() {
+            self.divide(request);
+            return Ok(());
+        }
+        if !wait || !queries.works_for_others(&self.query.resource).await {
+            return Err(error);
+        }
+        let mut error = error;
+        for pause in RETRY_PAUSES {
+            sleep(pause).await;
+            match queries.page(&self.query, request.offset, request.limit).await {
+                Ok(page) => {
+                    self.add(page, request);
+                    return Ok(());
                 }
-                self.caveat = Some(ListingCaveat::PagingIgnored);
-                self.finish();
+                Err(last) => error = last,
             }
+        }
+        if !queries.works_for_others(&self.query.resource).await {
+            return Err(error);
+        }
+        if self.query.uid.is_some() || request.is_past_end {
+            self.fail_rest();
+        } else {
+            self.divide(request);
         }
         Ok(())
+    }
+
+    /// Requests fewer rows after a failure, or skips the row that fails.
+    fn divide(&mut self, request: &Request) {
+        if request.limit > 1 {
+            self.divided_limit = Some(request.limit / 2);
+            return;
+        }
+        self.pass.last_key = None;
+        self.pass.offset = request.offset + 1;
+        self.has_broken_rows = true;
+        self.insert(&list_key::broken_row(request.offset), Counts::default());
+        self.consecutive_broken_rows += 1;
+        let remaining = self.stated_count.map(|count| (count as usize).saturating_sub(self.pass.offset));
+        if remaining == Some(0) {
+            self.finish();
+        } else if self.consecutive_broken_rows >= MAX_BROKEN_ROWS {
+            self.fail_rest();
+        }
+    }
+
+    fn fail_rest(&mut self) {
+        let first = self.pass.offset - self.consecutive_broken_rows as usize;
+        for offset in first..self.pass.offset {
+            self.rows.remove(&*list_key::broken_row(offset));
+        }
+        self.has_broken_rows = true;
+        self.insert(list_key::FAILED, Counts::default());
+        self.is_done = true;
+    }
+
+    fn next_request(&self, page_size: usize) -> Request {
+        let limit = self.divided_limit.or(self.enlarged_limit).unwrap_or(page_size);
+        if let Some(gap) = &self.pass.gap {
+            let offset = gap.start + gap.len() / 2;
+            return Request { offset, limit, page_size, overlaps: false, is_past_end: false };
+        }
+        let is_past_end = self.pass.empty_pages > 0;
+        let overlaps = !is_past_end
+            && limit > 1
+            && self.divided_limit.is_none()
+            && self.query.uid.is_none()
+            && self.pass.last_key.is_some();
+        let offset = match is_past_end {
+            true => self.pass.offset_after_empty,
+            false => self.pass.offset - usize::from(overlaps),
+        };
+        Request { offset, limit, page_size, overlaps, is_past_end }
+    }
+
+    fn add(&mut self, page: QueryPage, request: &Request) {
+        let QueryPage { rows, received, unnamed, has_more } = page;
+        if let Some(limit) = self.divided_limit {
+            self.divided_limit = Some(2 * limit).filter(|limit| *limit < request.page_size);
+        }
+        self.consecutive_broken_rows = 0;
+        self.pass.pages += 1;
+        let known_before = self.pass.distinct_rows;
+        let has_last_row = self.add_rows(rows, request);
+        let new_in_pass = self.pass.distinct_rows - known_before;
+        if let Some(gap) = self.pass.gap.take() {
+            let rest = if new_in_pass > 0 { gap.start..request.offset } else { request.offset + 1..gap.end };
+            self.pass.gap = Some(rest).filter(|rest| !rest.is_empty());
+            return;
+        }
+        if received == 0 {
+            self.pass.is_capped |= has_more;
+            // The row that the last page ended with is gone.
+            self.pass.is_suspect |= request.overlaps;
+            return self.end_of_rows(request);
+        }
+        if new_in_pass > 0 || request.offset == 0 {
+            // Rows without a UID cannot be recognized as repeated: they count if they come with new ones.
+            self.add_unnamed(unnamed);
+        }
+        if self.query.uid.as_ref().is_some_and(|uid| self.rows.contains_key(uid)) {
+            self.is_done = true;
+            return;
+        }
+        if request.is_past_end {
+            if new_in_pass == 0 {
+                return self.end_of_rows(request);
+            }
+            // The offsets count rows that the server does not return, or one page was empty by mistake.
+            self.pass.is_suspect = true;
+            self.pass.empty_pages = 0;
+            self.pass.gap = Some(self.pass.offset..request.offset);
+        }
+        self.pass.offset = request.offset + received;
+        if self.is_complete() && received < request.limit && !has_more && !self.pass.is_suspect {
+            self.finish();
+        } else if new_in_pass > 0 {
+            self.pass.repeated_pages = 0;
+        } else if request.overlaps && has_last_row && received == 1 {
+            self.pass.is_capped |= has_more;
+            self.end_of_rows(request);
+        } else if request.offset > 0 || self.passes > 0 {
+            self.pass.repeated_pages += 1;
+            if self.pass.repeated_pages >= MAX_REPEATED_PAGES {
+                // A full page that is repeated hides the rows after it. A page that is shorter or longer than requested
+                // is most likely the whole list.
+                self.pass.is_capped |= received == request.limit || has_more;
+                self.pass.paging_ignored = true;
+                self.end_pass();
+            }
+        }
+    }
+
+    /// Adds the rows of a page. Returns whether it begins with the last row of the page before, or was shifted by rows that
+    /// are known.
+    fn add_rows(&mut self, rows: Vec<Row>, request: &Request) -> bool {
+        let mut expected = self.pass.last_key.take().filter(|_| request.overlaps);
+        let (is_expected, mut has_last_row) = (expected.is_some(), false);
+        let (mut last_key, row_count) = (None, rows.len());
+        for Row { key, counts, date, .. } in rows {
+            let Some(key) = key else {
+                last_key = None;
+                continue;
+            };
+            let is_last = expected.as_ref() == Some(&key);
+            let pass = self.passes;
+            let seen = self.rows.get(&key).map(|entry| entry.pass);
+            let is_repeated = seen == Some(pass);
+            if expected.is_some() {
+                // Rows that were added to the list shift rows of the last page to this one, which loses none.
+                has_last_row |= is_last;
+                if is_last || !is_repeated {
+                    self.pass.is_suspect |= !is_last;
+                    expected = None;
+                }
+            } else if is_repeated {
+                self.pass.is_suspect = true;
+            }
+            if !is_repeated {
+                self.pass.distinct_rows += 1;
+                if seen.is_none() {
+                    self.named_rows += 1;
+                    let sum = self.instances.zip(counts.instances);
+                    self.instances = sum.and_then(|(sum, count)| sum.checked_add(count));
+                    self.pass.new_rows += 1;
+                    if let Some(date) = date {
+                        *self.dates.entry(date).or_default() += 1;
+                    }
+                }
+            }
+            let entry = self.rows.entry(key.clone()).or_insert(Entry { counts, pass });
+            *entry = Entry { counts, pass };
+            last_key = Some(key);
+        }
+        self.pass.is_suspect |= is_expected && !has_last_row;
+        // A first page of one row may be a cap: pages that overlap by it would not advance.
+        let is_first_of_one = request.offset == 0 && self.pass.distinct_rows == 1;
+        // A page of only the overlapping row, which is another one, does not advance either.
+        let is_stuck = is_expected && !has_last_row && row_count == 1;
+        self.pass.last_key = last_key.filter(|_| !is_first_of_one && !is_stuck);
+        has_last_row
+    }
+
+    fn add_unnamed(&mut self, unnamed: usize) {
+        self.pass.unnamed_rows += unnamed;
+        let known = self.unnamed_rows;
+        for number in known.min(MAX_UNNAMED_ROWS)..self.pass.unnamed_rows.min(MAX_UNNAMED_ROWS) {
+            self.insert(&list_key::unnamed_row(number), Counts::default());
+        }
+        self.unnamed_rows = known.max(self.pass.unnamed_rows);
+    }
+
+    /// Looks for rows after an empty page, or ends the pass.
+    fn end_of_rows(&mut self, request: &Request) {
+        let max = if self.is_short() { MAX_EMPTY_PAGES.1 } else { MAX_EMPTY_PAGES.0 };
+        let may_continue = self.query.uid.is_none() && (!self.is_complete() || self.pass.is_suspect);
+        if may_continue && self.pass.empty_pages < max {
+            self.pass.empty_pages += 1;
+            self.pass.offset_after_empty = request.offset + request.limit;
+        } else {
+            self.end_pass();
+        }
+    }
+
+    fn end_pass(&mut self) {
+        let pass = std::mem::take(&mut self.pass);
+        self.passes += 1;
+        if self.passes == 1 || pass.new_rows > 0 {
+            self.is_capped = pass.is_capped;
+            self.uncertainty = 1.0;
+        } else {
+            let coverage = pass.distinct_rows as f64 / self.named_rows.max(1) as f64;
+            self.uncertainty *= 1.0 - coverage;
+        }
+        if pass.paging_ignored {
+            self.caveat = Some(ListingCaveat::PagingIgnored);
+        }
+        let is_reliable = !pass.is_suspect && !self.is_capped;
+        if is_reliable || self.is_complete() || self.query.uid.is_some() {
+            return self.finish();
+        }
+        let max = if pass.pages > MANY_PAGES { MAX_PASSES.1 } else { MAX_PASSES.0 };
+        if self.uncertainty < MAX_UNCERTAINTY || self.passes >= max {
+            if self.is_capped {
+                self.caveat = Some(ListingCaveat::Capped);
+            } else if self.uncertainty >= MAX_UNCERTAINTY {
+                self.caveat = Some(ListingCaveat::Changed);
+            }
+            return self.finish();
+        }
+        self.enlarged_limit = Some((2 * self.row_count()).clamp(1000, MAX_ENLARGED_LIMIT));
     }
 
     fn finish(&mut self) {
-        self.done = true;
-        let is_short = self.stated_count.is_some_and(|count| (self.rows.len() as u64) < u64::from(count));
-        if self.uid_filter.is_none() && is_short {
+        self.is_done = true;
+        self.pass = Pass::default();
+        self.enlarged_limit = None;
+        if self.query.uid.is_none() && self.is_short() {
             self.caveat = Some(ListingCaveat::FewerThanStated);
         }
+    }
+
+    /// Whether the rows are as many, or contain as many instances, as the server stated.
+    fn is_complete(&self) -> bool {
+        let has_all = |count| self.row_count() == count as usize;
+        let has_instances = self.stated_instances.is_some() && self.stated_instances == self.instances;
+        self.stated_count.map_or(has_instances, has_all)
+    }
+
+    /// Whether rows are missing that the server stated.
+    pub(super) fn is_short(&self) -> bool {
+        self.stated_count.is_some_and(|count| self.row_count() < count as usize)
+    }
+
+    /// Inserts an entry. Returns whether it is new.
+    pub(super) fn insert(&mut self, key: &str, counts: Counts) -> bool {
+        self.rows.insert(key.into(), Entry { counts, pass: self.passes }).is_none()
+    }
+
+    /// The number of rows of the server, including those that failed.
+    pub(super) fn row_count(&self) -> usize {
+        let unnamed = self.unnamed_rows.saturating_sub(self.unnamed_rows.min(MAX_UNNAMED_ROWS));
+        self.rows.len() + unnamed
+    }
+
+    /// Whether the list contains failures in place of rows.
+    pub(super) fn has_broken_rows(&self) -> bool {
+        self.has_broken_rows
+    }
+
+    pub(super) fn stated_count(&self) -> Option<u32> {
+        self.stated_count
+    }
+
+    /// Sets the numbers of rows, and of instances in all rows, that the server stated.
+    pub(super) fn set_stated_counts(&mut self, counts: Counts) {
+        self.stated_count = counts.series;
+        self.stated_instances = counts.instances;
+    }
+
+    /// Ignores the stated number of rows, which turned out to be wrong.
+    pub(super) fn ignore_stated_count(&mut self) {
+        self.stated_count = None;
     }
 
     pub(super) fn contains(&self, key: &str) -> bool {
         self.rows.contains_key(key)
     }
 
-    /// The number of instances that the server stated for this row.
-    pub(super) fn instance_count(&self, key: &str) -> Option<u32> {
-        self.rows.get(key).copied().flatten()
+    pub(super) fn is_done(&self) -> bool {
+        self.is_done
     }
 
-    /// The rows from this bound on, with their numbers of instances.
-    pub(super) fn rows_from(&self, from: Bound<&str>) -> impl Iterator<Item = (&str, Option<u32>)> {
-        self.rows.range::<str, _>((from, Bound::Unbounded)).map(|(key, count)| (&**key, *count))
+    /// Why the list may be incomplete.
+    pub(super) fn caveat(&self) -> Option<ListingCaveat> {
+        self.caveat
     }
 
-    pub(super) fn into_rows(self) -> BTreeMap<Box<str>, Option<u32>> {
-        self.rows
+    pub(super) fn set_caveat(&mut self, caveat: Option<ListingCaveat>) {
+        self.caveat = caveat;
     }
-}
 
-fn incomplete() -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        "the server returns only a part of a list: it repeats pages, or caps the list",
-    )
+    /// Ends a list that cannot be completed further: adds a failure if rows are known to be missing.
+    pub(super) fn seal(&mut self) {
+        let is_wrong_count = self.caveat == Some(ListingCaveat::FewerThanStated) && !self.is_short();
+        if let Some(key) = self.caveat.filter(|_| !is_wrong_count).and_then(list_key::of_caveat) {
+            self.insert(key, Counts::default());
+        }
+    }
+
+    /// The numbers of rows by study date.
+    pub(super) fn dates(&self) -> &BTreeMap<NaiveDate, u32> {
+        &self.dates
+    }
+
+    /// The entries from this bound on.
+    pub(super) fn rows_from(&self, from: Bound<&str>) -> impl Iterator<Item = (&str, Counts)> {
+        self.rows.range::<str, _>((from, Bound::Unbounded)).map(|(key, entry)| (&**key, entry.counts))
+    }
+
+    pub(super) fn counts(&self, key: &str) -> Counts {
+        self.rows.get(key).map(|entry| entry.counts).unwrap_or_default()
+    }
+
+    pub(super) fn into_rows(self) -> impl Iterator<Item = (Box<str>, Counts)> {
+        self.rows.into_iter().map(|(key, entry)| (key, entry.counts))
+    }
 }

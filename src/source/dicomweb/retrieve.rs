@@ -4,10 +4,10 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 
-use super::client::{Client, RequestKind};
+use super::client::RequestKind;
 use super::media_type::MediaType;
 use super::multipart::SinglePart;
-use super::query::{Resource, query};
+use super::query::{Queries, Query, Resource};
 use super::response::Response;
 use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
@@ -22,29 +22,29 @@ const DICOM: &str = "application/dicom";
 ///
 /// # Errors
 /// As documented for `open` in [`DicomWebSource`](crate::DicomWebSource).
-pub(super) async fn retrieve(client: &Client, identifier: &InstanceIdentifier) -> Result<Content> {
+pub(super) async fn retrieve(queries: &Queries, identifier: &InstanceIdentifier) -> Result<Content> {
     let path = format!(
         "studies/{}/series/{}/instances/{}",
         identifier.study_instance_uid(),
         identifier.series_instance_uid(),
         identifier.sop_instance_uid(),
     );
-    let result = match client.get(RequestKind::Retrieve, &path, None, ACCEPT_MULTIPART).await {
+    let result = match queries.client.get(RequestKind::Retrieve, &path, None, ACCEPT_MULTIPART).await {
         Ok(response) => content(response).await,
         Err(error) => Err(error),
     };
     match result {
         // A gateway whose server is down, or a login page, gives the same response for every instance.
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unreadable) => {
-            Err(classify_failure(client, error).await)
+            Err(classify_failure(queries, error).await)
         }
         result => result,
     }
 }
 
 /// Returns the error if the server answers queries, and otherwise an error of the server as a whole.
-async fn classify_failure(client: &Client, error: Error) -> Error {
-    match query(client, &Resource::Studies, None, 0, 1).await {
+async fn classify_failure(queries: &Queries, error: Error) -> Error {
+    match queries.page(&Query::all(Resource::Studies), 0, 1).await {
         Ok(_) => error,
         Err(cause) if cause.kind().is_transient() || cause.kind() == ErrorKind::Unauthorized => cause,
         Err(cause) => {

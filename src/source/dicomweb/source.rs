@@ -10,13 +10,16 @@ use tokio::time::Instant;
 
 use super::builder::DicomWebSourceBuilder;
 use super::client::Client;
+use super::list_key::{self, FAILED, Level};
 use super::listing_cache::{ListingCache, MAX_AGE};
 use super::page::{ListItem, ListItems, ListPosition, PageBuilder};
 use super::paged_list::PagedList;
-use super::query::Resource;
+use super::query::{Counts, Queries, Query, Resource};
+use super::recovery::check_unlisted;
 use super::retrieve::retrieve;
 use super::study_list::{StudyEntry, StudyList};
-use super::study_listing::{StudyScope, check_unlisted};
+use super::study_lister::StudyLister;
+use super::study_listing::StudyScope;
 use crate::content::Content;
 use crate::error::Result;
 use crate::model::{Cursor, Instance, ListFailure, ListRequest, Page, Scope};
@@ -81,12 +84,10 @@ const MAX_ESTIMATED_IDENTIFIERS: usize = 100;
 /// # Ok(()) }
 /// ```
 pub struct DicomWebSource {
-    client: Client,
-    /// The `limit` of queries.
-    page_size: usize,
+    queries: Queries,
     studies: Mutex<Option<CachedStudies>>,
     /// A list of studies that was not read to its end, with the time of the last call that read it.
-    partial_studies: tokio::sync::Mutex<Option<(Instant, PagedList)>>,
+    partial_studies: tokio::sync::Mutex<Option<(Instant, StudyLister)>>,
     listings: ListingCache,
 }
 
@@ -104,8 +105,7 @@ impl DicomWebSource {
 
     pub(super) fn new(client: Client, page_size: usize) -> Self {
         Self {
-            client,
-            page_size,
+            queries: Queries::new(client, page_size),
             studies: Mutex::default(),
             partial_studies: tokio::sync::Mutex::default(),
             listings: ListingCache::default(),
@@ -125,14 +125,11 @@ impl DicomWebSource {
         if partial.as_ref().is_some_and(|(used, _)| used.elapsed() > PARTIAL_LIST_TIMEOUT) {
             *partial = None;
         }
-        let (used, list) = partial.get_or_insert_with(|| (Instant::now(), PagedList::new(Resource::Studies)));
-        let result = list.complete(&self.client, self.page_size).await;
+        let (used, lister) = partial.get_or_insert_with(|| (Instant::now(), StudyLister::new()));
+        let result = lister.complete(&self.queries).await;
         *used = Instant::now();
         result?;
-        let studies = partial.take().map(|(_, list)| {
-            let caveat = list.caveat;
-            StudyList::new(list.into_rows(), caveat)
-        });
+        let studies = partial.take().map(|(_, lister)| lister.into_studies());
         let studies = Arc::new(studies.unwrap_or_default());
         let cached = CachedStudies { created: Instant::now(), studies: Arc::clone(&studies) };
         *lock(&self.studies) = Some(cached);
@@ -159,17 +156,22 @@ impl DicomWebSource {
             // The next study, and those after it that are known to fit the page too.
             let mut remaining = page.remaining() as u64;
             let fits = |study: &StudyEntry<'_>| {
-                let left = study.instance_count.and_then(|count| remaining.checked_sub(count.into()));
+                let left = study.counts.instances.and_then(|count| remaining.checked_sub(count.into()));
                 remaining = left.unwrap_or_default();
                 left.is_some()
             };
             let fitting = (index..studies.len()).map_while(|index| studies.get(index)).take_while(fits);
-            let mut keys: Vec<_> =
-                fitting.take(MAX_CONCURRENT_STUDIES).map(|study| study.key.to_owned()).collect();
-            if keys.is_empty() {
-                keys.push(first.key.to_owned());
+            let owned = |study: StudyEntry<'_>| (study.key.to_owned(), study.counts);
+            let mut entries: Vec<_> = fitting.take(MAX_CONCURRENT_STUDIES).map(owned).collect();
+            if entries.is_empty() {
+                entries.push(owned(first));
             }
-            let listings = stream::iter(keys).map(|key| self.list_study(key, after, limit));
+            // Nothing waits for a failing study while there is something to return.
+            let wait = page.is_empty();
+            let listings = stream::iter(entries).enumerate();
+            let listings = listings.map(|(position, (key, counts))| {
+                self.list_study(key, counts, after, limit, wait && position == 0)
+            });
             let mut listings = listings.buffered(MAX_CONCURRENT_STUDIES);
             while let Some(result) = listings.next().await {
                 let (key, scope, items) = match result {
@@ -193,19 +195,21 @@ impl DicomWebSource {
     async fn list_study(
         &self,
         key: String,
+        counts: Counts,
         after: Option<&ListPosition>,
         limit: usize,
+        wait: bool,
     ) -> Result<(String, Option<StudyScope>, ListItems)> {
         let after = after.filter(|after| *after.study == *key);
         let Ok(study) = Uid::new(&key) else {
-            let message = "the server lists a study with an invalid or missing Study Instance UID";
+            let message = list_key::message(&key, Level::Study);
             let position = ListPosition::new(&key, "", "");
             let item = ListItem { position, result: Err(ListFailure::new("", message)) };
             let items = after.is_none().then_some(item).into_iter().collect();
             return Ok((key, None, ListItems { items, caveats: Vec::new() }));
         };
         let scope = StudyScope { study, series: None };
-        let items = self.list_items(&scope, after, limit).await?;
+        let items = self.list_items(&scope, Some(counts), after, limit, wait).await?;
         Ok((key, Some(scope), items))
     }
 
@@ -213,12 +217,14 @@ impl DicomWebSource {
     async fn list_items(
         &self,
         scope: &StudyScope,
+        counts: Option<Counts>,
         after: Option<&ListPosition>,
         limit: usize,
+        wait: bool,
     ) -> Result<ListItems> {
-        let listing = self.listings.get(scope, after.is_none());
+        let listing = self.listings.get(scope, counts, after.is_none());
         let mut listing = listing.lock().await;
-        listing.complete(&self.client, self.page_size).await?;
+        listing.complete(&self.queries, wait).await?;
         let caveats = if after.is_none() { listing.caveats().collect() } else { Vec::new() };
         Ok(ListItems { items: listing.items(after).take(limit.saturating_add(1)).collect(), caveats })
     }
@@ -230,7 +236,7 @@ impl DicomWebSource {
         limit: usize,
     ) -> Result<Page> {
         let mut page = PageBuilder::new(limit);
-        if !page.add(self.list_items(scope, after, limit).await?) {
+        if !page.add(self.list_items(scope, None, after, limit, true).await?) {
             return page.more();
         }
         self.listings.remove(scope);
@@ -240,12 +246,13 @@ impl DicomWebSource {
     async fn list_instance(&self, identifier: InstanceIdentifier) -> Result<Page> {
         let (study, series) = (identifier.study_instance_uid(), identifier.series_instance_uid());
         let sop = identifier.sop_instance_uid().as_str();
-        let resource = Resource::InstancesOf { study: study.as_str().into(), series: series.as_str().into() };
-        let mut list = PagedList::new(resource).with_uid_filter(sop);
-        if let Err(error) = list.complete(&self.client, self.page_size).await {
-            check_unlisted(&self.client, self.page_size, error, study, Some(series.as_str())).await?;
+        let (study, series) = (study.as_str(), series.as_str());
+        let mut list = PagedList::new(Query::one(Resource::instances_of(study, series), sop));
+        if let Err(error) = list.complete(&self.queries, true).await {
+            check_unlisted(&self.queries, error, study, Some(series)).await?;
         }
-        let found = list.contains(sop);
+        // An instance that the server fails to list may exist, and is tried.
+        let found = list.contains(sop) || list.contains(FAILED);
         Ok(Page::last(if found { vec![Instance::new(identifier)] } else { Vec::new() }))
     }
 
@@ -254,12 +261,12 @@ impl DicomWebSource {
         let study = identifier.study_instance_uid();
         let (resource, uid) = match (identifier.series_instance_uid(), identifier.sop_instance_uid()) {
             (_, Some(_)) => return Ok(Some(1)),
-            (Some(series), None) => (Resource::SeriesOf { study: study.as_str().into() }, series),
+            (Some(series), None) => (Resource::series_of(study.as_str()), series),
             (None, None) => (Resource::Studies, study),
         };
-        let mut list = PagedList::new(resource).with_uid_filter(uid.as_str());
-        list.complete(&self.client, self.page_size).await?;
-        Ok(list.instance_count(uid.as_str()).map(u64::from))
+        let mut list = PagedList::new(Query::one(resource, uid.as_str()));
+        list.complete(&self.queries, false).await?;
+        Ok(list.counts(uid.as_str()).instances.map(u64::from))
     }
 }
 
@@ -279,7 +286,7 @@ impl InstanceSource for DicomWebSource {
     }
 
     async fn open(&self, instance: &Instance) -> Result<Content> {
-        retrieve(&self.client, instance.identifier()).await
+        retrieve(&self.queries, instance.identifier()).await
     }
 
     /// The sum of Number of Study Related Instances (0020,1208), if the server states it for every study; for up to 100
@@ -303,8 +310,8 @@ impl InstanceSource for DicomWebSource {
 impl fmt::Debug for DicomWebSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DicomWebSource")
-            .field("service_root", &self.client.root().as_str())
-            .field("page_size", &self.page_size)
+            .field("service_root", &self.queries.client.root().as_str())
+            .field("page_size", &self.queries.page_size)
             .finish_non_exhaustive()
     }
 }

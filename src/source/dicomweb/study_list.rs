@@ -1,18 +1,17 @@
 //! [`StudyList`]: a compact list of all studies of a server.
 
-use std::collections::BTreeMap;
-
 use super::page::ListingCaveat;
+use super::query::Counts;
 
-/// The study UIDs of a server, sorted, with the number of instances where the server states it. The UIDs are stored in one
-/// string, which takes the length of the UID plus 12 bytes for each study, about 50 to 75 bytes.
+/// The study UIDs of a server, sorted, with the numbers of series and instances where the server states them. The UIDs are
+/// stored in one string. A study takes the length of its UID plus 16 bytes, about 55 to 80 bytes.
 #[derive(Debug, Default)]
 pub(super) struct StudyList {
     keys: String,
     /// The end of each key in `keys`.
     ends: Vec<usize>,
-    /// [`UNKNOWN`] if the server does not state it.
-    instance_counts: Vec<u32>,
+    /// The numbers of series and instances; [`UNKNOWN`] if the server does not state one.
+    counts: Vec<[u32; 2]>,
     pub(super) caveat: Option<ListingCaveat>,
 }
 
@@ -21,22 +20,26 @@ pub(super) struct StudyList {
 pub(super) struct StudyEntry<'a> {
     /// The text in place of the Study Instance UID. It may be invalid.
     pub(super) key: &'a str,
-    pub(super) instance_count: Option<u32>,
+    pub(super) counts: Counts,
 }
 
 const UNKNOWN: u32 = u32::MAX;
 
 impl StudyList {
-    pub(super) fn new(sorted: BTreeMap<Box<str>, Option<u32>>, caveat: Option<ListingCaveat>) -> Self {
+    /// Creates a list from sorted rows.
+    pub(super) fn new(
+        sorted: impl Iterator<Item = (Box<str>, Counts)>,
+        caveat: Option<ListingCaveat>,
+    ) -> Self {
         let mut list = Self { caveat, ..Self::default() };
-        for (key, instance_count) in sorted {
+        for (key, counts) in sorted {
             list.keys.push_str(&key);
             list.ends.push(list.keys.len());
-            list.instance_counts.push(instance_count.unwrap_or(UNKNOWN));
+            list.counts.push([counts.series, counts.instances].map(|count| count.unwrap_or(UNKNOWN)));
         }
         list.keys.shrink_to_fit();
         list.ends.shrink_to_fit();
-        list.instance_counts.shrink_to_fit();
+        list.counts.shrink_to_fit();
         list
     }
 
@@ -47,8 +50,9 @@ impl StudyList {
     pub(super) fn get(&self, index: usize) -> Option<StudyEntry<'_>> {
         let end = *self.ends.get(index)?;
         let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
-        let instance_count = Some(self.instance_counts[index]).filter(|count| *count != UNKNOWN);
-        Some(StudyEntry { key: &self.keys[start..end], instance_count })
+        let [series, instances] =
+            self.counts[index].map(|count| Some(count).filter(|count| *count != UNKNOWN));
+        Some(StudyEntry { key: &self.keys[start..end], counts: Counts { series, instances } })
     }
 
     /// The index of the first study whose key is not less than `key`.
@@ -67,8 +71,8 @@ impl StudyList {
 
     /// The total number of instances, if the server states it for every study.
     pub(super) fn total_instances(&self) -> Option<u64> {
-        let known = |count: &u32| (*count != UNKNOWN).then_some(u64::from(*count));
-        self.instance_counts.iter().map(known).sum()
+        let known = |[_, count]: &[u32; 2]| (*count != UNKNOWN).then_some(u64::from(*count));
+        self.counts.iter().map(known).sum()
     }
 }
 
@@ -79,15 +83,17 @@ mod tests {
     #[test]
     fn studies_are_found_by_key() {
         let keys = ["1.2", "1.2.3", "1.3", "2"];
-        let list = StudyList::new(keys.iter().map(|key| (Box::from(*key), Some(2))).collect(), None);
+        let counts = Counts { series: None, instances: Some(2) };
+        let list = StudyList::new(keys.iter().map(|key| (Box::from(*key), counts)), None);
         assert_eq!(list.len(), 4);
         for (index, key) in keys.iter().enumerate() {
-            assert_eq!(list.get(index), Some(StudyEntry { key, instance_count: Some(2) }));
+            assert_eq!(list.get(index), Some(StudyEntry { key, counts }));
             assert_eq!(list.lower_bound(key), index);
         }
         assert_eq!([list.lower_bound("1"), list.lower_bound("1.2.9"), list.lower_bound("3")], [0, 2, 4]);
         assert_eq!((list.get(4), list.total_instances()), (None, Some(8)));
-        let list = StudyList::new([(Box::from("1"), Some(2)), (Box::from("2"), None)].into(), None);
+        let rows = [(Box::from("1"), counts), (Box::from("2"), Counts::default())];
+        let list = StudyList::new(rows.into_iter(), None);
         assert_eq!((list.total_instances(), StudyList::default().total_instances()), (None, Some(0)));
     }
 }

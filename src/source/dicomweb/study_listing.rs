@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use futures::stream::{self, StreamExt};
 
-use super::client::Client;
+use super::list_key::{self, FAILED, Level};
 use super::page::{ListItem, ListPosition, ListingCaveat};
 use super::paged_list::PagedList;
-use super::query::Resource;
+use super::query::{Counts, Queries, Query, Resource};
+use super::recovery::{check_unlisted, recover_instances, recover_study};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Instance, InstanceIdentifier, ListFailure, Uid};
 
@@ -24,36 +25,37 @@ pub(super) struct StudyScope {
     pub(super) series: Option<Uid>,
 }
 
-/// The series and instances of a study, sorted; about 120 bytes for each instance.
+/// The series and instances of a study, sorted; about 140 bytes for each instance.
 pub(super) struct StudyListing {
-    study: Uid,
+    scope: StudyScope,
+    /// The numbers of series and instances that the server states for the study; `None` if it was not asked.
+    counts: Option<Counts>,
     series: PagedList,
     instances: BTreeMap<Box<str>, PagedList>,
+    is_checked: bool,
 }
 
 impl StudyListing {
-    pub(super) fn new(scope: &StudyScope) -> Self {
-        let resource = Resource::SeriesOf { study: scope.study.as_str().into() };
-        let series = match &scope.series {
-            None => PagedList::new(resource),
-            Some(series) => PagedList::from_keys(resource, [series.as_str().into()]),
-        };
-        Self { study: scope.study.clone(), series, instances: BTreeMap::new() }
+    /// Creates a listing. `counts` is what the server states for the study, if it was asked.
+    pub(super) fn new(scope: &StudyScope, counts: Option<Counts>) -> Self {
+        let series = PagedList::new(Query::all(Resource::series_of(scope.study.as_str())));
+        Self { scope: scope.clone(), counts, series, instances: BTreeMap::new(), is_checked: false }
     }
 
-    /// Reads the rest of the listing. After an error the next call continues.
-    pub(super) async fn complete(&mut self, client: &Client, limit: usize) -> Result<()> {
-        if let Err(error) = self.series.complete(client, limit).await {
-            check_unlisted(client, limit, error, &self.study, None).await?;
-            self.series = PagedList::from_keys(Resource::SeriesOf { study: self.study.as_str().into() }, []);
+    /// Reads the rest of the listing. After an error the next call continues. `wait` is described at
+    /// [`PagedList::complete`].
+    pub(super) async fn complete(&mut self, queries: &Queries, wait: bool) -> Result<()> {
+        if self.is_checked {
+            return Ok(());
         }
-        for (key, instance_count) in self.series.rows_from(Bound::Unbounded) {
+        self.list_series(queries, wait).await?;
+        let study = self.scope.study.as_str();
+        for (key, counts) in self.series.rows_from(Bound::Unbounded) {
             if Uid::new(key).is_ok() && !self.instances.contains_key(key) {
-                let list = PagedList::new(instances_of(&self.study, key)).with_stated_count(instance_count);
-                self.instances.insert(key.into(), list);
+                let list = PagedList::new(Query::all(Resource::instances_of(study, key)));
+                self.instances.insert(key.into(), list.with_stated_count(counts.instances));
             }
         }
-        let study = &self.study;
         // After an error no further list is started. Lists that are being read are completed, so that nothing is
         // requested twice.
         let failed = AtomicBool::new(false);
@@ -64,17 +66,55 @@ impl StudyListing {
                 if failed.load(Relaxed) {
                     return Ok(());
                 }
-                let result = complete_instances(client, limit, study, series, list).await;
+                let result = list_instances(queries, study, series, list, wait).await;
                 failed.fetch_or(result.is_err(), Relaxed);
                 result
             })
             .collect();
         let results = stream::iter(work).buffer_unordered(MAX_CONCURRENT_SERIES);
-        results.fold(Ok(()), |all, one| async { all.and(one) }).await
+        results.fold(Ok(()), |all, one| async { all.and(one) }).await?;
+        if self.scope.series.is_none() {
+            let stated = self.counts.unwrap_or_default();
+            recover_study(queries, study, stated, &mut self.series, &mut self.instances).await?;
+        }
+        self.series.seal();
+        self.instances.values_mut().for_each(PagedList::seal);
+        self.is_checked = true;
+        Ok(())
+    }
+
+    async fn list_series(&mut self, queries: &Queries, wait: bool) -> Result<()> {
+        if self.series.is_done() {
+            return Ok(());
+        }
+        let study = self.scope.study.as_str();
+        if self.counts.is_none() {
+            // What the server states saves requests later and shows which lists are capped.
+            self.counts = Some(match &self.scope.series {
+                None => stated_counts(queries, Resource::Studies, study).await?,
+                Some(series) => stated_counts(queries, Resource::series_of(study), series.as_str()).await?,
+            });
+        }
+        let counts = self.counts.unwrap_or_default();
+        if let Some(series) = &self.scope.series {
+            self.series.replace([]);
+            self.series.insert(series.as_str(), counts);
+            return Ok(());
+        }
+        self.series.set_stated_counts(counts);
+        let Err(error) = self.series.complete(queries, wait).await else { return Ok(()) };
+        match check_unlisted(queries, error, study, None).await {
+            Ok(()) => self.series.replace([]),
+            Err(error) if wait && is_own_failure(queries, &error, &Resource::series_of(study)).await => {
+                self.series.replace([FAILED]);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     pub(super) fn caveats(&self) -> impl Iterator<Item = ListingCaveat> {
-        std::iter::once(&self.series).chain(self.instances.values()).filter_map(|list| list.caveat)
+        std::iter::once(&self.series).chain(self.instances.values()).filter_map(PagedList::caveat)
     }
 
     /// The items after a position, or all items if it is `None` or in another study.
@@ -82,7 +122,7 @@ impl StudyListing {
         &'a self,
         after: Option<&'a ListPosition>,
     ) -> impl Iterator<Item = ListItem> + 'a {
-        let after = after.filter(|after| *after.study == *self.study.as_str());
+        let after = after.filter(|after| *after.study == *self.scope.study.as_str());
         let from = after.map_or(Bound::Unbounded, |after| Bound::Included(&*after.series));
         self.series.rows_from(from).flat_map(move |(series, _)| {
             let after = after.filter(|after| *after.series == *series).map(|after| &*after.instance);
@@ -95,81 +135,71 @@ impl StudyListing {
         series: &'a str,
         after: Option<&'a str>,
     ) -> impl Iterator<Item = ListItem> + 'a {
+        let study = &self.scope.study;
         let uid = Uid::new(series).ok();
-        let unusable = (uid.is_none() && after.is_none()).then(|| {
-            let message = "the server lists a series with an invalid or missing Series Instance UID";
-            self.item(series, "", Err(ListFailure::new(self.study.as_str(), message)))
+        let failure = (uid.is_none() && after.is_none()).then(|| {
+            let message = list_key::message(series, Level::Series);
+            self.item(series, "", Err(ListFailure::new(study.as_str(), message)))
         });
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let instances = self.instances.get(series).into_iter().flat_map(move |list| list.rows_from(from));
         let instances = instances.filter_map(move |(sop, _)| {
             let series_uid = uid.clone()?;
             let result = match Uid::new(sop) {
-                Ok(sop) => Ok(Instance::new(InstanceIdentifier::new(self.study.clone(), series_uid, sop))),
-                Err(_) => Err(ListFailure::new(
-                    format!("{}/{series}", self.study),
-                    "the server lists an instance with an invalid or missing SOP Instance UID",
-                )),
+                Ok(sop) => Ok(Instance::new(InstanceIdentifier::new(study.clone(), series_uid, sop))),
+                Err(_) => {
+                    let message = list_key::message(sop, Level::Instance);
+                    Err(ListFailure::new(format!("{study}/{series}"), message))
+                }
             };
             Some(self.item(series, sop, result))
         });
-        unusable.into_iter().chain(instances)
+        failure.into_iter().chain(instances)
     }
 
     fn item(&self, series: &str, sop: &str, result: Result<Instance, ListFailure>) -> ListItem {
-        ListItem { position: ListPosition::new(self.study.as_str(), series, sop), result }
+        ListItem { position: ListPosition::new(self.scope.study.as_str(), series, sop), result }
     }
 }
 
-fn instances_of(study: &Uid, series: &str) -> Resource {
-    Resource::InstancesOf { study: study.as_str().into(), series: series.into() }
+/// What the server states for one study or series. Errors are left to the list itself, unless a retry may help.
+async fn stated_counts(queries: &Queries, resource: Resource, uid: &str) -> Result<Counts> {
+    match queries.page(&Query::one(resource, uid), 0, 1).await {
+        Ok(page) => {
+            let row = page.rows.into_iter().find(|row| row.key.as_deref() == Some(uid));
+            Ok(row.map(|row| row.counts).unwrap_or_default())
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::Throttled | ErrorKind::Unauthorized) => Err(error),
+        Err(_) => Ok(Counts::default()),
+    }
 }
 
-async fn complete_instances(
-    client: &Client,
-    limit: usize,
-    study: &Uid,
+async fn list_instances(
+    queries: &Queries,
+    study: &str,
     series: &str,
     list: &mut PagedList,
+    wait: bool,
 ) -> Result<()> {
-    let Err(error) = list.complete(client, limit).await else { return Ok(()) };
-    check_unlisted(client, limit, error, study, Some(series)).await?;
-    *list = PagedList::from_keys(instances_of(study, series), []);
+    if list.is_done() {
+        return Ok(());
+    }
+    let Err(error) = list.complete(queries, wait).await else {
+        return recover_instances(queries, study, series, list).await;
+    };
+    match check_unlisted(queries, error, study, Some(series)).await {
+        Ok(()) => list.replace([]),
+        Err(error)
+            if wait && is_own_failure(queries, &error, &Resource::instances_of(study, series)).await =>
+        {
+            list.replace([FAILED]);
+        }
+        Err(error) => return Err(error),
+    }
     Ok(())
 }
 
-/// Accepts a 404 for a list if the server does not list the study or series itself: an unknown UID is not an error.
-///
-/// # Errors
-/// The error if it is another one; [`ErrorKind::Unsupported`] if the server lists the study or series but not what is in
-/// it, because such a study is not known to be empty.
-pub(super) async fn check_unlisted(
-    client: &Client,
-    limit: usize,
-    error: Error,
-    study: &Uid,
-    series: Option<&str>,
-) -> Result<()> {
-    if error.kind() != ErrorKind::NotFound {
-        return Err(error);
-    }
-    let listed = || {
-        let message = "the server lists a study or series but not its contents";
-        Err(Error::new(ErrorKind::Unsupported, message))
-    };
-    if let Some(series) = series {
-        let resource = Resource::SeriesOf { study: study.as_str().into() };
-        let mut parent = PagedList::new(resource).with_uid_filter(series);
-        match parent.complete(client, limit).await {
-            Ok(()) if parent.contains(series) => return listed(),
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let mut parent = PagedList::new(Resource::Studies).with_uid_filter(study.as_str());
-    match parent.complete(client, limit).await {
-        Ok(()) if parent.contains(study.as_str()) => listed(),
-        result => result,
-    }
+/// Whether a list that the server does not have is missing for this study or series only.
+async fn is_own_failure(queries: &Queries, error: &Error, resource: &Resource) -> bool {
+    error.kind() == ErrorKind::Unsupported && queries.works_for_others(resource).await
 }

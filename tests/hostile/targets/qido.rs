@@ -31,10 +31,10 @@ pub(crate) fn run(input: &[u8]) {
         let (path, _) = path.split_once('?').unwrap_or((path, ""));
         let below =
             path.strip_prefix("/dicom-web/").unwrap_or_else(|| panic!("{path} leaves the service root"));
-        let names = ["studies", "series", "instances"];
+        let names = ["studies", "series", "instances", "metadata"];
         for (at, part) in below.split('/').enumerate() {
             let uid = part.bytes().all(|b| b.is_ascii_digit() || b == b'.') && !part.ends_with('.');
-            assert!(if at % 2 == 0 { part == names[at / 2] } else { uid && !part.is_empty() }, "{path}");
+            assert!(if at % 2 == 0 { names.contains(&part) } else { uid && !part.is_empty() }, "{path}");
         }
     }
 }
