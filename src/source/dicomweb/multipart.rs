@@ -4,8 +4,6 @@
 //! consumer, and drops bytes without an error if a part has no headers; `multipart-stream` holds a whole part. This
 //! parser holds one chunk and never ends a part without its delimiter.
 
-use std::time::Duration;
-
 use bytes::{Buf, Bytes, BytesMut};
 use futures::stream::{self, BoxStream, StreamExt};
 use memchr::memmem::Finder;
@@ -15,10 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// The maximum length of the text before the first delimiter.
 const MAX_PREAMBLE: usize = 64 << 10;
 
-/// The maximum length of the text after the last delimiter that is read, and for how long, so that the connection can be
-/// reused.
+/// The maximum length of the white space after the closing delimiter.
 const MAX_EPILOGUE: usize = 64 << 10;
-const EPILOGUE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The maximum length of a part's headers.
 const MAX_HEADERS_LEN: usize = 16 << 10;
@@ -42,6 +38,8 @@ pub(super) struct SinglePart {
     body: BoxStream<'static, Result<Bytes>>,
     /// Finds `CRLF "--" boundary`.
     delimiter: Finder<'static>,
+    /// The number of bytes until the delimiter, if the part states its length.
+    remaining: Option<u64>,
     /// Bytes that were read and not yet returned.
     buffer: Bytes,
     state: State,
@@ -74,15 +72,23 @@ impl SinglePart {
         if boundary.is_empty() || boundary.len() > MAX_BOUNDARY_LEN {
             return Err(unreadable("the server's multipart response has no valid boundary"));
         }
-        let delimiter = Finder::new(format!("\r\n--{boundary}").as_bytes()).into_owned();
+        // Some servers put the boundary in single quotes, which are allowed in a boundary too.
+        let unquoted = boundary.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+        let boundaries = [Some(boundary), unquoted.filter(|boundary| !boundary.is_empty())];
+        let delimiters: Vec<_> = boundaries
+            .into_iter()
+            .flatten()
+            .map(|boundary| Finder::new(format!("\r\n--{boundary}").as_bytes()).into_owned())
+            .collect();
         let mut input = BodyReader { body, buffer: BytesMut::from("\r\n") };
-        input.skip_to(&delimiter).await?;
+        let delimiter = input.skip_first(&delimiters).await?.clone();
         if matches!(input.delimiter_end().await?, Delimiter::Close) {
             return Err(unreadable("the server's multipart response has no part"));
         }
         let headers = input.headers().await?;
         let BodyReader { body, buffer } = input;
-        Ok((headers, Self { body, delimiter, buffer: buffer.freeze(), state: State::Content }))
+        let remaining = headers.length;
+        Ok((headers, Self { body, delimiter, remaining, buffer: buffer.freeze(), state: State::Content }))
     }
 
     /// The part's content. The stream ends without an error only after the closing delimiter.
@@ -105,7 +111,11 @@ impl SinglePart {
                     let mut input = BodyReader { body, buffer: BytesMut::from(&self.buffer[..]) };
                     match input.delimiter_end().await? {
                         Delimiter::Close => {
-                            input.drain().await;
+                            // After content of the stated length, what follows does not matter.
+                            let epilogue = input.check_epilogue().await;
+                            if self.remaining.is_none() {
+                                epilogue?;
+                            }
                             self.state = State::Ended;
                         }
                         Delimiter::Part => {
@@ -121,17 +131,32 @@ impl SinglePart {
     /// The next bytes of the part; `None` after the delimiter.
     async fn content(&mut self) -> Result<Option<Bytes>> {
         loop {
-            if let Some(at) = self.delimiter.find(&self.buffer) {
-                if at > 0 {
-                    // The next call finds the delimiter again at the start of the buffer.
-                    return Ok(Some(self.buffer.split_to(at)));
+            if let Some(remaining) = self.remaining.filter(|remaining| *remaining > 0) {
+                if !self.buffer.is_empty() {
+                    // Content of a stated length may contain the delimiter.
+                    let length = usize::try_from(remaining).unwrap_or(usize::MAX).min(self.buffer.len());
+                    self.remaining = Some(remaining - length as u64);
+                    return Ok(Some(self.buffer.split_to(length)));
+                }
+            } else if self.remaining.is_some() && self.buffer.len() >= self.delimiter.needle().len() {
+                if !self.buffer.starts_with(self.delimiter.needle()) {
+                    return Err(unreadable("the instance does not have the length that the server stated"));
                 }
                 self.buffer.advance(self.delimiter.needle().len());
                 return Ok(None);
-            }
-            let safe = self.buffer.len() - partial_match_len(&self.buffer, self.delimiter.needle());
-            if safe > 0 {
-                return Ok(Some(self.buffer.split_to(safe)));
+            } else if self.remaining.is_none() {
+                if let Some(at) = self.delimiter.find(&self.buffer) {
+                    if at > 0 {
+                        // The next call finds the delimiter again at the start of the buffer.
+                        return Ok(Some(self.buffer.split_to(at)));
+                    }
+                    self.buffer.advance(self.delimiter.needle().len());
+                    return Ok(None);
+                }
+                let safe = self.buffer.len() - partial_match_len(&self.buffer, self.delimiter.needle());
+                if safe > 0 {
+                    return Ok(Some(self.buffer.split_to(safe)));
+                }
             }
             let chunk = self.body.next().await.ok_or_else(truncated)??;
             self.buffer = match self.buffer.is_empty() {
@@ -169,26 +194,33 @@ impl BodyReader {
         }
     }
 
-    /// Reads and ignores the epilogue, so that the connection can be reused.
-    async fn drain(mut self) {
-        let rest = async {
-            let mut read = 0;
-            while let Some(Ok(chunk)) = self.body.next().await {
-                read += chunk.len();
-                if read > MAX_EPILOGUE {
-                    return;
-                }
+    /// Reads the rest of the body, which may only be white space. Anything else may be the rest of content that contains
+    /// the delimiter.
+    async fn check_epilogue(mut self) -> Result<()> {
+        let mut read = 0;
+        // The dashes of the closing delimiter.
+        self.buffer.advance(2);
+        loop {
+            read += self.buffer.len();
+            if !self.buffer.iter().all(u8::is_ascii_whitespace) || read > MAX_EPILOGUE {
+                return Err(unreadable("the server's multipart response continues after its end"));
             }
-        };
-        _ = tokio::time::timeout(EPILOGUE_TIMEOUT, rest).await;
+            self.buffer.clear();
+            if !self.more().await? {
+                return Ok(());
+            }
+        }
     }
 
-    /// Skips the first delimiter. The buffer starts with an added line end, because a body may start with the delimiter.
-    async fn skip_to(&mut self, delimiter: &Finder<'_>) -> Result<()> {
+    /// Skips the first delimiter, which may be one of several. The buffer starts with an added line end, because a body may
+    /// start with the delimiter.
+    async fn skip_first<'a>(&mut self, delimiters: &'a [Finder<'static>]) -> Result<&'a Finder<'static>> {
         loop {
-            if let Some(at) = delimiter.find(&self.buffer) {
-                self.buffer.advance(at + delimiter.needle().len());
-                return Ok(());
+            for delimiter in delimiters {
+                if let Some(at) = delimiter.find(&self.buffer) {
+                    self.buffer.advance(at + delimiter.needle().len());
+                    return Ok(delimiter);
+                }
             }
             let not_found = || unreadable("the server's multipart response does not contain its boundary");
             if self.buffer.len() > MAX_PREAMBLE {
@@ -196,8 +228,10 @@ impl BodyReader {
             }
             if !self.more().await? {
                 // The body ended inside what may have become the delimiter.
-                let cut = partial_match_len(&self.buffer, delimiter.needle()) == self.buffer.len();
-                return Err(if cut { truncated() } else { not_found() });
+                let is_cut = |delimiter: &Finder<'_>| {
+                    partial_match_len(&self.buffer, delimiter.needle()) == self.buffer.len()
+                };
+                return Err(if delimiters.iter().any(is_cut) { truncated() } else { not_found() });
             }
         }
     }
@@ -294,14 +328,14 @@ mod tests {
     #[test]
     fn a_part_is_the_same_however_it_is_cut() {
         let mut body =
-            b"preamble\r\n--b-1 \r\nContent-Type: application/dicom\r\ncontent-length: 31\r\n\r\n".to_vec();
+            b"preamble\r\n--b-1 \r\nContent-Type: application/dicom\r\ncontent-length: 28\r\n\r\n".to_vec();
         body.extend_from_slice(TRICKY);
-        body.extend_from_slice(b"\r\n--b-1--\r\nepilogue");
+        body.extend_from_slice(b"\r\n--b-1--\r\n \r\n");
         for size in 1..=body.len() {
             let (head, bytes) = read(&body, size).unwrap();
             assert_eq!(bytes, TRICKY, "in chunks of {size}");
             assert_eq!(head.content_type.as_deref(), Some("application/dicom"));
-            assert_eq!(head.length, Some(31));
+            assert_eq!(head.length, Some(28));
         }
     }
 
@@ -325,6 +359,11 @@ mod tests {
             b"--b-1\r\n\0\0 no headers\r\n\r\nx\r\n--b-1--",
             b"--b-1\r\nContent-Length: many\r\n\r\nx\r\n--b-1--",
             b"--b-1\r\n\r\none\r\n--b-1\r\n\r\ntwo\r\n--b-1--",
+            // The content may contain the closing delimiter.
+            b"--b-1\r\n\r\none\r\n--b-1--\r\ntwo\r\n--b-1--",
+            b"--b-1\r\n\r\none\r\n--b-1--two",
+            b"--b-1\r\nContent-Length: 2\r\n\r\none\r\n--b-1--",
+            b"--b-1\r\nContent-Length: 4\r\n\r\none\r\n--b-1--  ",
         ] {
             for size in [1, 1000] {
                 let error = read(body, size).unwrap_err();
@@ -342,5 +381,17 @@ mod tests {
         assert_eq!((head, &bytes[..]), (PartHeaders::default(), &b"head: no\r\n\r\nbody"[..]));
         let (_, bytes) = read(b"--b-1\r\nA: b\n\nx\r\n\r\ny\r\n--b-1--", 5).unwrap();
         assert_eq!(bytes, b"x\r\n\r\ny");
+    }
+
+    #[test]
+    fn content_of_a_stated_length_may_contain_the_delimiter() {
+        let content = b"one\r\n--b-1--\r\n\r\n--b-1\r\n\r\ntwo";
+        let head = format!("--b-1\r\nContent-Length: {}\r\n\r\n", content.len());
+        for end in [&b"\r\n--b-1--"[..], b"\r\n--b-1--\r\nepilogue"] {
+            let body = [head.as_bytes(), content, end].concat();
+            for size in 1..=body.len() {
+                assert_eq!(read(&body, size).unwrap().1, content, "in chunks of {size}");
+            }
+        }
     }
 }
