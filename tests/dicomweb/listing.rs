@@ -226,7 +226,11 @@ async fn a_response_that_is_not_a_list_is_an_error() {
         (Reply::new(429), ErrorKind::Throttled),
         (Reply::new(500), ErrorKind::Unavailable),
         (Reply::new(501), ErrorKind::Unsupported),
-        (Reply::new(302).header("location", "/dicom-web/studies"), ErrorKind::Unsupported),
+        (Reply::new(302).header("location", "/dicom-web/studies"), ErrorKind::Unavailable),
+        (Reply::new(304), ErrorKind::Unavailable),
+        (Reply::new(423), ErrorKind::Unavailable),
+        (Reply::new(424), ErrorKind::Unavailable),
+        (Reply::new(425), ErrorKind::Unavailable),
     ];
     for (reply, kind) in replies {
         let sent = reply.clone();

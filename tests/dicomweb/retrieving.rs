@@ -36,7 +36,12 @@ async fn an_instance_is_complete_however_it_is_framed() {
         Reply::multipart(&dicom).framing(Framing::Chunked(7)),
         Reply::multipart(&dicom).framing(Framing::Close),
         with(&[part, &dicom, end], MULTIPART),
-        with(&[b"a preamble\r\n", part, &dicom, end, b"\r\nan epilogue"], MULTIPART),
+        with(&[b"a preamble\r\n", part, &dicom, end, b"\r\n \r\n"], MULTIPART),
+        with(&[part, &dicom, end], "multipart/related; type='application/dicom'; boundary='edge'"),
+        with(
+            &[b"--'edge'\r\n\r\n", &dicom, b"\r\n--'edge'--"],
+            "multipart/related; type=application/dicom; boundary='edge'",
+        ),
         with(&[b"--edge\r\n\r\n", &dicom, end], MULTIPART),
         with(
             &[b"--edge \r\ncontent-type: application/dicom; x=y\r\nmime-version: 1.0\r\n\r\n", &dicom, end],
@@ -58,6 +63,28 @@ async fn an_instance_is_complete_however_it_is_framed() {
     }
 }
 
+/// Some servers, for example AWS HealthImaging, do not return multipart responses.
+#[tokio::test]
+async fn a_server_that_returns_single_parts_is_asked_for_them() {
+    for status in [400, 406, 415] {
+        let archive = archive();
+        let dicom = archive[&one()].clone();
+        let single = with(&[&dicom], "application/dicom");
+        let server = server(&archive, Quirks::default(), move |request| {
+            let is_single = request.headers["accept"] == "application/dicom; transfer-syntax=*";
+            let is_instance = request.path.contains("/instances/");
+            is_instance.then(|| if is_single { single.clone() } else { Reply::new(status) })
+        })
+        .await;
+        let source = source(&server);
+        for _ in 0..3 {
+            assert!(read(&source, &Instance::new(one())).await.unwrap() == dicom, "{status}");
+        }
+        // Only the first instance takes two requests.
+        assert_eq!(server.requests().len(), 4, "{status}");
+    }
+}
+
 /// Faulty responses for one instance, and the expected error kinds.
 fn wrong(dicom: &[u8]) -> Vec<(&'static str, Reply, ErrorKind)> {
     let part = b"--edge\r\nContent-Type: application/dicom\r\n\r\n";
@@ -76,6 +103,8 @@ fn wrong(dicom: &[u8]) -> Vec<(&'static str, Reply, ErrorKind)> {
         ),
         ("no part", with(&[b"--edge--"], MULTIPART), Unreadable),
         ("an empty part", with(&[part, end], MULTIPART), Unreadable),
+        ("an epilogue", with(&[part, dicom, end, b"\r\nmore"], MULTIPART), Unreadable),
+        ("content that ends the body", with(&[part, half, end, b"\r\n", half, end], MULTIPART), Unreadable),
         ("two parts", with(&[part, dicom, b"\r\n", part, dicom, end], MULTIPART), Unreadable),
         (
             "another type",
@@ -115,6 +144,10 @@ fn wrong(dicom: &[u8]) -> Vec<(&'static str, Reply, ErrorKind)> {
         ("forbidden", Reply::new(403), Unauthorized),
         ("too many", Reply::new(429), Throttled),
         ("too busy", Reply::new(503), Throttled),
+        ("locked", Reply::new(423), Unavailable),
+        ("storage not reached", Reply::new(424), Unavailable),
+        ("too early", Reply::new(425), Unavailable),
+        ("a redirect to itself", Reply::new(302).header("location", ""), Unavailable),
         ("failed", Reply::new(500), Unavailable),
         ("bad gateway", Reply::new(502), Unavailable),
     ]

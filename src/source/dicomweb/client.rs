@@ -1,6 +1,7 @@
 //! [`Client`]: sends requests to one DICOMweb server.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderValue, LOCATION};
@@ -37,6 +38,7 @@ struct Inner {
     queries: RequestLimiter,
     retrievals: RequestLimiter,
     timeout: Duration,
+    returns_single_parts: AtomicBool,
 }
 
 /// The parts of a [`Client`].
@@ -54,11 +56,30 @@ impl Client {
     pub(super) fn new(config: ClientConfig) -> Self {
         let ClientConfig { http, root, credentials, headers, max_queries, max_retrievals, timeout } = config;
         let (queries, retrievals) = (RequestLimiter::new(max_queries), RequestLimiter::new(max_retrievals));
-        Self(Arc::new(Inner { http, root, credentials, headers, queries, retrievals, timeout }))
+        let returns_single_parts = AtomicBool::new(false);
+        Self(Arc::new(Inner {
+            http,
+            root,
+            credentials,
+            headers,
+            queries,
+            retrievals,
+            timeout,
+            returns_single_parts,
+        }))
     }
 
     pub(super) fn root(&self) -> &Url {
         &self.0.root
+    }
+
+    /// Whether the server returned a single part after it had rejected a request for a multipart response.
+    pub(super) fn returns_single_parts(&self) -> bool {
+        self.0.returns_single_parts.load(Relaxed)
+    }
+
+    pub(super) fn set_returns_single_parts(&self) {
+        self.0.returns_single_parts.store(true, Relaxed);
     }
 
     /// Waits for a permit and gets the resource at this path below the service root.
@@ -134,17 +155,18 @@ fn is_redirect(status: StatusCode) -> bool {
 }
 
 fn redirect_target(from: &Url, headers: &HeaderMap, redirects: usize) -> Result<Url> {
-    let unsupported = |message| Error::new(ErrorKind::Unsupported, message);
+    // These concern the server, not what was requested, and may be temporary.
+    let unusable = |message| Error::new(ErrorKind::Unavailable, message);
     if redirects > MAX_REDIRECTS {
-        return Err(unsupported("the server redirects too many times"));
+        return Err(unusable("the server redirects too many times"));
     }
     let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
     let mut to = location
         .and_then(|location| from.join(location).ok())
         .filter(|to| matches!(to.scheme(), "http" | "https"))
-        .ok_or_else(|| unsupported("the server returned a redirect without a usable target"))?;
+        .ok_or_else(|| unusable("the server returned a redirect without a usable target"))?;
     if from.scheme() == "https" && to.scheme() == "http" {
-        return Err(unsupported("the server redirects from https to http, which is not followed"));
+        return Err(unusable("the server redirects from https to http, which is not followed"));
     }
     // The HTTP client would send a user in the URL as a credential.
     if !to.username().is_empty() || to.password().is_some() {

@@ -85,9 +85,12 @@ pub(super) fn status_error(status: StatusCode, headers: &HeaderMap) -> Error {
         404 | 410 => (ErrorKind::NotFound, "not found on the server"),
         406 | 415 => (ErrorKind::Unreadable, "the server cannot return it in its stored form"),
         429 | 503 => (ErrorKind::Throttled, "the server is busy"),
-        408 | 425 => (ErrorKind::Unavailable, "the server timed out"),
+        408 => (ErrorKind::Unavailable, "the server timed out"),
+        // The archive's storage is locked, cannot be reached or is not ready: not a failure of the instance.
+        423..=425 => (ErrorKind::Unavailable, "the server cannot reach its storage"),
         501 | 505 => (ErrorKind::Unsupported, "the server does not support the request"),
-        300..=399 => (ErrorKind::Unsupported, "the server returned a redirect without a usable target"),
+        // A login page or a proxy that is set up wrongly concerns every request.
+        300..=399 => (ErrorKind::Unavailable, "the server returned a redirect without a usable target"),
         400..=499 => (ErrorKind::Invalid, "the server rejected the request"),
         _ => (ErrorKind::Unavailable, "the server failed"),
     };

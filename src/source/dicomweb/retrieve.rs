@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 
-use super::client::RequestKind;
+use super::client::{Client, RequestKind};
 use super::media_type::MediaType;
 use super::multipart::SinglePart;
 use super::query::{Queries, Query, Resource};
@@ -15,6 +15,9 @@ use crate::model::InstanceIdentifier;
 
 /// `*` is the stored transfer syntax: the server does not transcode (PS3.18 8.7.3.5.2).
 const ACCEPT_MULTIPART: &str = r#"multipart/related; type="application/dicom"; transfer-syntax=*"#;
+
+/// For servers that return single parts only.
+const ACCEPT_SINGLE_PART: &str = "application/dicom; transfer-syntax=*";
 
 const DICOM: &str = "application/dicom";
 
@@ -29,7 +32,7 @@ pub(super) async fn retrieve(queries: &Queries, identifier: &InstanceIdentifier)
         identifier.series_instance_uid(),
         identifier.sop_instance_uid(),
     );
-    let result = match queries.client.get(RequestKind::Retrieve, &path, None, ACCEPT_MULTIPART).await {
+    let result = match request(&queries.client, &path).await {
         Ok(response) => content(response).await,
         Err(error) => Err(error),
     };
@@ -39,6 +42,26 @@ pub(super) async fn retrieve(queries: &Queries, identifier: &InstanceIdentifier)
             Err(classify_failure(queries, error).await)
         }
         result => result,
+    }
+}
+
+/// Requests a multipart response, or a single part if that is all the server returns, which the client remembers.
+async fn request(client: &Client, path: &str) -> Result<Response> {
+    let get = |accept| client.get(RequestKind::Retrieve, path, None, accept);
+    if client.returns_single_parts() {
+        return get(ACCEPT_SINGLE_PART).await;
+    }
+    let error = match get(ACCEPT_MULTIPART).await {
+        Err(error) if matches!(error.kind(), ErrorKind::Unreadable | ErrorKind::Invalid) => error,
+        result => return result,
+    };
+    // 400, 406 and 415 may be about the media type.
+    match get(ACCEPT_SINGLE_PART).await {
+        Ok(response) => {
+            client.set_returns_single_parts();
+            Ok(response)
+        }
+        Err(_) => Err(error),
     }
 }
 
