@@ -5,6 +5,7 @@
 mod azurite;
 #[path = "../support/daemon.rs"]
 mod daemon;
+mod limits;
 #[path = "../support/port.rs"]
 mod port;
 mod server;

@@ -28,19 +28,36 @@ pub(crate) struct Orthanc {
     process: Child,
     port: Port,
     http: Client,
-    _folder: TempDir,
+    folder: TempDir,
+}
+
+fn spawn(folder: &Path) -> Child {
+    let log = std::fs::File::create(folder.join("log")).unwrap();
+    Command::new("sh")
+        .args(["-c", LEASH, "sh", PROGRAM])
+        .arg(folder.join("orthanc.json"))
+        .stdin(Stdio::piped())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
 }
 
 impl Orthanc {
     /// Starts an empty server with one user.
     pub(crate) async fn start() -> Self {
+        Self::start_with(json!({})).await
+    }
+
+    /// Starts an empty server with these options in addition.
+    pub(crate) async fn start_with(options: Value) -> Self {
         assert!(
             Path::new(PROGRAM).exists() && Path::new(PLUGIN).exists(),
             "run tests/run.sh: it installs Orthanc"
         );
         let folder = TempDir::new().unwrap();
         let port = Port::reserve();
-        let configuration = json!({
+        let mut configuration = json!({
             "StorageDirectory": folder.path().join("storage"),
             "IndexDirectory": folder.path().join("storage"),
             "HttpPort": port.number(),
@@ -52,27 +69,44 @@ impl Orthanc {
             "Plugins": [PLUGIN],
             "DicomWeb": { "Enable": true, "Root": "/dicom-web/" },
         });
-        let file = folder.path().join("orthanc.json");
-        std::fs::write(&file, configuration.to_string()).unwrap();
-        let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let process = Command::new("sh")
-            .args(["-c", LEASH, "sh", PROGRAM])
-            .arg(&file)
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        configuration.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+        std::fs::write(folder.path().join("orthanc.json"), configuration.to_string()).unwrap();
+        let process = spawn(folder.path());
         // Orthanc closes idle connections after a second, perhaps when one is about to be reused.
         let http = Client::builder().pool_max_idle_per_host(0).build().unwrap();
-        let orthanc = Self { process, port, http, _folder: folder };
+        let orthanc = Self { process, port, http, folder };
+        orthanc.wait().await;
+        orthanc
+    }
+
+    async fn wait(&self) {
         let deadline = Instant::now() + Duration::from_secs(60);
-        while orthanc.get("system").send().await.is_err() {
-            let log = || std::fs::read_to_string(orthanc._folder.path().join("log")).unwrap_or_default();
+        while self.get("system").send().await.is_err() {
+            let log = || std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
             assert!(Instant::now() < deadline, "Orthanc does not respond: {}", log());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        orthanc
+    }
+
+    /// Stops the server, replaces the stored file of an instance, or deletes it, and starts the server again, which then
+    /// has nothing in its caches.
+    pub(crate) async fn damage(&mut self, instance: &InstanceIdentifier, content: Option<&[u8]>) {
+        drop(self.process.stdin.take());
+        self.process.wait().unwrap();
+        let uid = instance.sop_instance_uid().as_str().as_bytes();
+        let files = walkdir::WalkDir::new(self.folder.path().join("storage"));
+        let files = files.into_iter().map(Result::unwrap).filter(|entry| entry.file_type().is_file());
+        let mut files = files.map(|entry| (entry.path().to_owned(), std::fs::read(entry.path()).unwrap()));
+        let is_dicom = |bytes: &[u8]| bytes.get(128..132) == Some(b"DICM");
+        let (path, _) = files
+            .find(|(_, bytes)| is_dicom(bytes) && bytes.windows(uid.len()).any(|window| window == uid))
+            .unwrap();
+        match content {
+            Some(content) => std::fs::write(path, content).unwrap(),
+            None => std::fs::remove_file(path).unwrap(),
+        }
+        self.process = spawn(self.folder.path());
+        self.wait().await;
     }
 
     /// The DICOMweb service root.

@@ -6,7 +6,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::page::ListingCaveat;
 use super::paged_list::PagedList;
-use super::query::{Counts, Queries, Query, Resource};
+use super::query::{Counts, Queries, Query, Resource, Row};
 use super::study_list::StudyList;
 use super::study_parts::{StudyPart, StudyParts, looks_capped};
 use crate::error::{ErrorKind, Result};
@@ -66,7 +66,7 @@ impl StudyLister {
         }
     }
 
-    fn settle(&mut self, part: StudyPart, rows: &[super::query::Row]) {
+    fn settle(&mut self, part: StudyPart, rows: &[Row]) {
         let Some(parts) = &mut self.parts else { return };
         let mut has_hidden = false;
         for row in rows {
@@ -76,8 +76,7 @@ impl StudyLister {
                 self.hidden.insert(key.clone(), row.counts);
             }
         }
-        let dates: Vec<_> = rows.iter().filter_map(|row| row.date).collect();
-        parts.settle(part, rows.len(), has_hidden, &dates);
+        parts.settle(part, rows, has_hidden);
     }
 
     /// The studies. The list contains a failure if studies are known to be missing.
@@ -96,7 +95,7 @@ impl StudyLister {
     }
 }
 
-async fn list_part(queries: &Queries, part: StudyPart) -> Result<(StudyPart, Vec<super::query::Row>)> {
+async fn list_part(queries: &Queries, part: StudyPart) -> Result<(StudyPart, Vec<Row>)> {
     let query = Query { resource: Resource::Studies, uid: None, matching: Some(part.matching().into()) };
     Ok((part, queries.rows(&query).await?))
 }

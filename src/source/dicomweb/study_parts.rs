@@ -1,9 +1,13 @@
 //! [`StudyParts`]: divides the studies of a server into parts that are shorter than a cap.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt::Write as _;
+use std::hash::{Hash, Hasher};
 
 use chrono::{Days, NaiveDate};
+
+use super::query::Row;
 
 /// The maximum number of parts by the prefix of one attribute.
 const MAX_PREFIX_PARTS: usize = 2000;
@@ -21,6 +25,8 @@ pub(super) enum StudyPart {
     Dates(NaiveDate, NaiveDate),
     /// Studies whose attribute begins with a text, on a day or on any day.
     Prefix { day: Option<NaiveDate>, attribute: &'static str, prefix: String },
+    /// Studies without a date, which some servers match for a range that ends long ago.
+    Undated,
     /// Studies whose attribute is a text.
     Exact { day: Option<NaiveDate>, attribute: &'static str, value: String },
 }
@@ -40,8 +46,12 @@ pub(super) struct StudyParts {
     pending: VecDeque<StudyPart>,
     /// The number of parts by prefix, and those that stayed too long, for each attribute.
     prefix_parts: BTreeMap<&'static str, (usize, usize)>,
-    /// Whether studies of any day were divided by prefix.
-    divided_all: bool,
+    /// Prefixes that were divided, in lower case, with the studies that were listed for them: some servers ignore case.
+    divided: HashSet<(&'static str, String, u64)>,
+    /// Whether studies without a date were looked for.
+    tried_undated: bool,
+    /// Whether the server has more studies without a date than it lists at once.
+    has_many_undated: bool,
     /// Whether a part has a study that the list does not have.
     is_capped: bool,
     is_supported: bool,
@@ -57,25 +67,29 @@ impl StudyParts {
             has_undated: (dated as usize) < length,
             pending: VecDeque::new(),
             prefix_parts: BTreeMap::new(),
-            divided_all: false,
+            divided: HashSet::new(),
+            tried_undated: false,
+            has_many_undated: false,
             is_capped,
             is_supported: true,
         };
-        if let (Some(first), Some(last)) =
-            (NaiveDate::from_ymd_opt(1800, 1, 1), NaiveDate::from_ymd_opt(2999, 12, 31))
-            && !dates.is_empty()
-        {
-            parts.divide_dates(first, last);
+        let bounds = [(1800, 1, 1), (2999, 12, 31)].map(|(y, m, d)| NaiveDate::from_ymd_opt(y, m, d));
+        if let [Some(first), Some(last)] = bounds {
+            match dates.is_empty() {
+                true => parts.pending.push_back(StudyPart::Dates(first, last)),
+                false => parts.divide_dates(first, last),
+            }
         }
         parts
     }
 
     /// Takes up to `count` parts that are to be listed next.
     pub(super) fn take(&mut self, count: usize) -> Vec<StudyPart> {
-        let needs_prefixes = self.has_undated && (self.is_capped || self.looks_capped());
-        if self.pending.is_empty() && self.is_supported && needs_prefixes && !self.divided_all {
-            // No range of dates has the studies without one.
-            self.divide_by_prefix(None);
+        let needs_undated = self.is_capped || (self.has_undated && self.looks_capped());
+        if self.pending.is_empty() && self.is_supported && needs_undated && !self.tried_undated {
+            // No range of dates with two bounds has the studies without one.
+            self.tried_undated = true;
+            self.pending.push_back(StudyPart::Undated);
         }
         self.pending.drain(..count.min(self.pending.len())).collect()
     }
@@ -87,9 +101,11 @@ impl StudyParts {
         }
     }
 
-    /// Takes the result of a part: the number of its studies, whether some are not in the list, and their dates.
-    pub(super) fn settle(&mut self, part: StudyPart, length: usize, has_hidden: bool, dates: &[NaiveDate]) {
+    /// Takes the result of a part: its studies, and whether some are not in the list.
+    pub(super) fn settle(&mut self, part: StudyPart, rows: &[Row], has_hidden: bool) {
         self.is_capped |= has_hidden;
+        let length = rows.len();
+        let dates: Vec<_> = rows.iter().filter_map(|row| row.date).collect();
         // Some servers return one row more than their cap.
         let is_full = length + 1 >= self.cap.max(2);
         if let StudyPart::Dates(from, to) = part
@@ -98,9 +114,16 @@ impl StudyParts {
             return self.give_up();
         }
         match part {
+            StudyPart::Undated => {
+                // Studies that have no patient identifier and no name either cannot be found.
+                self.has_many_undated = is_full;
+                if is_full || rows.is_empty() {
+                    self.divide_by_prefix(None);
+                }
+            }
             _ if !is_full => {}
             StudyPart::Dates(from, to) if from < to => {
-                for date in dates {
+                for date in &dates {
                     self.dates.entry(*date).or_insert(1);
                 }
                 self.divide_dates(from, to);
@@ -111,7 +134,13 @@ impl StudyParts {
                 }
             }
             StudyPart::Prefix { prefix, .. } if prefix == UNUSED_PREFIX => self.give_up(),
-            StudyPart::Prefix { day, attribute, prefix } => self.add_prefixes(day, attribute, &prefix),
+            StudyPart::Prefix { day, attribute, prefix } => {
+                let mut hasher = DefaultHasher::new();
+                rows.iter().for_each(|row| row.key.hash(&mut hasher));
+                if self.divided.insert((attribute, prefix.to_lowercase(), hasher.finish())) {
+                    self.add_prefixes(day, attribute, &prefix);
+                }
+            }
             StudyPart::Exact { attribute, .. } => self.prefix_parts.entry(attribute).or_default().1 += 1,
         }
     }
@@ -131,7 +160,7 @@ impl StudyParts {
         // One attribute that divides all studies is enough.
         let unresolved = !self.prefix_parts.is_empty()
             && self.prefix_parts.values().all(|(_, unresolved)| *unresolved > 0);
-        !self.is_supported || unresolved
+        !self.is_supported || self.has_many_undated || unresolved
     }
 
     /// Whether the list may end because of a cap of a round number of rows, or one row after it.
@@ -161,7 +190,6 @@ impl StudyParts {
     }
 
     fn divide_by_prefix(&mut self, day: Option<NaiveDate>) {
-        self.divided_all |= day.is_none();
         for attribute in ["PatientID", "PatientName"] {
             self.pending.push_back(StudyPart::Prefix { day, attribute, prefix: UNUSED_PREFIX.into() });
         }
@@ -196,6 +224,7 @@ impl StudyPart {
             Self::Prefix { day: on, attribute, prefix } => {
                 format!("{}{attribute}={}*", day(on), percent_encoded(prefix))
             }
+            Self::Undated => "StudyDate=-18000101".to_owned(),
             Self::Exact { day: on, attribute, value } => {
                 format!("{}{attribute}={}", day(on), percent_encoded(value))
             }
