@@ -6,6 +6,7 @@
 //! - [`scaling`]: what limits an export, with measurements
 //! - [`restate`]: running exports on several machines
 //! - [`orthanc`]: exporting from Orthanc, or any other DICOMweb server, to Azure
+//! - [`dicomweb`]: what the DICOMweb source does about the differences between servers
 //! - [`security`]: threat model, where credentials are sent, and how to report a vulnerability
 
 // A page links to other pages through references such as `[restate]`, whose definition at its end is a relative path for
@@ -32,9 +33,14 @@ pub mod scaling {}
 #[cfg(any(not(doctest), all(feature = "azure", feature = "restate")))]
 pub mod restate {}
 
+#[doc = "[dicomweb]: crate::docs::dicomweb\n\n"]
 #[doc = include_str!("../docs/orthanc.md")]
 #[cfg(any(not(doctest), feature = "dicomweb"))]
 pub mod orthanc {}
+
+#[doc = "[orthanc]: crate::docs::orthanc\n\n"]
+#[doc = include_str!("../docs/dicomweb.md")]
+pub mod dicomweb {}
 
 #[doc = include_str!("../SECURITY.md")]
 pub mod security {}

@@ -5,6 +5,7 @@
 mod azurite;
 #[path = "../support/daemon.rs"]
 mod daemon;
+mod damaged;
 mod limits;
 #[path = "../support/port.rs"]
 mod port;

@@ -195,8 +195,8 @@ impl Resource {
                 belongs.then_some(&attributes.sop)?
             }
             Self::Alternative { study, series, .. } => {
-                let in_series = |series: &Box<str>| belongs(&attributes.series, series);
-                if !belongs(&attributes.study, study) || !series.as_ref().is_none_or(in_series) {
+                let in_series = |series: &str| belongs(&attributes.series, series);
+                if !belongs(&attributes.study, study) || !series.as_deref().is_none_or(in_series) {
                     return None;
                 }
                 series_key = attributes.series.text().map(shortened).or_else(|| series.clone());
@@ -308,12 +308,12 @@ impl Queries {
         }
     }
 
-    /// Whether the server answers the same kind of query for another study or series, while it fails for this one.
+    /// Whether the server returns another row of a list that fails, or the same kind of list of another study or series.
     pub(super) async fn works_for_others(&self, failing: &Resource) -> bool {
-        let Some(level) = level(failing) else {
-            // For the list of studies, another row is another object.
-            return self.answers(&Resource::Studies, 0).await || self.answers(&Resource::Studies, 1).await;
-        };
+        if self.answers(failing, 0).await || self.answers(failing, 1).await {
+            return true;
+        }
+        let Some(level) = level(failing) else { return false };
         let answered = lock(&self.answered)[level].clone();
         if let Some(other) = answered.into_iter().flatten().find(|other| other != failing) {
             return self.answers(&other, 0).await;
@@ -327,7 +327,7 @@ impl Queries {
             return false;
         };
         let studies = own_study.into_iter().chain(studies.rows.into_iter().filter_map(|row| row.key));
-        for study in studies.filter(|study| Uid::new(&**study).is_ok()) {
+        for study in studies.filter(|study| Uid::new(study).is_ok()) {
             let series_list = Resource::series_of(&study);
             if level == SERIES_LEVEL {
                 compared += 1;
@@ -337,7 +337,7 @@ impl Queries {
             } else if let Ok(series) = self.page(&Query::all(series_list), 0, MAX_COMPARED).await {
                 for key in series.rows.into_iter().filter_map(|row| row.key) {
                     let other = Resource::instances_of(&study, &key);
-                    if other == *failing || Uid::new(&*key).is_err() {
+                    if other == *failing || Uid::new(&key).is_err() {
                         continue;
                     }
                     compared += 1;

@@ -64,7 +64,7 @@ pub(super) async fn recover_study(
         let before = known(instances);
         for row in found {
             let (Some(key), Some(sop)) = (row.series, row.key) else { continue };
-            if Uid::new(&*key).is_err() {
+            if Uid::new(&key).is_err() {
                 continue;
             }
             if !series.contains(&key) {

@@ -70,7 +70,7 @@ impl StudyLister {
         let Some(parts) = &mut self.parts else { return };
         let mut has_hidden = false;
         for row in rows {
-            let Some(key) = row.key.as_ref().filter(|key| Uid::new(&***key).is_ok()) else { continue };
+            let Some(key) = row.key.as_ref().filter(|key| Uid::new(key).is_ok()) else { continue };
             if !self.list.contains(key) {
                 has_hidden = true;
                 self.hidden.insert(key.clone(), row.counts);
