@@ -44,6 +44,8 @@ pub struct ExportEngineBuilder {
 pub(super) struct RunnerOptions {
     pub(super) checkpoint_interval: Duration,
     pub(super) lease_duration: Duration,
+    /// `None`: the engine does not take over operations by itself.
+    pub(super) takeover_interval: Option<Duration>,
 }
 
 impl ExportEngineBuilder {
@@ -62,6 +64,7 @@ impl ExportEngineBuilder {
             runner: RunnerOptions {
                 checkpoint_interval: Duration::from_secs(1),
                 lease_duration: Duration::from_secs(15),
+                takeover_interval: Some(Duration::from_secs(15)),
             },
         }
     }
@@ -135,6 +138,15 @@ impl ExportEngineBuilder {
         self
     }
 
+    /// Sets how often the engine looks for operations that have not ended and that no runner holds, for example because
+    /// their process was killed, and runs them. Default: 15 seconds. `None` turns it off, for a host that calls
+    /// [`ExportEngine::run`] from a job system of its own. The search starts with the first call of
+    /// [`ExportEngine::start`], [`ExportEngine::resume`] or [`ExportEngine::resume_all`], and ends with the shutdown.
+    pub fn takeover_interval(mut self, interval: Option<Duration>) -> Self {
+        self.runner.takeover_interval = interval;
+        self
+    }
+
     /// Sets how long ended operations are kept in the store. Default: 7 days. Exported data is never deleted.
     pub fn retention(mut self, age: Duration) -> Self {
         self.options.retention = age;
@@ -175,6 +187,7 @@ impl ExportEngineBuilder {
     pub fn build(self) -> Result<ExportEngine> {
         let (store, runner) = (Arc::clone(&self.store), self.runner.clone());
         require_nonzero("lease_duration", runner.lease_duration.is_zero())?;
+        require_nonzero("takeover_interval", runner.takeover_interval == Some(Duration::ZERO))?;
         Ok(ExportEngine::new(self.build_config()?, store, runner))
     }
 

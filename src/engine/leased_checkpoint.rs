@@ -11,50 +11,90 @@ use crate::limits::Retrier;
 use crate::model::{Checkpoint, Lease, OperationId, OperationIssue, OperationStatus, Timestamp};
 use crate::store::OperationStore;
 
+/// How many times a claim is attempted while others change the checkpoint.
+const MAX_CLAIM_ATTEMPTS: u32 = 20;
+
 /// A checkpoint that is saved repeatedly under the operation's lease.
 ///
 /// Each save renews the lease. A save that conflicts reloads the stored checkpoint. If the lease is still this runner's,
 /// the other change was a request to cancel, which is obeyed; if it is not, another runner has taken over the lapsed
 /// lease, and this runner stops.
 pub(super) struct LeasedCheckpoint {
-    store: Arc<dyn OperationStore>,
-    retrier: Retrier,
+    terms: LeaseTerms,
     id: OperationId,
-    holder: String,
-    duration: Duration,
-    cancel: CancellationToken,
     pub(super) checkpoint: Checkpoint,
     saved: Instant,
 }
 
+/// How a lease is taken and renewed.
+pub(super) struct LeaseTerms {
+    pub(super) store: Arc<dyn OperationStore>,
+    pub(super) retrier: Retrier,
+    /// Identifies the run.
+    pub(super) holder: String,
+    pub(super) duration: Duration,
+    /// Canceled when a request to cancel is found.
+    pub(super) cancel: CancellationToken,
+}
+
+impl LeaseTerms {
+    pub(super) fn lease_from(&self, now: Timestamp) -> Lease {
+        Lease::new(&*self.holder, now, self.duration)
+    }
+
+    fn is_holder(&self, checkpoint: &Checkpoint) -> bool {
+        checkpoint.lease.as_ref().is_some_and(|lease| lease.holder == self.holder)
+    }
+}
+
 impl LeasedCheckpoint {
-    /// Takes the operation's lease. `cancel` is canceled when a request to cancel is found.
+    /// Takes the operation's lease for `holder`, and applies `change` to the checkpoint in the same save. `cancel` is
+    /// canceled when a request to cancel is found.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] if another runner holds the lease, or the operation has ended.
+    /// [`ErrorKind::Conflict`] if another runner holds the lease; otherwise those of `change` and of the store.
     pub(super) async fn claim(
-        store: Arc<dyn OperationStore>,
-        retrier: Retrier,
+        terms: LeaseTerms,
         id: OperationId,
-        duration: Duration,
-        cancel: CancellationToken,
+        change: impl Fn(&mut Checkpoint) -> Result<()> + Send + Sync,
     ) -> Result<Self> {
-        let checkpoint = retrier.run(|| store.load(id)).await?;
-        let holder = OperationId::random().to_string();
-        if checkpoint.status.is_ended() {
-            return Err(Error::new(ErrorKind::Conflict, "the operation has ended"));
+        let mut attempts = 0;
+        loop {
+            let checkpoint = terms.retrier.run(|| terms.store.load(id)).await?;
+            let now = Timestamp::now();
+            if checkpoint.is_held(now) && !terms.is_holder(&checkpoint) {
+                return Err(Error::new(ErrorKind::Conflict, "the operation is already running"));
+            }
+            let mut changed = checkpoint;
+            change(&mut changed)?;
+            changed.status = OperationStatus::Running;
+            changed.lease = Some(terms.lease_from(now));
+            changed.last_updated_time = now;
+            // The first runner to save has the lease.
+            match terms.retrier.run(|| terms.store.save(id, &changed)).await {
+                Ok(version) => {
+                    changed.version = version;
+                    return Ok(Self::new(terms, id, changed));
+                }
+                // Another change came first, or the response to this save was lost. The next attempt finds out.
+                Err(error) if error.kind() == ErrorKind::Conflict && attempts < MAX_CLAIM_ATTEMPTS => {
+                    attempts += 1;
+                    let stored = terms.retrier.run(|| terms.store.load(id)).await?;
+                    if terms.is_holder(&stored) {
+                        return Ok(Self::new(terms, id, stored));
+                    }
+                }
+                Err(error) => return Err(error),
+            }
         }
-        let now = Timestamp::now();
-        if checkpoint.is_held(now) {
-            return Err(Error::new(ErrorKind::Conflict, "the operation is already running"));
+    }
+
+    /// Creates the leased checkpoint of an operation that was stored with the lease of `terms`.
+    pub(super) fn new(terms: LeaseTerms, id: OperationId, checkpoint: Checkpoint) -> Self {
+        if checkpoint.cancel_requested {
+            terms.cancel.cancel();
         }
-        let mut leased =
-            Self { store, retrier, id, holder, duration, cancel, checkpoint, saved: Instant::now() };
-        leased.checkpoint.status = OperationStatus::Running;
-        leased.checkpoint.lease = Some(leased.lease_from(now));
-        // The first runner to save has the lease.
-        leased.save().await?;
-        Ok(leased)
+        Self { terms, id, checkpoint, saved: Instant::now() }
     }
 
     /// Saves the checkpoint and renews the lease.
@@ -65,16 +105,16 @@ impl LeasedCheckpoint {
         let now = Timestamp::now();
         self.checkpoint.last_updated_time = now;
         if self.checkpoint.lease.is_some() {
-            self.checkpoint.lease = Some(self.lease_from(now));
+            self.checkpoint.lease = Some(self.terms.lease_from(now));
         }
         loop {
-            let (store, id, checkpoint) = (&self.store, self.id, &self.checkpoint);
-            match self.retrier.run(|| store.save(id, checkpoint)).await {
+            let (store, id, checkpoint) = (&self.terms.store, self.id, &self.checkpoint);
+            match self.terms.retrier.run(|| store.save(id, checkpoint)).await {
                 Ok(version) => {
                     self.checkpoint.version = version;
                     self.saved = Instant::now();
                     if self.checkpoint.cancel_requested {
-                        self.cancel.cancel();
+                        self.terms.cancel.cancel();
                     }
                     return Ok(());
                 }
@@ -97,9 +137,15 @@ impl LeasedCheckpoint {
         self.save().await
     }
 
+    /// Returns whether the lease should be renewed before anything is written: it may have lapsed if this process was
+    /// suspended.
+    pub(super) fn is_renewal_due(&self) -> bool {
+        self.saved.elapsed() >= self.terms.duration / 3
+    }
+
     /// Waits until the lease should be renewed.
     pub(super) async fn renewal_due(&self) {
-        sleep_until(self.saved + self.duration / 3).await;
+        sleep_until(self.saved + self.terms.duration / 3).await;
     }
 
     /// Runs work that may take long, and renews the lease meanwhile.
@@ -117,13 +163,13 @@ impl LeasedCheckpoint {
     }
 
     async fn reload(&mut self) -> Result<()> {
-        let (store, id) = (&self.store, self.id);
-        let stored = self.retrier.run(|| store.load(id)).await?;
+        let (store, id) = (&self.terms.store, self.id);
+        let stored = self.terms.retrier.run(|| store.load(id)).await?;
         // The conflict may also be an earlier save of this runner whose response was lost: it has this runner's lease, or
         // it is exactly the save that released the lease. A missing lease alone proves nothing, since a runner that took
         // over may have ended.
         let is_own = match &stored.lease {
-            Some(lease) => lease.holder == self.holder,
+            Some(_) => self.terms.is_holder(&stored),
             None => stored == Checkpoint { version: stored.version, ..self.checkpoint.clone() },
         };
         if !is_own {
@@ -132,9 +178,5 @@ impl LeasedCheckpoint {
         self.checkpoint.version = stored.version;
         self.checkpoint.cancel_requested |= stored.cancel_requested;
         Ok(())
-    }
-
-    fn lease_from(&self, now: Timestamp) -> Lease {
-        Lease::new(&*self.holder, now, self.duration)
     }
 }

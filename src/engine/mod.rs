@@ -6,22 +6,22 @@ mod operations;
 mod registry;
 mod run;
 mod runner;
+mod takeover;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::sleep;
-use tracing::Instrument;
 
 pub use self::builder::ExportEngineBuilder;
 use self::builder::RunnerOptions;
 use self::runner::Runner;
-use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Operation, OperationId, OperationKey, OperationStatus};
-use crate::pipeline::{ExportConfig, OpenedOperation, Progress, prepare};
+use crate::error::Result;
+use crate::model::{Operation, OperationId, OperationKey};
+use crate::pipeline::{ExportConfig, Progress};
 use crate::service::{ExportService, NewOperation, OperationRecord, Target};
 use crate::source::{InstanceSource, SourceProvider};
 use crate::store::OperationStore;
@@ -81,31 +81,26 @@ impl ExportEngine {
     /// # Errors
     /// As [`ExportService::start`].
     pub async fn create(&self, new: NewOperation) -> Result<Operation> {
-        let id = self.create_opened(new).await?.spec.id;
-        self.0.operations.operation(id).await
+        let id = self.0.create(new).await?;
+        self.status(id).await
     }
 
     /// Runs an operation in the caller's task, from its checkpoint to its end. It is for a host with its own job system,
     /// where a retry is a resumption.
     ///
-    /// Returns the status document at the end, also if the operation [failed](OperationStatus::Failed), or when the engine
+    /// Returns the status document at the end, also if the operation [failed](crate::OperationStatus::Failed), or when the engine
     /// was shut down.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] for an unknown operation, [`ErrorKind::Conflict`] if it has ended or another runner holds
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown operation, [`ErrorKind::Conflict`] if it has ended or another runner holds
     /// it; otherwise the store's.
     ///
     /// # Cancellation
     /// Dropping the future stops the run and commits no partial blob. Another runner can take over the operation when the
     /// lease lapses.
     pub async fn run(&self, id: OperationId) -> Result<Operation> {
-        let Runner { operations, registry, .. } = &*self.0;
-        registry.check_accepting()?;
-        if operations.status(id).await? == OperationStatus::Failed {
-            operations.reopen(id, None).await?;
-        }
-        self.0.run(registry.register(id)?, None).await?;
-        operations.operation(id).await
+        self.0.run(id).await?;
+        self.status(id).await
     }
 
     /// Accepts an operation and runs it in a task: [`create`](Self::create) and [`run`](Self::run).
@@ -116,15 +111,9 @@ impl ExportEngine {
     /// # Cancellation
     /// Dropping the future leaves an operation that is complete and running, or none.
     pub async fn start(&self, new: NewOperation) -> Result<Operation> {
-        let engine = self.clone();
-        self.detached(async move {
-            let opened = engine.create_opened(new).await?;
-            let operation = engine.0.operations.operation(opened.spec.id).await?;
-            engine.spawn_run(operation.operation_id, Some(opened))?;
-            engine.0.operations.sweep_if_due().await;
-            Ok(operation)
-        })
-        .await
+        self.0.start_takeover();
+        let runner = Arc::clone(&self.0);
+        self.0.registry.run_detached(async move { runner.start(new).await }).await
     }
 
     /// Resumes an operation that failed or that no runner holds, from its checkpoint, in a task. `target` provides other
@@ -136,42 +125,34 @@ impl ExportEngine {
     /// # Cancellation
     /// Dropping the future leaves the operation resumed or unchanged.
     pub async fn resume(&self, id: OperationId, target: Option<Target>) -> Result<Operation> {
-        self.0.registry.check_accepting()?;
-        let engine = self.clone();
-        self.detached(async move {
-            let Runner { operations, registry, .. } = &*engine.0;
-            let opened = operations.reopen(id, target).await?;
-            opened.iter().for_each(|opened| registry.keep_open_sink(opened));
-            engine.spawn_run(id, opened)?;
-            operations.operation(id).await
-        })
-        .await
+        self.0.start_takeover();
+        let runner = Arc::clone(&self.0);
+        let resume = async move {
+            runner.resume(id, target).await?;
+            runner.operations.operation(id).await
+        };
+        self.0.registry.run_detached(resume).await
     }
 
-    /// Resumes every operation that has not ended and that no runner holds. Call it when the server starts. An operation
-    /// whose credentials did not survive the restart fails with `credentialsNeeded`.
+    /// Resumes every operation that has not ended and that no runner holds. Call it when the server starts: it also starts
+    /// the task that takes over operations whose lease lapses later. An operation whose credentials did not survive the
+    /// restart fails with `credentialsNeeded`.
     ///
     /// Returns the ids of the resumed operations.
     ///
     /// # Errors
-    /// The store's.
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) while shutting down; otherwise the store's.
     pub async fn resume_all(&self) -> Result<Vec<OperationId>> {
-        let Runner { operations, registry, .. } = &*self.0;
-        registry.check_accepting()?;
-        operations.sweep_if_due().await;
-        let mut resumed = Vec::new();
-        for id in operations.ids().await? {
-            if operations.is_unclaimed(id).await? && self.spawn_run(id, None).is_ok() {
-                resumed.push(id);
-            }
-        }
-        Ok(resumed)
+        self.0.registry.check_accepting()?;
+        self.0.start_takeover();
+        self.0.operations.sweep_if_due().await;
+        self.0.take_over().await
     }
 
     /// Returns the status document of an operation.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] for an unknown operation; otherwise the store's.
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown operation; otherwise the store's.
     pub async fn status(&self, id: OperationId) -> Result<Operation> {
         self.0.operations.operation(id).await
     }
@@ -183,8 +164,8 @@ impl ExportEngine {
     }
 
     /// Deletes operations that ended longer ago than the builder's `retention` from the store, and returns their number.
-    /// Exported data stays. The engine calls it at most once an hour, when an operation is started and in
-    /// [`resume_all`](Self::resume_all).
+    /// Exported data stays. The engine calls it at most once an hour, in
+    /// [`resume_all`](Self::resume_all) and beside the search for operations to take over.
     ///
     /// # Errors
     /// The store's.
@@ -213,7 +194,7 @@ impl ExportEngine {
     /// Requests that an operation be canceled, in whichever process it runs. It stops within seconds.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] for an unknown operation, [`ErrorKind::Conflict`] if it has ended.
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown operation, [`ErrorKind::Conflict`] if it has ended.
     pub async fn cancel(&self, id: OperationId) -> Result<()> {
         if self.0.operations.request_cancel(id).await? {
             self.0.release_resources(id).await;
@@ -226,42 +207,6 @@ impl ExportEngine {
     /// rest, and returns when nothing runs. Operations that have not ended can be resumed.
     pub async fn shutdown(&self, grace: Duration) {
         self.0.registry.shutdown(grace).await;
-    }
-
-    async fn create_opened(&self, new: NewOperation) -> Result<OpenedOperation> {
-        let Runner { config, operations, registry, .. } = &*self.0;
-        registry.check_accepting()?;
-        let opened = operations.create(prepare(config, new).await?).await?;
-        registry.keep_open_sink(&opened);
-        Ok(opened)
-    }
-
-    fn spawn_run(&self, id: OperationId, opened: Option<OpenedOperation>) -> Result<()> {
-        let span = tracing::info_span!("export", operation = %id);
-        span.follows_from(tracing::Span::current());
-        let guard = self.0.registry.register(id)?;
-        let runner = Arc::clone(&self.0);
-        let run = async move {
-            if let Err(error) = runner.run(guard, opened).await {
-                tracing::warn!(kind = error.kind().as_str(), %error, "the run ended");
-            }
-        };
-        self.0.registry.tasks.spawn(run.instrument(span));
-        Ok(())
-    }
-
-    /// Runs work to its end in a task that a shutdown waits for, although the caller may drop the returned future.
-    async fn detached<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
-        let (sender, receiver) = oneshot::channel();
-        let work = async move {
-            _ = sender.send(work.await);
-        };
-        self.0.registry.tasks.spawn(work.in_current_span());
-        let panicked = || Error::new(ErrorKind::Internal, "the operation could not be started");
-        receiver.await.unwrap_or_else(|_| Err(panicked()))
     }
 }
 

@@ -7,11 +7,12 @@ use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
-    Checkpoint, Operation, OperationId, OperationKey, OperationSpec, OperationStatus, Timestamp,
+    Checkpoint, Operation, OperationId, OperationIssue, OperationKey, OperationSpec, OperationStatus,
+    Timestamp,
 };
 use crate::pipeline::{
-    ExportConfig, OpenedDestination, OpenedOperation, PreparedOperation, open_destination, reopen,
-    start_retrier, status_document, stored_secret,
+    ExportConfig, OpenedDestination, OpenedOperation, PreparedOperation, open_destination, start_retrier,
+    status_document, stored_secret,
 };
 use crate::secret::Secret;
 use crate::service::{OperationRecord, Target};
@@ -81,10 +82,6 @@ impl StoredOperations {
         }
     }
 
-    pub(super) async fn status(&self, id: OperationId) -> Result<OperationStatus> {
-        Ok(self.store.load(id).await?.status)
-    }
-
     pub(super) async fn record(&self, id: OperationId) -> Result<OperationRecord> {
         let checkpoint = self.store.load(id).await?;
         Ok(OperationRecord { operation: status_document(id, &checkpoint), context: checkpoint.context })
@@ -105,7 +102,11 @@ impl StoredOperations {
                 Ok(record) => records.push(record),
                 // Deleted since it was listed.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+                Err(error) if error.kind().is_transient() => return Err(error),
+                // A damaged record affects that operation only.
+                Err(error) => {
+                    tracing::warn!(operation = %key.id, kind = error.kind().as_str(), %error, "cannot read an operation");
+                }
             }
         }
         Ok(records)
@@ -124,37 +125,74 @@ impl StoredOperations {
         }
     }
 
-    /// Returns whether an operation has not ended and no runner holds it.
-    pub(super) async fn is_unclaimed(&self, id: OperationId) -> Result<bool> {
-        let checkpoint = self.store.load(id).await?;
-        Ok(!checkpoint.status.is_ended() && !checkpoint.is_held(Timestamp::now()))
+    /// Returns the ids of the operations that have not ended and that no runner holds.
+    pub(super) async fn unclaimed(&self) -> Result<Vec<OperationId>> {
+        let mut unclaimed = Vec::new();
+        for id in self.ids().await? {
+            match self.store.load(id).await {
+                Ok(checkpoint) if !checkpoint.status.is_ended() && !checkpoint.is_held(Timestamp::now()) => {
+                    unclaimed.push(id);
+                }
+                Ok(_) => {}
+                // Deleted since it was listed.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                // The store as a whole: the next call tries again.
+                Err(error) if error.kind().is_transient() => return Err(error),
+                // A damaged record affects that operation only.
+                Err(error) => {
+                    tracing::warn!(operation = %id, kind = error.kind().as_str(), %error, "cannot read an operation");
+                }
+            }
+        }
+        Ok(unclaimed)
     }
 
-    /// Makes a failed operation run again, or checks that an unclaimed one may. Returns the operation if it was opened for
-    /// that.
-    pub(super) async fn reopen(
+    /// Checks that an operation can be resumed. Opens its new target and stores the target's secret, if there is one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if it has ended or a runner holds it; [`ErrorKind::Invalid`] for a target that cannot be
+    /// used; [`ErrorKind::CredentialsNeeded`] if it failed and its secret is gone.
+    pub(super) async fn open_resumable(
         &self,
         id: OperationId,
         target: Option<Target>,
     ) -> Result<Option<OpenedOperation>> {
-        let (spec, checkpoint) = (self.store.spec(id).await?, self.store.load(id).await?);
-        check_resumable(&checkpoint)?;
-        let opened = match target {
-            Some(target) => Some(self.open_target(&spec, target).await?),
-            None => {
+        let retrier = start_retrier(&self.config);
+        let spec = retrier.run(|| self.store.spec(id)).await?;
+        let checkpoint = retrier.run(|| self.store.load(id)).await?;
+        check_resumable(checkpoint.status)?;
+        if checkpoint.is_held(Timestamp::now()) {
+            return Err(Error::new(ErrorKind::Conflict, "the operation is running"));
+        }
+        match target {
+            Some(target) => self.open_target(&spec, target).await.map(Some),
+            // Without its secret, a failed operation stays failed. One that is not failed fails when it runs.
+            None if checkpoint.status == OperationStatus::Failed => {
                 let destination = checkpoint.destination.as_ref().unwrap_or(&spec.destination);
                 stored_secret(&self.config, id, destination).await?;
-                None
+                Ok(None)
             }
-        };
-        let destination = opened.as_ref().map(|opened| &opened.spec.destination);
-        self.update(id, |checkpoint| {
-            check_resumable(checkpoint)?;
-            reopen(checkpoint, destination);
-            Ok(())
-        })
-        .await?;
-        Ok(opened)
+            None => Ok(None),
+        }
+    }
+
+    /// Fails an operation whose run panicked, unless another runner holds it.
+    pub(super) async fn fail_after_panic(&self, id: OperationId, holder: &str) -> Result<()> {
+        let failed = self
+            .update(id, |checkpoint| {
+                if checkpoint.lease.as_ref().is_none_or(|lease| lease.holder != holder) {
+                    return Err(Error::new(ErrorKind::Conflict, "another runner holds the operation"));
+                }
+                checkpoint.status = OperationStatus::Failed;
+                checkpoint.error = Some(OperationIssue::new(
+                    ErrorKind::Internal.as_str(),
+                    "the export stopped unexpectedly",
+                ));
+                checkpoint.lease = None;
+                Ok(())
+            })
+            .await;
+        failed.map(|_| ())
     }
 
     /// Opens the new target of a resumed operation and stores its secret.
@@ -226,9 +264,13 @@ impl StoredOperations {
         let mut purged = 0;
         for id in self.ids().await? {
             let checkpoint = match self.store.load(id).await {
-                // Deleted since it was listed.
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                loaded => loaded?,
+                Ok(checkpoint) => checkpoint,
+                Err(error) if error.kind().is_transient() => return Err(error),
+                // Deleted since it was listed, or damaged, which affects that operation only.
+                Err(error) => {
+                    tracing::debug!(operation = %id, kind = error.kind().as_str(), "cannot read an operation");
+                    continue;
+                }
             };
             let age = (now - checkpoint.last_updated_time.to_utc()).to_std().unwrap_or_default();
             if checkpoint.status.is_ended() && age > self.config.options.retention {
@@ -243,14 +285,11 @@ impl StoredOperations {
 }
 
 /// # Errors
-/// [`ErrorKind::Conflict`] if the operation is complete or canceled, or a runner holds it.
-fn check_resumable(checkpoint: &Checkpoint) -> Result<()> {
-    match checkpoint.status {
+/// [`ErrorKind::Conflict`] if the operation is completed or canceled.
+pub(super) fn check_resumable(status: OperationStatus) -> Result<()> {
+    match status {
         OperationStatus::Completed | OperationStatus::Canceled => {
             Err(Error::new(ErrorKind::Conflict, "the operation has ended: there is nothing to resume"))
-        }
-        _ if checkpoint.is_held(Timestamp::now()) => {
-            Err(Error::new(ErrorKind::Conflict, "the operation is running"))
         }
         _ => Ok(()),
     }

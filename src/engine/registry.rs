@@ -9,12 +9,13 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::OperationId;
 use crate::pipeline::{OpenedOperation, Progress};
 use crate::sink::BlobSink;
-use crate::sync::lock;
+use crate::sync::{lock, panicked};
 
 /// The number of ended runs whose progress stays readable.
 const MAX_ENDED: usize = 1024;
@@ -58,6 +59,8 @@ struct RunningOperation {
 pub(super) struct RunGuard {
     registry: Arc<Registry>,
     pub(super) id: OperationId,
+    /// Identifies the run in the operation's lease.
+    pub(super) holder: String,
     pub(super) stop: StopSignals,
     pub(super) progress: watch::Sender<Progress>,
 }
@@ -67,7 +70,7 @@ impl Registry {
     /// [`ErrorKind::Unavailable`] while the engine shuts down.
     pub(super) fn check_accepting(&self) -> Result<()> {
         match self.drain.is_cancelled() {
-            true => Err(Error::new(ErrorKind::Unavailable, "the engine is shutting down")),
+            true => Err(shutting_down()),
             false => Ok(()),
         }
     }
@@ -91,7 +94,8 @@ impl Registry {
                 entry.insert(RunningOperation { cancel: stop.cancel.clone(), progress });
             }
         }
-        Ok(RunGuard { registry: Arc::clone(self), id, stop, progress: sender })
+        let holder = OperationId::random().to_string();
+        Ok(RunGuard { registry: Arc::clone(self), id, holder, stop, progress: sender })
     }
 
     /// Returns the progress of an operation that runs in this process or recently did.
@@ -127,6 +131,31 @@ impl Registry {
         lock(&self.open_sinks).remove(&id);
     }
 
+    /// Runs work to its end in a task that a shutdown waits for, although the caller may drop the returned future.
+    ///
+    /// # Errors
+    /// The work's; [`ErrorKind::Unavailable`] if the shutdown could not wait for it, [`ErrorKind::Internal`] if it
+    /// panicked.
+    pub(super) async fn run_detached<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let abandon = self.abandon.clone();
+        let work = async move {
+            tokio::select! {
+                biased;
+                outcome = work => outcome,
+                () = abandon.cancelled() => Err(shutting_down()),
+            }
+        };
+        self.tasks.spawn(work.in_current_span()).await.unwrap_or_else(|cause| Err(panicked(cause)))
+    }
+
+    /// Returns the token that is canceled when the engine accepts no more operations.
+    pub(super) fn drain_token(&self) -> CancellationToken {
+        self.drain.clone()
+    }
+
     /// Accepts no more operations, waits at most `grace` for batches in progress, drops the rest, and returns when
     /// nothing runs.
     pub(super) async fn shutdown(&self, grace: Duration) {
@@ -137,6 +166,10 @@ impl Registry {
             self.tasks.wait().await;
         }
     }
+}
+
+fn shutting_down() -> Error {
+    Error::new(ErrorKind::Unavailable, "the engine is shutting down")
 }
 
 impl Drop for RunGuard {

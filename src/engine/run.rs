@@ -206,6 +206,10 @@ impl Run {
             return Ok(());
         }
         if !self.queue.lines().is_empty() {
+            if self.leased.is_renewal_due() {
+                // Nothing is written after the lease was lost.
+                self.leased.save().await?;
+            }
             let appends = self.pipeline.log().appends(self.queue.lines());
             let key = LogKey::new(self.number, self.queue.next_batch());
             let append = self.pipeline.append(key, self.queue.lines_mut());

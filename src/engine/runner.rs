@@ -1,23 +1,33 @@
-//! [`Runner`]: runs stored operations in this process.
+//! [`Runner`]: starts, resumes, takes over and runs operations in this process.
 
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::time::sleep;
+use futures::FutureExt;
+use tokio::time::{sleep, timeout};
+use tracing::Instrument;
 
 use crate::engine::builder::RunnerOptions;
-use crate::engine::leased_checkpoint::LeasedCheckpoint;
-use crate::engine::operations::StoredOperations;
+use crate::engine::leased_checkpoint::{LeaseTerms, LeasedCheckpoint};
+use crate::engine::operations::{StoredOperations, check_resumable};
 use crate::engine::registry::{Registry, RunGuard};
 use crate::engine::run::Run;
-use crate::error::Result;
+use crate::engine::takeover::take_over_periodically;
+use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Retrier;
-use crate::model::{OperationId, OperationIssue, OperationSpec, OperationStatus};
-use crate::pipeline::{ExportConfig, OpenedOperation, Pipeline, open_stored};
+use crate::model::{Operation, OperationId, OperationIssue, OperationSpec, OperationStatus, Timestamp};
+use crate::pipeline::{
+    ExportConfig, OpenedOperation, Pipeline, PreparedOperation, open_stored, prepare, reopen, status_document,
+};
+use crate::service::{NewOperation, Target};
 use crate::store::OperationStore;
 
+/// How long a start may take, including a destination that does not respond.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How long an abandoned run may take to log and save what it has finished.
-const FINAL_SAVE_TIMEOUT: Duration = Duration::from_secs(20);
+const FINAL_SAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the runs of an engine share.
 pub(super) struct Runner {
@@ -26,6 +36,8 @@ pub(super) struct Runner {
     pub(super) registry: Arc<Registry>,
     store: Arc<dyn OperationStore>,
     options: RunnerOptions,
+    /// Set when the task that takes over operations was started.
+    takeover: OnceLock<()>,
 }
 
 impl Runner {
@@ -36,19 +48,152 @@ impl Runner {
             config,
             store,
             options,
+            takeover: OnceLock::new(),
         }
+    }
+
+    /// Starts the task that takes over operations, once. It needs a runtime, so it is not started by the builder.
+    pub(super) fn start_takeover(self: &Arc<Self>) {
+        if let Some(interval) = self.options.takeover_interval {
+            self.takeover.get_or_init(|| {
+                let drain = self.registry.drain_token();
+                tokio::spawn(take_over_periodically(Arc::downgrade(self), interval, drain));
+            });
+        }
+    }
+
+    /// Stores a new operation without running it.
+    pub(super) async fn create(&self, new: NewOperation) -> Result<OperationId> {
+        self.registry.check_accepting()?;
+        let operation = self.operations.create(self.prepare(new).await?).await?;
+        self.registry.keep_open_sink(&operation);
+        Ok(operation.spec.id)
+    }
+
+    /// Stores a new operation with this runner's lease, and runs it in a task. Returns its first status document.
+    pub(super) async fn start(self: &Arc<Self>, new: NewOperation) -> Result<Operation> {
+        self.registry.check_accepting()?;
+        let guard = self.registry.register(new.id)?;
+        let mut prepared = self.prepare(new).await?;
+        let terms = self.lease_terms(&guard);
+        // With a lease from the start, no other replica takes the operation over before its secret is stored.
+        prepared.checkpoint.lease = Some(terms.lease_from(Timestamp::now()));
+        let mut checkpoint = prepared.checkpoint.clone();
+        let opened = self.operations.create(prepared).await?;
+        self.registry.keep_open_sink(&opened);
+        checkpoint.version = 1;
+        let operation = status_document(guard.id, &checkpoint);
+        let leased = LeasedCheckpoint::new(terms, guard.id, checkpoint);
+        self.spawn(guard, async |runner, guard| runner.run_claimed(guard, leased, Some(opened)).await);
+        Ok(operation)
+    }
+
+    async fn prepare(&self, new: NewOperation) -> Result<PreparedOperation> {
+        timeout(START_TIMEOUT, prepare(&self.config, new)).await.unwrap_or_else(|_| Err(start_timed_out()))
+    }
+
+    /// Resumes an operation that failed or that no runner holds, and runs it in a task.
+    pub(super) async fn resume(self: &Arc<Self>, id: OperationId, target: Option<Target>) -> Result<()> {
+        self.registry.check_accepting()?;
+        let guard = self.registry.register(id)?;
+        let (leased, opened) = self.claim_resumable(&guard, target).await?;
+        self.spawn(guard, async |runner, guard| runner.run_claimed(guard, leased, opened).await);
+        Ok(())
+    }
+
+    /// Runs an operation in the caller's task.
+    pub(super) async fn run(&self, id: OperationId) -> Result<()> {
+        self.registry.check_accepting()?;
+        let guard = self.registry.register(id)?;
+        let (leased, opened) = self.claim_resumable(&guard, None).await?;
+        self.run_claimed(guard, leased, opened).await
+    }
+
+    /// Opens the target if there is one, and claims the operation: of two resumptions, one succeeds.
+    async fn claim_resumable(
+        &self,
+        guard: &RunGuard,
+        target: Option<Target>,
+    ) -> Result<(LeasedCheckpoint, Option<OpenedOperation>)> {
+        let resume = self.operations.open_resumable(guard.id, target);
+        let opened = timeout(START_TIMEOUT, resume).await.unwrap_or_else(|_| Err(start_timed_out()))?;
+        let destination = opened.as_ref().map(|opened| &opened.spec.destination);
+        let leased = LeasedCheckpoint::claim(self.lease_terms(guard), guard.id, |checkpoint| {
+            check_resumable(checkpoint.status)?;
+            reopen(checkpoint, destination);
+            Ok(())
+        })
+        .await?;
+        opened.iter().for_each(|opened| self.registry.keep_open_sink(opened));
+        Ok((leased, opened))
+    }
+
+    /// Runs every operation that has not ended and that no runner holds, each in a task. Returns their ids.
+    pub(super) async fn take_over(self: &Arc<Self>) -> Result<Vec<OperationId>> {
+        let mut ids = Vec::new();
+        for id in self.operations.unclaimed().await? {
+            let Ok(guard) = self.registry.register(id) else { continue };
+            self.spawn(guard, async |runner, guard| {
+                let claim = LeasedCheckpoint::claim(runner.lease_terms(&guard), guard.id, |checkpoint| {
+                    match checkpoint.status.is_ended() {
+                        true => Err(Error::new(ErrorKind::Conflict, "the operation has ended")),
+                        false => Ok(()),
+                    }
+                });
+                match claim.await {
+                    Ok(leased) => {
+                        tracing::info!("took over an operation that no runner held");
+                        runner.run_claimed(guard, leased, None).await
+                    }
+                    // Another replica was faster, or the operation was deleted.
+                    Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => Ok(()),
+                    Err(error) => Err(error),
+                }
+            });
+            ids.push(id);
+        }
+        Ok(ids)
+    }
+
+    /// Runs work for an operation in a task, under a span.
+    fn spawn<F>(self: &Arc<Self>, guard: RunGuard, work: impl FnOnce(Arc<Self>, RunGuard) -> F)
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        let span = tracing::info_span!("export", operation = %guard.id);
+        span.follows_from(tracing::Span::current());
+        let work = work(Arc::clone(self), guard);
+        let work = async move {
+            if let Err(error) = work.await {
+                tracing::warn!(kind = error.kind().as_str(), %error, "a run ended without a final save");
+            }
+        };
+        self.registry.tasks.spawn(work.instrument(span));
     }
 
     /// Runs an operation from its checkpoint to its end, or until it is stopped. `opened` is the operation with the
     /// source and the sink that were opened when it was started or resumed.
     ///
     /// # Errors
-    /// The store's; [`Conflict`](crate::ErrorKind::Conflict) if another runner holds the operation or it has ended.
-    pub(super) async fn run(&self, guard: RunGuard, opened: Option<OpenedOperation>) -> Result<()> {
+    /// The store's; [`Conflict`](ErrorKind::Conflict) if another runner has taken over the operation.
+    async fn run_claimed(
+        &self,
+        guard: RunGuard,
+        leased: LeasedCheckpoint,
+        opened: Option<OpenedOperation>,
+    ) -> Result<()> {
         let abandon = guard.stop.abandon.clone();
         tokio::select! {
             biased;
-            outcome = self.claim_and_run(guard, opened) => outcome,
+            outcome = AssertUnwindSafe(self.execute(&guard, leased, opened)).catch_unwind() => match outcome {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    tracing::error!("the run panicked");
+                    self.operations.fail_after_panic(guard.id, &guard.holder).await?;
+                    self.release_resources(guard.id).await;
+                    Ok(())
+                }
+            },
             // A store that does not respond would delay the shutdown. The lease lapses by itself.
             () = async { abandon.cancelled().await; sleep(FINAL_SAVE_TIMEOUT).await } => {
                 tracing::warn!("a run stopped without a final save: the store does not respond");
@@ -57,19 +202,23 @@ impl Runner {
         }
     }
 
-    async fn claim_and_run(&self, guard: RunGuard, opened: Option<OpenedOperation>) -> Result<()> {
+    async fn execute(
+        &self,
+        guard: &RunGuard,
+        mut leased: LeasedCheckpoint,
+        opened: Option<OpenedOperation>,
+    ) -> Result<()> {
         let (id, stop) = (guard.id, &guard.stop);
-        let (store, duration) = (Arc::clone(&self.store), self.options.lease_duration);
-        let mut leased =
-            LeasedCheckpoint::claim(store, self.retrier(), id, duration, stop.cancel.clone()).await?;
-        let open_retry = self.retrier();
+        if leased.checkpoint.status != OperationStatus::Running {
+            leased.checkpoint.status = OperationStatus::Running;
+            leased.save().await?;
+        }
         let destination = leased.checkpoint.destination.clone();
+        let open_retry = self.retrier();
         let open = async {
             match opened {
-                Some(opened) if destination.as_ref().is_none_or(|it| *it == opened.spec.destination) => {
-                    Ok(opened)
-                }
-                _ => {
+                Some(opened) => Ok(opened),
+                None => {
                     let spec = open_retry.run(|| self.store.spec(id)).await?;
                     let spec = match destination {
                         Some(destination) => {
@@ -88,7 +237,7 @@ impl Runner {
             opened = leased.renew_during(open) => match opened {
                 Ok(operation) => {
                     let pipeline = Pipeline::new(&self.config, operation, &leased.checkpoint.totals);
-                    let run = Run::new(pipeline, leased, self.options.checkpoint_interval, &guard);
+                    let run = Run::new(pipeline, leased, self.options.checkpoint_interval, guard);
                     run.run().await?;
                 }
                 Err(error) => leased.end(OperationStatus::Failed, Some(OperationIssue::from(&error))).await?,
@@ -116,7 +265,23 @@ impl Runner {
         self.operations.delete_secret(id).await;
     }
 
+    fn lease_terms(&self, guard: &RunGuard) -> LeaseTerms {
+        LeaseTerms {
+            store: Arc::clone(&self.store),
+            retrier: self.retrier(),
+            holder: guard.holder.clone(),
+            duration: self.options.lease_duration,
+            cancel: guard.stop.cancel.clone(),
+        }
+    }
+
     fn retrier(&self) -> Retrier {
         Retrier::new(self.config.options.retry.clone())
     }
+}
+
+fn start_timed_out() -> Error {
+    let message =
+        format!("the destination or the source did not respond within {} s", START_TIMEOUT.as_secs());
+    Error::invalid("/destination", message)
 }
