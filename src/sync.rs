@@ -1,7 +1,9 @@
 //! Helpers for locks, blocking work and tasks.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use futures::FutureExt;
 use tokio::task::{JoinError, spawn_blocking};
 use tracing::Instrument;
 
@@ -39,6 +41,20 @@ fn stopped(cause: JoinError) -> Error {
         true => Error::new(ErrorKind::Unavailable, "the runtime is shutting down").with_source(cause),
         false => panicked(cause),
     }
+}
+
+/// Runs a future of the host's code.
+///
+/// # Errors
+/// The future's, or [`ErrorKind::Internal`] if it panics.
+pub(crate) async fn catch_panic<T>(
+    work: impl Future<Output = Result<T>>,
+    message: &'static str,
+) -> Result<T> {
+    AssertUnwindSafe(work)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, message)))
 }
 
 /// The error for a task that panicked.

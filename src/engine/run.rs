@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use crate::engine::leased_checkpoint::LeasedCheckpoint;
@@ -124,7 +125,7 @@ impl Run {
         let (batches, mut planned) = mpsc::channel(1);
         let mut planner = JoinSet::new();
         planner.spawn(plan(self.pipeline.planner(start), batches).in_current_span());
-        let mut estimate = self.spawn_estimate(&mut planner);
+        let (mut estimate, _estimating) = self.spawn_estimate();
         let mut listing_end = None;
         let mut publish = interval(PROGRESS_INTERVAL);
         publish.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -176,14 +177,15 @@ impl Run {
         exports.spawn(export.instrument(tracing::debug_span!("batch", number)));
     }
 
-    /// Asks the source for the number of instances, concurrently with everything else.
-    fn spawn_estimate(&self, tasks: &mut JoinSet<()>) -> oneshot::Receiver<Option<u64>> {
+    /// Asks the source for the number of instances, concurrently with everything else. An estimate that fails or panics
+    /// is ignored.
+    fn spawn_estimate(&self) -> (oneshot::Receiver<Option<u64>>, AbortOnDropHandle<()>) {
         let (sender, receiver) = oneshot::channel();
         let pipeline = Arc::clone(&self.pipeline);
-        tasks.spawn(async move {
+        let estimating = tokio::spawn(async move {
             _ = sender.send(pipeline.estimate().await);
         });
-        receiver
+        (receiver, AbortOnDropHandle::new(estimating))
     }
 
     /// Returns the time of the next commit. With log lines it is later the more appends the run has made, and

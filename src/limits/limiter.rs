@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::controller::{ConcurrencyController, Failure};
+use super::retry::MAX_RETRY_AFTER;
 use super::semaphore::{Permit, ResizableSemaphore};
 use crate::error::{Error, ErrorKind};
 use crate::sync::lock;
@@ -76,11 +77,12 @@ impl Limiter {
         self.instances.acquire().await
     }
 
-    /// Waits until a request may be sent.
-    pub(crate) async fn acquire_request(&self) -> RequestPermit<'_> {
+    /// Waits until a request may be sent. `on_pause` is called before a wait for a pause that the account asked for.
+    pub(crate) async fn acquire_request(&self, on_pause: impl Fn()) -> RequestPermit<'_> {
         let permit = self.requests.acquire().await;
         // Checked after the wait for a permit, since a pause may have begun meanwhile.
         while let Some(until) = self.paused_until() {
+            on_pause();
             sleep_until(until).await;
         }
         RequestPermit { limiter: self, sent: Instant::now(), _permit: permit }
@@ -125,7 +127,7 @@ impl RequestPermit<'_> {
             ErrorKind::Unavailable => Failure::Unavailable,
             _ => return,
         };
-        let pause = error.retry_after().unwrap_or_default();
+        let pause = error.retry_after().unwrap_or_default().min(MAX_RETRY_AFTER);
         if !pause.is_zero() {
             self.limiter.pause(pause);
         }

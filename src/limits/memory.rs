@@ -1,17 +1,29 @@
 //! [`MemoryBudget`]: how many bytes of instance data an engine holds at once, and each operation's share of it.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
-use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep};
+
+use crate::sync::lock;
 
 /// The budget is counted in units of this many bytes, so that one semaphore can count terabytes.
 const UNIT: u64 = 1024;
 
+/// How long an operation waits without a single byte before permits of others are revoked, and how long an operation may
+/// hold permits without releasing any before it can lose some.
+const STARVATION_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A number of bytes that operations share.
 ///
 /// A transfer acquires its whole buffer before it reads the first byte and never acquires more while it holds it, so
-/// transfers cannot deadlock.
+/// transfers cannot deadlock. An operation whose destination does not respond could hold its buffers for as long as it
+/// retries. If another operation gets nothing meanwhile, permits above the fair share of the first are revoked: their
+/// transfers start over.
 #[derive(Debug, Clone)]
 pub(crate) struct MemoryBudget(Arc<Budget>);
 
@@ -19,8 +31,8 @@ pub(crate) struct MemoryBudget(Arc<Budget>);
 struct Budget {
     free: Arc<Semaphore>,
     units: u32,
-    /// The number of operations that share the budget.
-    sharers: AtomicUsize,
+    /// The operations that share the budget.
+    shares: Mutex<Vec<Weak<ShareState>>>,
     /// Notified when bytes are released, or when the shares change.
     changed: Notify,
 }
@@ -33,32 +45,103 @@ struct Budget {
 #[derive(Debug)]
 pub(crate) struct MemoryShare {
     budget: Arc<Budget>,
-    /// Units that this operation's transfers hold.
-    held: Arc<AtomicU64>,
+    state: Arc<ShareState>,
     /// Serves requests in order, so that small buffers do not starve a large one.
-    queue: Mutex<()>,
+    queue: AsyncMutex<()>,
+}
+
+#[derive(Debug)]
+struct ShareState {
+    /// Units that this operation's transfers hold or wait for.
+    held: AtomicU64,
+    /// The number of permits whose bytes are acquired.
+    acquired: AtomicUsize,
+    permits: Mutex<Permits>,
+    /// Notified when permits are revoked.
+    revocation: Notify,
+}
+
+/// The permits that an operation holds.
+#[derive(Debug)]
+struct Permits {
+    /// Units, in the order of acquisition.
+    by_number: BTreeMap<u64, u32>,
+    next_number: u64,
+    revoked: Range<u64>,
+    last_release: Instant,
 }
 
 /// Bytes acquired from the budget. Dropping it releases them.
 #[derive(Debug)]
 pub(crate) struct BytePermit {
     units: u32,
+    number: u64,
     budget: Arc<Budget>,
-    held: Arc<AtomicU64>,
+    state: Arc<ShareState>,
     permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Budget {
+    fn sharers(&self) -> usize {
+        lock(&self.shares).len().max(1)
+    }
+
+    /// The part of the budget that one operation may hold, in units.
+    fn fair_share(&self) -> u32 {
+        (u64::from(self.units) * 3 / 4 / self.sharers() as u64) as u32
+    }
+
+    /// Revokes permits of the operation that holds the most, has released none for a while, and holds more than its fair
+    /// share.
+    fn revoke_for(&self, starving: &Arc<ShareState>) {
+        let fair_share = u64::from(self.fair_share());
+        let victim = lock(&self.shares)
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter(|share| !Arc::ptr_eq(share, starving) && share.held.load(SeqCst) > fair_share)
+            .filter(|share| lock(&share.permits).last_release.elapsed() >= STARVATION_TIMEOUT)
+            .max_by_key(|share| share.held.load(SeqCst));
+        let Some(victim) = victim else { return };
+        let mut excess = victim.held.load(SeqCst).saturating_sub(fair_share);
+        tracing::debug!(excess, "revoking memory of an operation that makes no progress");
+        let mut permits = lock(&victim.permits);
+        permits.revoked = permits.next_number..permits.next_number;
+        // The newest first.
+        for (number, units) in permits.by_number.clone().into_iter().rev() {
+            if excess == 0 {
+                break;
+            }
+            permits.revoked.start = number;
+            excess = excess.saturating_sub(u64::from(units));
+        }
+        drop(permits);
+        victim.revocation.notify_waiters();
+    }
 }
 
 impl MemoryBudget {
     pub(crate) fn new(bytes: u64) -> Self {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).max(1);
         let free = Arc::new(Semaphore::new(units as usize));
-        Self(Arc::new(Budget { free, units, sharers: AtomicUsize::new(0), changed: Notify::new() }))
+        Self(Arc::new(Budget { free, units, shares: Mutex::default(), changed: Notify::new() }))
     }
 
     /// Adds an operation and returns its share.
     pub(crate) fn share(&self) -> MemoryShare {
-        self.0.sharers.fetch_add(1, SeqCst);
-        MemoryShare { budget: Arc::clone(&self.0), held: Arc::default(), queue: Mutex::default() }
+        let permits = Permits {
+            by_number: BTreeMap::new(),
+            next_number: 0,
+            revoked: 0..0,
+            last_release: Instant::now(),
+        };
+        let state = Arc::new(ShareState {
+            held: AtomicU64::new(0),
+            acquired: AtomicUsize::new(0),
+            permits: Mutex::new(permits),
+            revocation: Notify::new(),
+        });
+        lock(&self.0.shares).push(Arc::downgrade(&state));
+        MemoryShare { budget: Arc::clone(&self.0), state, queue: AsyncMutex::default() }
     }
 }
 
@@ -74,9 +157,8 @@ impl MemoryShare {
         let units = loop {
             // Registered before the check, so that no change after it is missed.
             let changed = budget.changed.notified();
-            let sharers = budget.sharers.load(SeqCst).max(1);
-            let share = (u64::from(budget.units) * 3 / 4 / sharers as u64) as u32;
-            let max_buffer = match sharers {
+            let share = budget.fair_share();
+            let max_buffer = match budget.sharers() {
                 1 => share,
                 // Another operation may never release what it holds, so no buffer may need more than a part of the
                 // reserved quarter.
@@ -87,29 +169,64 @@ impl MemoryShare {
                 let total = held + u64::from(units);
                 (held == 0 || total <= u64::from(share)).then_some(total)
             };
-            if self.held.fetch_update(SeqCst, SeqCst, add).is_ok() {
+            if self.state.held.fetch_update(SeqCst, SeqCst, add).is_ok() {
                 break units;
             }
             changed.await;
         };
         drop(queue);
         // From here on, dropping the permit releases what was added to `held`.
-        let (budget, held) = (Arc::clone(budget), Arc::clone(&self.held));
-        let mut acquired = BytePermit { units, budget, held, permit: None };
-        // The semaphore is never closed.
-        acquired.permit = Arc::clone(&self.budget.free).acquire_many_owned(units).await.ok();
-        acquired
+        let mut acquired = BytePermit::new(units, Arc::clone(budget), Arc::clone(&self.state));
+        let permit = Arc::clone(&budget.free).acquire_many_owned(units);
+        tokio::pin!(permit);
+        loop {
+            tokio::select! {
+                biased;
+                permit = &mut permit => {
+                    // The semaphore is never closed.
+                    acquired.permit = permit.ok();
+                    self.state.acquired.fetch_add(1, SeqCst);
+                    return acquired;
+                }
+                () = sleep(STARVATION_TIMEOUT) => {
+                    if self.state.acquired.load(SeqCst) == 0 {
+                        budget.revoke_for(&self.state);
+                    }
+                }
+            }
+        }
     }
 }
 
 impl Drop for MemoryShare {
     fn drop(&mut self) {
-        self.budget.sharers.fetch_sub(1, SeqCst);
+        lock(&self.budget.shares).retain(|share| share.as_ptr() != Arc::as_ptr(&self.state));
         self.budget.changed.notify_waiters();
     }
 }
 
 impl BytePermit {
+    fn new(units: u32, budget: Arc<Budget>, state: Arc<ShareState>) -> Self {
+        let mut permits = lock(&state.permits);
+        let number = permits.next_number;
+        permits.next_number += 1;
+        permits.by_number.insert(number, units);
+        drop(permits);
+        Self { units, number, budget, state, permit: None }
+    }
+
+    /// Waits until the bytes are to be released, because another operation gets none.
+    pub(crate) async fn revoked(&self) {
+        loop {
+            // Registered before the check, so that no revocation after it is missed.
+            let notified = self.state.revocation.notified();
+            if lock(&self.state.permits).revoked.contains(&self.number) {
+                return;
+            }
+            notified.await;
+        }
+    }
+
     /// The number of bytes that may be held.
     pub(crate) fn bytes(&self) -> u64 {
         u64::from(self.units) * UNIT
@@ -118,8 +235,15 @@ impl BytePermit {
 
 impl Drop for BytePermit {
     fn drop(&mut self) {
-        drop(self.permit.take());
-        self.held.fetch_sub(u64::from(self.units), SeqCst);
+        if let Some(permit) = self.permit.take() {
+            drop(permit);
+            self.state.acquired.fetch_sub(1, SeqCst);
+        }
+        self.state.held.fetch_sub(u64::from(self.units), SeqCst);
+        let mut permits = lock(&self.state.permits);
+        permits.by_number.remove(&self.number);
+        permits.last_release = Instant::now();
+        drop(permits);
         self.budget.changed.notify_waiters();
     }
 }

@@ -13,8 +13,8 @@ use crate::sync::lock;
 /// [`Unavailable`](crate::ErrorKind::Unavailable).
 ///
 /// The pause doubles from `initial_backoff` to `max_backoff`; each is shortened at random by up to a half, so that
-/// concurrent calls do not retry in lockstep. A `Retry-After` is the minimum pause; one that exceeds the remaining budget
-/// ends the retries.
+/// concurrent calls do not retry in lockstep. A `Retry-After` is the minimum pause, but no pause is longer than 30 s or
+/// `max_backoff`, and none exceeds the remaining budget.
 ///
 /// ```
 /// use std::time::Duration;
@@ -70,6 +70,10 @@ impl RetryPolicy {
     }
 }
 
+/// The longest pause that a `Retry-After` can cause, unless `max_backoff` is longer: one response must not stop an export
+/// for longer, and a destination that needs more time repeats it.
+pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
+
 /// Retries calls towards one side, the source or the destination. All calls share the time of the last success.
 #[derive(Debug)]
 pub(crate) struct Retrier {
@@ -81,8 +85,10 @@ pub(crate) struct Retrier {
 
 #[derive(Debug)]
 struct State {
-    /// The time of the first failure since the last success.
+    /// The time of the first failure since the last success, or since which calls have been waiting for a pause.
     failing_since: Option<Instant>,
+    /// The number of times that a success ended a series of failures.
+    recoveries: u64,
     jitter: fastrand::Rng,
 }
 
@@ -91,11 +97,15 @@ struct State {
 pub(crate) struct Failures {
     first: Option<Instant>,
     count: u32,
+    /// The side's recoveries at the last failure.
+    recoveries: u64,
+    /// The number of the latest failures between which other calls succeeded.
+    isolated: u32,
 }
 
 impl Retrier {
     pub(crate) fn new(policy: RetryPolicy) -> Self {
-        let state = Mutex::new(State { failing_since: None, jitter: fastrand::Rng::new() });
+        let state = Mutex::new(State { failing_since: None, recoveries: 0, jitter: fastrand::Rng::new() });
         Self { policy, state, is_failing: AtomicBool::new(false) }
     }
 
@@ -133,8 +143,16 @@ impl Retrier {
         if self.is_failing.load(SeqCst) {
             let mut state = lock(&self.state);
             state.failing_since = None;
+            state.recoveries += 1;
             self.is_failing.store(false, SeqCst);
         }
+    }
+
+    /// Records that a call waits for a pause that the other side asked for: the wait counts against the budget.
+    pub(crate) fn delayed(&self) {
+        let mut state = lock(&self.state);
+        state.failing_since.get_or_insert_with(Instant::now);
+        self.is_failing.store(true, SeqCst);
     }
 
     /// Records a failure and returns the pause before the next attempt, or `None` if the call must not be retried.
@@ -146,6 +164,9 @@ impl Retrier {
         let mut state = lock(&self.state);
         let failing_since = *state.failing_since.get_or_insert(now);
         self.is_failing.store(true, SeqCst);
+        let is_isolated = failures.first.is_some() && state.recoveries > failures.recoveries;
+        failures.isolated = if is_isolated { failures.isolated + 1 } else { 0 };
+        failures.recoveries = state.recoveries;
         let first = *failures.first.get_or_insert(now);
         let budget = self.policy.budget;
         let remaining = budget
@@ -157,10 +178,20 @@ impl Retrier {
         let doubled = self.policy.initial_backoff.saturating_mul(1 << failures.count.min(20));
         let pause = doubled.min(self.policy.max_backoff).mul_f64(1.0 - state.jitter.f64() / 2.0);
         failures.count += 1;
-        match error.retry_after() {
-            Some(requested) if requested > remaining => None,
-            Some(requested) => Some(pause.max(requested)),
-            None => Some(pause.min(remaining)),
-        }
+        let requested = error.retry_after().unwrap_or_default();
+        let requested = requested.min(MAX_RETRY_AFTER.max(self.policy.max_backoff));
+        Some(pause.max(requested).min(remaining))
+    }
+}
+
+impl Failures {
+    /// The number of the latest failures of the call before each of which the side worked for other calls.
+    pub(crate) fn isolated(&self) -> u32 {
+        self.isolated
+    }
+
+    /// The time since the first failure.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.first.map(|first| first.elapsed()).unwrap_or_default()
     }
 }

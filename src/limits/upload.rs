@@ -78,7 +78,7 @@ impl UploadContext {
     {
         let mut failures = Failures::default();
         loop {
-            let permit = self.limiter.acquire_request().await;
+            let permit = self.limiter.acquire_request(|| self.retrier.delayed()).await;
             let error = match send().await {
                 Ok(value) => {
                     permit.succeeded();

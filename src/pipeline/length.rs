@@ -1,5 +1,6 @@
 //! Lengths: [`enforce_length`] for what the source gives, [`check_length`] for what the destination stored.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, ready};
 
@@ -45,7 +46,12 @@ pub(crate) fn enforce_length(content: Content, listed: Option<u64>) -> (Content,
         if ended {
             return Poll::Ready(None);
         }
-        let error = match ready!(chunks.poll_next_unpin(context)) {
+        let polled = catch_unwind(AssertUnwindSafe(|| chunks.poll_next_unpin(context)));
+        let chunk = match polled {
+            Ok(polled) => ready!(polled),
+            Err(_) => Some(Err(Error::new(ErrorKind::Internal, "the source panicked"))),
+        };
+        let error = match chunk {
             Some(Ok(chunk)) => {
                 read += chunk.len() as u64;
                 match expected {

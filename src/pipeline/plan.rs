@@ -17,6 +17,9 @@ use crate::model::{
 };
 use crate::source::InstanceSource;
 
+/// The maximum number of consecutive pages without an entry. A source that filters its rows may return some.
+const MAX_EMPTY_PAGES: u32 = 10_000;
+
 /// How many scopes are listed ahead concurrently: a million identifiers of single instances need a million calls.
 const MAX_SCOPES_AHEAD: usize = 16;
 
@@ -64,6 +67,7 @@ pub(crate) struct Planner {
     /// The maximum number of instances of a batch and of a page.
     limit: usize,
     position: Position,
+    cursors: CursorCheck,
     /// The page at `position`, if it did not fit into the previous batch.
     pending: Option<Page>,
     /// The first pages of the scopes from `position` on. They are tasks, so that a call that failed is retried on time
@@ -88,6 +92,7 @@ impl Planner {
             retrier,
             limit,
             position,
+            cursors: CursorCheck::default(),
             pending: None,
             ahead: FuturesOrdered::new(),
             next_ahead,
@@ -131,14 +136,16 @@ impl Planner {
     /// Adds a page to a batch and advances the position.
     fn add_page(&mut self, page: Page, batch: &mut Batch) -> Result<()> {
         let size = page.instances.len() + page.failures.len();
+        if size > self.limit {
+            let message = format!("returned a page of {size} entries, above the limit of {}", self.limit);
+            return Err(contract_violation(&message));
+        }
+        self.cursors.check(&page, self.position.after.as_ref())?;
         self.position.found += size as u64;
         batch.instances.extend(page.instances);
         batch.failures.extend(page.failures);
         batch.warnings.extend(page.warnings);
         match page.next {
-            Some(next) if size == 0 && self.position.after.as_ref() == Some(&next) => {
-                Err(Error::new(ErrorKind::Internal, "the source's listing does not advance"))
-            }
             Some(next) => {
                 self.position.after = Some(next);
                 Ok(())
@@ -193,6 +200,51 @@ impl Planner {
             ExportSource::Identifiers(_) => self.identifier(scope).is_some(),
         }
     }
+}
+
+/// Detects a listing of one scope that never ends.
+#[derive(Debug, Default)]
+struct CursorCheck {
+    empty_pages: u32,
+    /// A cursor that later ones are compared with. It is replaced after 1, 2, 4, 8 … pages, so that a cycle of any length
+    /// is found (Brent's algorithm).
+    reference: Option<Cursor>,
+    pages: u64,
+    next_reference: u64,
+}
+
+impl CursorCheck {
+    /// # Errors
+    /// [`ErrorKind::Internal`] if the page's cursor repeats an earlier one, or too many pages are empty.
+    fn check(&mut self, page: &Page, after: Option<&Cursor>) -> Result<()> {
+        let Some(next) = &page.next else {
+            *self = Self::default();
+            return Ok(());
+        };
+        if after == Some(next) {
+            return Err(contract_violation(
+                "returned the cursor that it was given: its listing does not advance",
+            ));
+        }
+        if self.reference.as_ref() == Some(next) {
+            return Err(contract_violation("returned the same cursor twice: its listing does not end"));
+        }
+        self.pages += 1;
+        if self.pages > self.next_reference {
+            self.reference = Some(next.clone());
+            self.next_reference = 2 * self.pages;
+        }
+        let is_empty = page.instances.is_empty() && page.failures.is_empty();
+        self.empty_pages = if is_empty { self.empty_pages + 1 } else { 0 };
+        match self.empty_pages > MAX_EMPTY_PAGES {
+            true => Err(contract_violation("returned too many empty pages")),
+            false => Ok(()),
+        }
+    }
+}
+
+fn contract_violation(violation: &str) -> Error {
+    Error::new(ErrorKind::Internal, format!("the source {violation}"))
 }
 
 fn identifier(operation: &OperationSpec, scope: u64) -> Option<DicomIdentifier> {

@@ -8,6 +8,11 @@ use crate::limits::{Failures, Retrier};
 /// How many times an instance is opened if it fails for a reason of its own that may pass.
 const MAX_ATTEMPTS: u32 = 3;
 
+/// An instance that cannot be opened is skipped after this many consecutive attempts between which the source worked for
+/// others, and at least this time after its first failure.
+const MIN_ISOLATED_FAILURES: u32 = 5;
+const MIN_TIME_BEFORE_SKIP: Duration = Duration::from_secs(10);
+
 /// What follows from an error.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RetryDecision {
@@ -33,7 +38,16 @@ impl AttemptTracker {
     pub(crate) fn source_failed(&mut self, retrier: &Retrier, error: &Error) -> RetryDecision {
         match error.kind() {
             ErrorKind::Throttled | ErrorKind::Unavailable => {
-                retrier.backoff(&mut self.source, error).map_or(RetryDecision::Fail, RetryDecision::Retry)
+                let decision = retrier.backoff(&mut self.source, error).map(RetryDecision::Retry);
+                let is_persistent = error.kind() == ErrorKind::Unavailable
+                    && self.source.isolated() >= MIN_ISOLATED_FAILURES
+                    && self.source.elapsed() >= MIN_TIME_BEFORE_SKIP;
+                match decision {
+                    // One object that the source cannot read must not stop the export.
+                    _ if is_persistent => RetryDecision::Skip,
+                    Some(retry) => retry,
+                    None => RetryDecision::Fail,
+                }
             }
             ErrorKind::Unauthorized | ErrorKind::CredentialsNeeded => RetryDecision::Fail,
             ErrorKind::NotFound | ErrorKind::Unreadable | ErrorKind::Unsupported | ErrorKind::Invalid => {

@@ -14,6 +14,7 @@ use crate::pipeline::prepare::OpenedOperation;
 use crate::pipeline::retry::{AttemptTracker, RetryDecision};
 use crate::pipeline::verify::{Checksums, VerificationReport, VerifyConfig};
 use crate::sink::PutResult;
+use crate::sync::catch_panic;
 
 /// Transfers the instances of one operation, many concurrently.
 pub(crate) struct InstanceTransfer {
@@ -32,6 +33,12 @@ pub(crate) struct InstanceTransfer {
 pub(crate) enum TransferOutcome {
     Exported(PutResult, Option<Box<VerificationReport>>),
     Skipped(Error),
+}
+
+/// The outcome of one attempt to stream an instance.
+enum Attempt {
+    Done(TransferOutcome),
+    Failed(RetryDecision, Error),
 }
 
 impl InstanceTransfer {
@@ -88,38 +95,20 @@ impl InstanceTransfer {
 
     /// Opens and puts the instance, with retries.
     async fn stream(&self, instance: &Instance, path: &BlobPath) -> Result<TransferOutcome> {
-        let OpenedOperation { source, sink, .. } = &self.operation;
-        let memory = self.memory.acquire(sink.buffer_size(instance.size())).await;
-        let upload =
-            UploadContext::shared(memory.bytes(), Arc::clone(&self.sink_retry), Arc::clone(&self.limiter))
-                .with_checksums(self.verify.checksums != Checksums::Off);
         let mut attempts = AttemptTracker::default();
         loop {
-            let (decision, error) = match source.open(instance).await {
-                Err(error) => (attempts.source_failed(&self.source_retry, &error), error),
-                Ok(content) => {
-                    self.source_retry.succeeded();
-                    let (content, source_error) = enforce_length(content, instance.size());
-                    let length = content.length();
-                    let (content, verification) =
-                        match self.verify.begin(instance, content, self.operation.spec.manifest).await {
-                            Ok(begun) => begun,
-                            Err(error) => return Ok(TransferOutcome::Skipped(error)),
-                        };
-                    let put = sink.put(path, content, &upload).await;
-                    match (source_error.take(), put) {
-                        (Some(error), _) => (attempts.source_failed(&self.source_retry, &error), error),
-                        (None, Ok(result)) => {
-                            self.sink_retry.succeeded();
-                            check_length(&result, length)?;
-                            let report = verification
-                                .map(|verification| verification.finish(instance, path, &result))
-                                .transpose()?;
-                            return Ok(TransferOutcome::Exported(result, report.map(Box::new)));
-                        }
-                        (None, Err(error)) => (attempts.destination_failed(&self.sink_retry, &error), error),
-                    }
-                }
+            let memory = self.memory.acquire(self.operation.sink.buffer_size(instance.size())).await;
+            let attempt = tokio::select! {
+                biased;
+                attempt = self.attempt(instance, path, memory.bytes(), &mut attempts) => attempt?,
+                // Another operation gets no memory because this one makes no progress.
+                () = memory.revoked() => continue,
+            };
+            // Not held during a pause.
+            drop(memory);
+            let (decision, error) = match attempt {
+                Attempt::Done(outcome) => return Ok(outcome),
+                Attempt::Failed(decision, error) => (decision, error),
             };
             match decision {
                 RetryDecision::Retry(pause) => {
@@ -128,6 +117,50 @@ impl InstanceTransfer {
                 }
                 RetryDecision::Skip => return Ok(TransferOutcome::Skipped(error)),
                 RetryDecision::Fail => return Err(error),
+            }
+        }
+    }
+
+    /// Opens, verifies and puts the instance once.
+    async fn attempt(
+        &self,
+        instance: &Instance,
+        path: &BlobPath,
+        buffer_limit: u64,
+        attempts: &mut AttemptTracker,
+    ) -> Result<Attempt> {
+        let OpenedOperation { spec, source, sink } = &self.operation;
+        let content = match catch_panic(source.open(instance), "the source panicked").await {
+            Ok(content) => content,
+            Err(error) => {
+                return Ok(Attempt::Failed(attempts.source_failed(&self.source_retry, &error), error));
+            }
+        };
+        self.source_retry.succeeded();
+        let (content, source_error) = enforce_length(content, instance.size());
+        let length = content.length();
+        let (content, verification) = match self.verify.begin(instance, content, spec.manifest).await {
+            Ok(begun) => begun,
+            Err(error) => return Ok(Attempt::Done(TransferOutcome::Skipped(error))),
+        };
+        let upload =
+            UploadContext::shared(buffer_limit, Arc::clone(&self.sink_retry), Arc::clone(&self.limiter))
+                .with_checksums(self.verify.checksums != Checksums::Off);
+        let put = sink.put(path, content, &upload).await;
+        match (source_error.take(), put) {
+            (Some(error), _) => {
+                Ok(Attempt::Failed(attempts.source_failed(&self.source_retry, &error), error))
+            }
+            (None, Ok(result)) => {
+                self.sink_retry.succeeded();
+                check_length(&result, length)?;
+                let report = verification
+                    .map(|verification| verification.finish(instance, path, &result))
+                    .transpose()?;
+                Ok(Attempt::Done(TransferOutcome::Exported(result, report.map(Box::new))))
+            }
+            (None, Err(error)) => {
+                Ok(Attempt::Failed(attempts.destination_failed(&self.sink_retry, &error), error))
             }
         }
     }

@@ -6,6 +6,7 @@ mod copy;
 mod crash;
 mod flow;
 mod manifest;
+mod misbehaving;
 mod outcome;
 mod stuck;
 mod support;

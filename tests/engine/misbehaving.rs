@@ -1,0 +1,386 @@
+//! Sources, destinations and stores that break their contract, panic, or stop responding.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dicom_export::sink::{LogKey, PutResult};
+use dicom_export::source::{Cursor, Instance, ListRequest, Page};
+use dicom_export::store::{MemoryOperationStore, OperationStore};
+use dicom_export::{
+    BlobPath, BlobSink, Concurrency, Content, Error, ErrorKind, ExportEngine, ExportSource, InstanceSource,
+    MemorySink, MemorySource, NewOperation, Operation, OperationStatus, Result, RetryPolicy, UploadContext,
+};
+use futures::future::join_all;
+use tokio::time::timeout;
+
+use crate::support::{archive, instance, log_of};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+async fn export(engine: &ExportEngine, sink: impl BlobSink) -> Operation {
+    let started = engine.start(NewOperation::new(ExportSource::Everything, sink)).await.unwrap();
+    timeout(HOUR, engine.wait(started.operation_id)).await.expect("the export ends").unwrap()
+}
+
+/// Returns the pages of a function, by the number of the call.
+struct Pages<F>(F, AtomicUsize);
+
+#[async_trait]
+impl<F: Fn(usize, usize) -> Page + Send + Sync + 'static> InstanceSource for Pages<F> {
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
+        Ok((self.0)(self.1.fetch_add(1, SeqCst), request.limit))
+    }
+
+    async fn open(&self, _: &Instance) -> Result<Content> {
+        Ok(Content::from_bytes(&b"DICM"[..]))
+    }
+}
+
+async fn failure_of(pages: impl Fn(usize, usize) -> Page + Send + Sync + 'static) -> String {
+    let engine = ExportEngine::builder(Pages(pages, AtomicUsize::new(0))).batch_size(4).build().unwrap();
+    let ended = export(&engine, MemorySink::new()).await;
+    assert_eq!(ended.status, OperationStatus::Failed);
+    let error = ended.error.unwrap();
+    assert_eq!(error.code, "internal");
+    error.message
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_does_not_end_fails_the_operation_and_names_the_violation() {
+    let one = |n: usize| vec![Instance::new(instance(1, 1, n))];
+    let repeated = failure_of(move |n, _| Page::more(one(n), Cursor::new("a"))).await;
+    assert!(repeated.contains("does not advance"), "{repeated}");
+    let alternating = failure_of(move |n, _| Page::more(one(n), Cursor::new(["a", "b"][n % 2]))).await;
+    assert!(alternating.contains("the same cursor twice"), "{alternating}");
+    let long_cycle = failure_of(move |n, _| Page::more(Vec::new(), Cursor::new((n % 37).to_string()))).await;
+    assert!(long_cycle.contains("the same cursor twice"), "{long_cycle}");
+    let empty = failure_of(|n, _| Page::more(Vec::new(), Cursor::new(n.to_string()))).await;
+    assert!(empty.contains("too many empty pages"), "{empty}");
+    let too_long = failure_of(move |_, limit| {
+        Page::last((0..=limit).map(|n| Instance::new(instance(1, 1, n))).collect())
+    })
+    .await;
+    assert!(too_long.contains("above the limit of 4"), "{too_long}");
+}
+
+/// Panics where it is told to.
+struct Panicking {
+    inner: MemorySource,
+    open: bool,
+    read: bool,
+    estimate: bool,
+    list: bool,
+}
+
+impl Panicking {
+    fn new() -> Self {
+        Self { inner: archive(5), open: false, read: false, estimate: false, list: false }
+    }
+}
+
+#[async_trait]
+impl InstanceSource for Panicking {
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
+        assert!(!self.list, "the host's list");
+        self.inner.list(request).await
+    }
+
+    async fn open(&self, listed: &Instance) -> Result<Content> {
+        let is_bad = *listed.identifier() == instance(0, 0, 2);
+        assert!(!(self.open && is_bad), "the host's open");
+        let content = self.inner.open(listed).await?;
+        if self.read && is_bad {
+            let chunks = futures::stream::poll_fn(|_| panic!("the host's stream"));
+            return Ok(Content::from_stream(content.length(), chunks));
+        }
+        Ok(content)
+    }
+
+    async fn estimate(&self, _: &ExportSource) -> Result<Option<u64>> {
+        assert!(!self.estimate, "the host's estimate");
+        Ok(None)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_while_one_instance_is_read_skips_that_instance() {
+    for source in [Panicking { open: true, ..Panicking::new() }, Panicking { read: true, ..Panicking::new() }]
+    {
+        let sink = MemorySink::new();
+        let ended = export(&ExportEngine::builder(source).build().unwrap(), sink.clone()).await;
+        assert_eq!(ended.status, OperationStatus::Completed);
+        assert_eq!((ended.results.exported, ended.results.skipped), (4, 1));
+        let log = log_of(&sink, &ended);
+        assert_eq!(log[0].identifier(), instance(0, 0, 2).to_string());
+        assert_eq!(log[0].error(), "the source panicked");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_estimate_is_ignored() {
+    let source = Panicking { estimate: true, ..Panicking::new() };
+    let ended = export(&ExportEngine::builder(source).build().unwrap(), MemorySink::new()).await;
+    assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_listing_or_of_the_sink_fails_the_operation() {
+    let source = Panicking { list: true, ..Panicking::new() };
+    let ended = export(&ExportEngine::builder(source).build().unwrap(), MemorySink::new()).await;
+    assert_eq!(ended.status, OperationStatus::Failed);
+    assert_eq!(ended.error.unwrap().code, "internal");
+    for at in [At::Append, At::Finish] {
+        let mut source = Panicking::new();
+        source.open = true;
+        let sink = BadSink { inner: MemorySink::new(), at, name: "bad".to_owned() };
+        let engine = ExportEngine::builder(source).build().unwrap();
+        let ended = export(&engine, sink).await;
+        assert_eq!(ended.status, OperationStatus::Failed, "{at:?}");
+        assert_eq!(ended.error.unwrap().code, "internal");
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    Append,
+    Finish,
+    /// `put` buffers what it may, and never responds.
+    Put,
+    /// `prepare` never responds.
+    Prepare,
+}
+
+#[derive(Clone)]
+struct BadSink {
+    inner: MemorySink,
+    at: At,
+    name: String,
+}
+
+#[async_trait]
+impl BlobSink for BadSink {
+    async fn prepare(&self, log: &BlobPath) -> Result<()> {
+        if self.at == At::Prepare {
+            std::future::pending::<()>().await;
+        }
+        self.inner.prepare(log).await
+    }
+
+    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
+        if self.at == At::Put {
+            std::future::pending::<()>().await;
+        }
+        self.inner.put(path, content, upload).await
+    }
+
+    async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {
+        assert!(self.at != At::Append, "the host's append");
+        self.inner.append(log, key, lines).await
+    }
+
+    async fn finish(&self, log: &BlobPath) -> Result<()> {
+        assert!(self.at != At::Finish, "the host's finish");
+        self.inner.finish(log).await
+    }
+
+    fn url(&self, path: &BlobPath) -> String {
+        self.inner.url(path)
+    }
+
+    fn location(&self) -> String {
+        self.name.clone()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn destinations_that_do_not_respond_leave_memory_for_others() {
+    for dead in 1..=8 {
+        let source: MemorySource = (0..40).map(|n| (instance(1, 1, n), vec![7; 8 << 10].into())).collect();
+        let engine = ExportEngine::builder(Arc::new(source))
+            .memory_budget(128 << 10)
+            .concurrency(Concurrency::Fixed(64))
+            .build()
+            .unwrap();
+        for n in 0..dead {
+            let sink = BadSink { inner: MemorySink::new(), at: At::Put, name: format!("dead {n}") };
+            engine.start(NewOperation::new(ExportSource::Everything, sink)).await.unwrap();
+            // Each takes what it can get before the next one starts.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let ended = export(&engine, MemorySink::new()).await;
+        assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 40), "beside {dead}");
+        engine.shutdown(Duration::ZERO).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_at_a_destination_that_does_not_respond_is_rejected_and_delays_no_shutdown() {
+    let engine = ExportEngine::builder(archive(1)).build().unwrap();
+    let sink = BadSink { inner: MemorySink::new(), at: At::Prepare, name: "dead".to_owned() };
+    let started = engine.start(NewOperation::new(ExportSource::Everything, sink.clone()));
+    let error = timeout(Duration::from_secs(31), started).await.expect("a deadline").unwrap_err();
+    assert_eq!((error.kind(), error.pointer()), (ErrorKind::Invalid, Some("/destination")));
+
+    let starting = engine.clone();
+    let start =
+        tokio::spawn(async move { starting.start(NewOperation::new(ExportSource::Everything, sink)).await });
+    tokio::task::yield_now().await;
+    timeout(Duration::from_secs(7), engine.shutdown(Duration::from_secs(1)))
+        .await
+        .expect("a shutdown in time");
+    assert_eq!(start.await.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+/// One instance can never be opened, the others always.
+struct OneBroken(MemorySource);
+
+#[async_trait]
+impl InstanceSource for OneBroken {
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
+        self.0.list(request).await
+    }
+
+    async fn open(&self, listed: &Instance) -> Result<Content> {
+        if *listed.identifier() == instance(0, 0, 2) {
+            return Err(Error::new(ErrorKind::Unavailable, "the archive responded with status 500"));
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        self.0.open(listed).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_cannot_be_opened_while_others_can_is_skipped() {
+    let sink = MemorySink::new();
+    let engine =
+        ExportEngine::builder(OneBroken(archive(200))).concurrency(Concurrency::Fixed(2)).build().unwrap();
+    let ended = export(&engine, sink.clone()).await;
+    assert_eq!(ended.status, OperationStatus::Completed);
+    assert_eq!((ended.results.exported, ended.results.skipped), (199, 1));
+    let log = log_of(&sink, &ended);
+    assert_eq!(log[0].identifier(), instance(0, 0, 2).to_string());
+    assert_eq!(log[0].error(), "the archive responded with status 500");
+}
+
+/// The first put asks to wait for a very long time.
+#[derive(Clone)]
+struct AsksToWait(MemorySink, Arc<AtomicUsize>, Duration);
+
+#[async_trait]
+impl BlobSink for AsksToWait {
+    async fn prepare(&self, log: &BlobPath) -> Result<()> {
+        self.0.prepare(log).await
+    }
+
+    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
+        upload
+            .send_with_retry(async || match self.1.fetch_add(1, SeqCst) {
+                0 => Err(Error::new(ErrorKind::Throttled, "busy").with_retry_after(self.2)),
+                _ => Ok(()),
+            })
+            .await?;
+        self.0.put(path, content, upload).await
+    }
+
+    async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {
+        self.0.append(log, key, lines).await
+    }
+
+    async fn finish(&self, log: &BlobPath) -> Result<()> {
+        self.0.finish(log).await
+    }
+
+    fn url(&self, path: &BlobPath) -> String {
+        self.0.url(path)
+    }
+
+    fn location(&self) -> String {
+        self.0.location()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_very_long_retry_after_delays_an_export_by_half_a_minute_at_most() {
+    for asked in [Duration::from_secs(3600), Duration::from_secs(u64::MAX)] {
+        for concurrency in [Concurrency::Auto, Concurrency::Fixed(4)] {
+            let engine = ExportEngine::builder(archive(50)).concurrency(concurrency).build().unwrap();
+            let sink = AsksToWait(MemorySink::new(), Arc::default(), asked);
+            let started = engine.start(NewOperation::new(ExportSource::Everything, sink)).await.unwrap();
+            let ended = timeout(Duration::from_secs(60), engine.wait(started.operation_id)).await;
+            let ended = ended.expect("the pause is limited").unwrap();
+            assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 50));
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_concurrent_resumptions_one_succeeds_and_the_operation_runs_to_its_end() {
+    for round in 0..50 {
+        let store = MemoryOperationStore::new();
+        let sink = MemorySink::new();
+        let engine = || {
+            ExportEngine::builder(archive(20))
+                .operation_store(store.clone())
+                .retry(RetryPolicy::none())
+                .takeover_interval(None)
+                .build()
+                .unwrap()
+        };
+        let bad = BadSink { inner: sink.clone(), at: At::Append, name: sink.location() };
+        let first = engine();
+        let unknown = ExportSource::identifiers(["1.2.0".parse().unwrap(), "9.9".parse().unwrap()]).unwrap();
+        let started = first.start(NewOperation::new(unknown, bad)).await.unwrap();
+        let id = started.operation_id;
+        assert_eq!(first.wait(id).await.unwrap().status, OperationStatus::Failed);
+
+        // Two in one process, one in another.
+        let second = engine();
+        let resumes = [&first, &first, &second].map(|engine| engine.resume(id, Some(sink.clone().into())));
+        let outcomes = join_all(resumes).await;
+        let won = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        assert_eq!(won, 1, "round {round}: {outcomes:?}");
+        for error in outcomes.into_iter().filter_map(Result::err) {
+            assert_eq!(error.kind(), ErrorKind::Conflict);
+        }
+        let ended = timeout(HOUR, second.wait(id)).await.expect("somebody runs it").unwrap();
+        assert_eq!(ended.status, OperationStatus::Completed);
+        assert_eq!((ended.results.exported, ended.results.skipped), (20, 1));
+    }
+}
+
+#[tokio::test]
+async fn an_operation_whose_runner_is_gone_is_taken_over_without_help() {
+    let store = MemoryOperationStore::new();
+    let sink = MemorySink::new();
+    let engine = || {
+        let sink = sink.clone();
+        ExportEngine::builder(archive(20))
+            .destination("azureblob", sink.provider())
+            .operation_store(store.clone())
+            .lease_duration(Duration::from_millis(60))
+            .takeover_interval(Some(Duration::from_millis(10)))
+            .build()
+            .unwrap()
+    };
+    let destination = dicom_export::ExportDestination::azure_blob("https://a.blob.core.windows.net/c");
+    let id = {
+        // It creates the operation, and never runs it.
+        let gone = engine();
+        gone.create(NewOperation::new(ExportSource::Everything, destination)).await.unwrap().operation_id
+    };
+    let mut checkpoint = store.load(id).await.unwrap();
+    checkpoint.status = OperationStatus::Running;
+    let now = dicom_export::Timestamp::now();
+    checkpoint.lease = Some(dicom_export::store::Lease::new("killed", now, Duration::from_millis(60)));
+    store.save(id, &checkpoint).await.unwrap();
+
+    // Called once, within the lease, as a process does that systemd restarts at once.
+    let next = engine();
+    assert_eq!(next.resume_all().await.unwrap(), []);
+    let ended = timeout(HOUR, next.wait(id)).await.expect("the engine takes it over").unwrap();
+    assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 20));
+    next.shutdown(Duration::ZERO).await;
+}
