@@ -1,6 +1,7 @@
 //! Tests of [`DirectorySource`] and [`DirectorySink`](dicom_export::sink::DirectorySink) beyond the conformance suites.
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
+mod index;
 mod odd_files;
 mod read_ahead;
 mod sink;

@@ -1,155 +1,215 @@
-//! [`Index`]: finds the files of a study, a series or an instance.
+//! [`Index`]: the files of a tree by path and by identifier, in a redb file.
 
-use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
+use std::collections::HashMap;
+use std::io;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex, Weak};
 
-use super::report::DirectoryReport;
-use super::scan::{Entry, EntryKind};
+use redb::backends::InMemoryBackend;
+use redb::{
+    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
+};
+
+use super::path;
+use super::record::{Record, first_key_after, prefix, split_key};
+use super::temporary::TemporaryFile;
+use super::tree::Tree;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{DicomIdentifier, InstanceIdentifier, Uid};
-use crate::model::{Instance, Locator};
+use crate::model::{Cursor, DicomIdentifier, Instance, ListFailure, Locator};
+use crate::sync::lock;
 
-/// The instances of a tree in the order of their identifiers.
-///
-/// Memory: 48 bytes for each instance, its SOP Instance UID with 16 more, and its file name, together about 150 bytes.
-/// Studies, series and folders are stored once.
+/// The version of the tables. An index with another one is built again.
+const FORMAT: &str = "1";
+
+/// The format, and the tree that the files belong to.
+const ABOUT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("about");
+/// Path key to record, in path order.
+pub(super) const FILES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("files");
+/// Identifier key, then path key.
+pub(super) const BY_IDENTIFIER: TableDefinition<'_, &[u8], ()> = TableDefinition::new("by_identifier");
+
+/// The size of redb's cache in bytes.
+const CACHE_SIZE: usize = 16 << 20;
+
+/// The indexes that are open in this process, by path.
+static OPEN: LazyLock<Mutex<HashMap<PathBuf, Weak<Index>>>> = LazyLock::new(Mutex::default);
+
 pub(super) struct Index {
-    /// Study and series, sorted.
-    series: Vec<(Uid, Uid)>,
-    /// Sorted by series and SOP Instance UID.
-    files: Vec<FileEntry>,
-    folders: Vec<Box<str>>,
-    /// The number of further files of an instance, by its position in `files`.
-    duplicates: BTreeMap<usize, u64>,
+    database: Database,
 }
 
-struct FileEntry {
-    sop: Uid,
-    name: Box<str>,
-    size: u64,
-    series: u32,
-    folder: u32,
+/// The entries of a page of an identifier.
+#[derive(Default)]
+pub(super) struct IndexPage {
+    pub(super) instances: Vec<Instance>,
+    pub(super) failures: Vec<ListFailure>,
+    /// Further files of the instances.
+    pub(super) duplicates: u64,
+    pub(super) without_preamble: u64,
+    pub(super) next: Option<Cursor>,
 }
 
 impl Index {
-    /// Returns the positions of the instances under an identifier that come after another instance.
-    pub(super) fn range(&self, scope: &DicomIdentifier, after: Option<&InstanceIdentifier>) -> Range<usize> {
-        let first = scope.first_possible();
-        let start = match after {
-            Some(after) => self.files.partition_point(|file| self.key(file) <= key(after)),
-            None => self.files.partition_point(|file| self.key(file) < key(&first)),
+    /// Opens or creates the index of a tree. Sources in this process share it.
+    pub(super) fn open(file: &Path, tree: &Tree) -> Result<Arc<Self>> {
+        let file = std::path::absolute(file).map_err(file_error)?;
+        let mut open = lock(&OPEN);
+        open.retain(|_, index| index.strong_count() > 0);
+        if let Some(index) = open.get(&file).and_then(Weak::upgrade) {
+            index.prepare(tree)?;
+            return Ok(index);
+        }
+        let database = builder().create(&file).map_err(|cause| match cause {
+            DatabaseError::DatabaseAlreadyOpen => {
+                Error::new(ErrorKind::Conflict, "the index of the source is in use by another process")
+            }
+            cause => index_error(cause),
+        })?;
+        let index = Arc::new(Self { database });
+        index.prepare(tree)?;
+        open.insert(file, Arc::downgrade(&index));
+        Ok(index)
+    }
+
+    /// Creates an index that lasts as long as this value: in a temporary file, or in memory where there is none.
+    pub(super) fn temporary(tree: &Tree) -> Result<Arc<Self>> {
+        let database = match tempfile::tempfile() {
+            Ok(file) => builder().create_with_backend(TemporaryFile::new(file).map_err(index_error)?),
+            Err(cause) => {
+                let kind = cause.kind();
+                tracing::warn!(%kind, "no temporary file can be created: an index is held in memory");
+                builder().create_with_backend(InMemoryBackend::new())
+            }
         };
-        let rest = &self.files[start..];
-        let (study, series, sop) = key(&first);
-        let covered = rest.partition_point(|file| {
-            let (in_study, in_series, in_sop) = self.key(file);
-            match (scope.series_instance_uid(), scope.sop_instance_uid()) {
-                (None, _) => in_study <= study,
-                (Some(_), None) => (in_study, in_series) <= (study, series),
-                (Some(_), Some(_)) => (in_study, in_series, in_sop) <= (study, series, sop),
+        let index = Arc::new(Self { database: database.map_err(index_error)? });
+        index.prepare(tree)?;
+        Ok(index)
+    }
+
+    /// Creates the tables. Those of another tree are deleted first.
+    fn prepare(&self, tree: &Tree) -> Result<()> {
+        let write = self.database.begin_write().map_err(index_error)?;
+        {
+            let root = tree.root.as_os_str().as_encoded_bytes();
+            let about = [FORMAT.as_bytes(), if tree.follow_links { b"/links" } else { b"/" }, root].concat();
+            let mut table = write.open_table(ABOUT).map_err(index_error)?;
+            let is_same =
+                table.get("tree").map_err(index_error)?.is_some_and(|stored| stored.value() == about);
+            if !is_same {
+                write.delete_table(FILES).map_err(index_error)?;
+                write.delete_table(BY_IDENTIFIER).map_err(index_error)?;
+                table.insert("tree", &*about).map_err(index_error)?;
             }
-        });
-        start..start + covered
-    }
-
-    /// Returns the instances at these positions.
-    pub(super) fn instances(&self, range: Range<usize>) -> Vec<Instance> {
-        self.files[range]
-            .iter()
-            .map(|file| {
-                let (study, series) = &self.series[file.series as usize];
-                let folder = &self.folders[file.folder as usize];
-                let locator = match folder.is_empty() {
-                    true => file.name.to_string(),
-                    false => format!("{folder}/{}", file.name),
-                };
-                Instance::new(InstanceIdentifier::new(study.clone(), series.clone(), file.sop.clone()))
-                    .with_size(file.size)
-                    .with_locator(Locator::new(locator))
-            })
-            .collect()
-    }
-
-    /// Returns the number of further files of the instances at these positions.
-    pub(super) fn duplicates(&self, range: Range<usize>) -> u64 {
-        self.duplicates.range(range).map(|(_, count)| count).sum()
-    }
-
-    fn key<'a>(&'a self, file: &'a FileEntry) -> (&'a Uid, &'a Uid, &'a Uid) {
-        let (study, series) = &self.series[file.series as usize];
-        (study, series, &file.sop)
-    }
-}
-
-fn key(identifier: &InstanceIdentifier) -> (&Uid, &Uid, &Uid) {
-    (identifier.study_instance_uid(), identifier.series_instance_uid(), identifier.sop_instance_uid())
-}
-
-/// Builds an index from entries in path order.
-#[derive(Default)]
-pub(super) struct IndexBuilder {
-    series: HashMap<(Uid, Uid), u32>,
-    folders: HashMap<Box<str>, u32>,
-    files: Vec<FileEntry>,
-    report: DirectoryReport,
-}
-
-impl IndexBuilder {
-    pub(super) fn add(&mut self, entry: Entry) -> Result<()> {
-        self.report.add(&entry);
-        if let EntryKind::Instance { identifier, size, .. } = entry.kind {
-            let (folder, name) = entry.locator.rsplit_once('/').unwrap_or(("", &entry.locator));
-            let of = (identifier.study_instance_uid().clone(), identifier.series_instance_uid().clone());
-            let series = number(&mut self.series, of)?;
-            let folder = match self.folders.get(folder) {
-                Some(known) => *known,
-                None => number(&mut self.folders, folder.into())?,
-            };
-            let sop = identifier.sop_instance_uid().clone();
-            self.files.push(FileEntry { sop, name: name.into(), size, series, folder });
+            write.open_table(FILES).map_err(index_error)?;
+            write.open_table(BY_IDENTIFIER).map_err(index_error)?;
         }
-        Ok(())
+        write.commit().map_err(index_error)
     }
 
-    /// Returns the index and a report of the files left out of it. It sorts, so it must not run on an async thread.
-    pub(super) fn finish(self) -> (Index, DirectoryReport) {
-        let Self { series, folders, mut files, mut report } = self;
-        let mut series: Vec<_> = series.into_iter().collect();
-        series.sort_unstable();
-        // Maps the numbers in order of appearance to those in the order of UIDs.
-        let mut sorted = vec![0; series.len()];
-        for (at, (_, number)) in (0..).zip(&series) {
-            sorted[*number as usize] = at;
-        }
-        for file in &mut files {
-            file.series = sorted[file.series as usize];
-        }
-        // Stable: of the files of one instance the first in path order remains the first.
-        files.sort_by(|a, b| a.series.cmp(&b.series).then_with(|| a.sop.cmp(&b.sop)));
-        let mut duplicates = BTreeMap::new();
-        let mut kept = 0;
-        files.dedup_by(|file, first| {
-            let repeated = file.series == first.series && file.sop == first.sop;
-            match repeated {
-                true => *duplicates.entry(kept).or_default() += 1,
-                false => kept += 1,
+    pub(super) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    pub(super) fn reader(&self) -> Result<ReadTransaction> {
+        self.database.begin_read().map_err(index_error)
+    }
+
+    /// Returns the entries under an identifier that follow a cursor.
+    pub(super) fn page(
+        &self,
+        scope: &DicomIdentifier,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<IndexPage> {
+        let reader = self.reader()?;
+        let files = reader.open_table(FILES).map_err(index_error)?;
+        let keys = reader.open_table(BY_IDENTIFIER).map_err(index_error)?;
+        let scope = prefix(scope);
+        let start = match after {
+            Some(cursor) => first_key_after(cursor)?,
+            None => scope.clone(),
+        };
+        let mut page = IndexPage::default();
+        // The identifier of the last instance, and the cursor after the last entry.
+        let (mut last, mut cursor): (Option<Vec<u8>>, Option<String>) = (None, None);
+        let range = (Bound::Included(&*start), Bound::<&[u8]>::Unbounded);
+        for key in keys.range::<&[u8]>(range).map_err(index_error)? {
+            let (key, _) = key.map_err(index_error)?;
+            let key = key.value();
+            if !key.starts_with(&scope) {
+                break;
             }
-            repeated
-        });
-        files.shrink_to_fit();
-        report.duplicates = duplicates.values().sum();
-        let mut names = vec![Box::default(); folders.len()];
-        for (folder, number) in folders {
-            names[number as usize] = folder;
+            let (identifier, path_key) = split_key(key)?;
+            if last.as_deref() == Some(identifier) {
+                page.duplicates += 1;
+                continue;
+            }
+            if page.instances.len() + page.failures.len() == limit {
+                page.next = cursor.map(|text| Cursor::encode(&text)).transpose()?;
+                break;
+            }
+            let stored = files.get(path_key).map_err(index_error)?.ok_or_else(damaged)?;
+            let locator =
+                path::from_key(path_key).and_then(|path| path::encode(&path)).ok_or_else(damaged)?;
+            match Record::decode(stored.value()).ok_or_else(damaged)? {
+                Record::Instance { identifier: of, has_preamble, stamp } => {
+                    cursor = Some(of.to_string());
+                    last = Some(identifier.to_vec());
+                    page.without_preamble += u64::from(!has_preamble);
+                    let instance = Instance::new(of).with_size(stamp.size);
+                    page.instances.push(instance.with_locator(Locator::new(locator)));
+                }
+                Record::Unidentified { failure, .. } => {
+                    let mut known = failure.identifier.splitn(2, '/');
+                    let (study, series) = (known.next().unwrap_or(""), known.next().unwrap_or(""));
+                    cursor = Some(format!("{study}/{series}//{locator}"));
+                    page.failures.push(failure);
+                }
+                Record::Directory { .. } | Record::Ignored { .. } => return Err(damaged()),
+            }
         }
-        let series = series.into_iter().map(|(uids, _)| uids).collect();
-        (Index { series, files, folders: names, duplicates }, report)
+        Ok(page)
+    }
+
+    /// Counts the instances under an identifier.
+    pub(super) fn count(&self, scope: &DicomIdentifier) -> Result<u64> {
+        let reader = self.reader()?;
+        let keys = reader.open_table(BY_IDENTIFIER).map_err(index_error)?;
+        let scope = prefix(scope);
+        let (mut count, mut last) = (0, Vec::new());
+        for key in keys.range::<&[u8]>(&*scope..).map_err(index_error)? {
+            let (key, _) = key.map_err(index_error)?;
+            let key = key.value();
+            if !key.starts_with(&scope) {
+                break;
+            }
+            let (identifier, _) = split_key(key)?;
+            // A UID is missing in the key of a file without three UIDs.
+            if identifier != last && !identifier.ends_with(b"\0\0") {
+                count += 1;
+                last = identifier.to_vec();
+            }
+        }
+        Ok(count)
     }
 }
 
-/// Returns the number of a value in the order of appearance.
-fn number<K: std::hash::Hash + Eq>(known: &mut HashMap<K, u32>, value: K) -> Result<u32> {
-    let next = u32::try_from(known.len())
-        .map_err(|_| Error::new(ErrorKind::Internal, "the source has too many series or folders"))?;
-    Ok(*known.entry(value).or_insert(next))
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_SIZE);
+    builder
+}
+
+pub(super) fn damaged() -> Error {
+    Error::new(ErrorKind::Internal, "the index of the source is damaged")
+}
+
+fn file_error(cause: io::Error) -> Error {
+    Error::new(ErrorKind::Invalid, "the index of the source cannot be opened").with_source(cause)
+}
+
+pub(super) fn index_error(cause: impl Into<redb::Error>) -> Error {
+    let message = "the index of the source cannot be used";
+    Error::new(ErrorKind::Unavailable, message).with_source(cause.into())
 }

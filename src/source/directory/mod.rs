@@ -1,15 +1,20 @@
 //! [`DirectorySource`]: a folder tree of DICOM files.
 
 mod head;
+mod head_reader;
 mod index;
+mod index_scan;
+mod index_writer;
 #[cfg_attr(unix, path = "open_unix.rs")]
 #[cfg_attr(not(unix), path = "open_portable.rs")]
 mod opener;
 mod path;
 mod read_ahead;
+mod record;
 mod report;
 mod scan;
 mod seen;
+mod temporary;
 mod tree;
 mod walk;
 mod walker;
@@ -18,22 +23,22 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
-use self::index::{Index, IndexBuilder};
+use self::index::Index;
+use self::index_scan::IndexScan;
 use self::read_ahead::ReadAhead;
 pub use self::report::{DirectoryReport, SkippedPath};
-use self::scan::Scan;
 use self::tree::Tree;
 use self::walker::{Walker, Walkers};
 use crate::content::{Content, read_error};
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::DicomIdentifier;
 use crate::model::ExportSource;
 use crate::model::{Cursor, Instance, ListRequest, Page, Scope};
-use crate::model::{DicomIdentifier, InstanceIdentifier};
 use crate::source::InstanceSource;
 use crate::sync::{blocking, lock};
 
@@ -77,9 +82,11 @@ use crate::sync::{blocking, lock};
 /// when it is opened, and only regular files are read.
 ///
 /// # Listing identifiers
-/// The first listing of an identifier reads the heads of all files and builds an index in memory, about 150 bytes an
-/// instance. The index is built once: files that are added later are not found through this value, and opening a deleted
-/// file fails with [`NotFound`](ErrorKind::NotFound).
+/// The first listing of an identifier reads the heads of all files and builds an index, about 500 bytes a file: in a
+/// temporary file, or in the file of [`with_index`](Self::with_index), where it remains. It is built once for each value of
+/// this type: files that are added later are not found through this value, and opening a deleted file fails with
+/// [`NotFound`](ErrorKind::NotFound). A DICOM file without three valid UIDs is listed as a failure under the UIDs that it
+/// has; the warnings `unidentifiedFile`, `unreadableFile` and `unreadableFolder` count what may belong to any identifier.
 ///
 /// # Unmounted folders
 /// If a file does not exist and the root is missing or empty too, the error is [`Unavailable`](ErrorKind::Unavailable)
@@ -88,9 +95,12 @@ pub struct DirectorySource {
     tree: Tree,
     read_ahead: ReadAhead,
     walkers: Walkers,
-    index: OnceCell<Index>,
-    /// A scan for the index that was interrupted by an error, to be continued.
-    interrupted_scan: Mutex<Option<(Scan, IndexBuilder)>>,
+    /// The persistent index, if there is one.
+    index: Option<Arc<Index>>,
+    /// The index after all files have been compared with it.
+    complete_index: OnceCell<Arc<Index>>,
+    /// The scan for the index that was interrupted by an error, to be continued.
+    interrupted_scan: Mutex<Option<IndexScan>>,
     /// The warnings of the index that no page has returned yet.
     pending_warnings: Mutex<DirectoryReport>,
     report: Mutex<DirectoryReport>,
@@ -121,7 +131,8 @@ impl DirectorySource {
             tree: Tree { root: root.into(), follow_links: false },
             read_ahead: ReadAhead::with_capacity(read_ahead::DEFAULT_CAPACITY),
             walkers: Walkers::default(),
-            index: OnceCell::new(),
+            index: None,
+            complete_index: OnceCell::new(),
             interrupted_scan: Mutex::default(),
             pending_warnings: Mutex::default(),
             report: Mutex::default(),
@@ -149,6 +160,20 @@ impl DirectorySource {
         self
     }
 
+    /// Keeps an index of the files in a file of its own, which is created if it does not exist. Default: none.
+    ///
+    /// The index stores for each file its modification time, its size and its UIDs. Listings do not read the head of a file
+    /// again while its time and size stay the same. This makes resumptions, and exports by identifier, start faster. The
+    /// index contains paths; protect it like the files. Call this after [`follow_links`](Self::follow_links).
+    ///
+    /// # Errors
+    /// [`Conflict`](ErrorKind::Conflict) if another process uses the index; sources in one process share it.
+    /// [`Invalid`](ErrorKind::Invalid) and [`Unavailable`](ErrorKind::Unavailable) if the file cannot be used.
+    pub fn with_index(mut self, file: impl AsRef<Path>) -> Result<Self> {
+        self.index = Some(Index::open(file.as_ref(), &self.tree)?);
+        Ok(self)
+    }
+
     /// Returns the number of files and folders that were left out since this value was created.
     ///
     /// Listing everything counts page by page: a listing that continues after a cursor counts what follows the cursor,
@@ -160,7 +185,7 @@ impl DirectorySource {
     async fn everything(&self, after: Option<&Cursor>, limit: usize) -> Result<Page> {
         let mut walker = match self.walkers.take(after) {
             Some(walker) => walker,
-            None => Walker::new(&self.tree, &self.read_ahead, after)?,
+            None => Walker::new(&self.tree, &self.read_ahead, self.index.as_ref(), after)?,
         };
         match walker.page(limit).await {
             Ok((page, left_out)) => {
@@ -186,46 +211,38 @@ impl DirectorySource {
         after: Option<&Cursor>,
         limit: usize,
     ) -> Result<Page> {
-        let after: Option<InstanceIdentifier> = after.map(Cursor::decode).transpose()?;
-        let index = self.index().await?;
-        let all = index.range(scope, after.as_ref());
-        let some = all.start..all.end.min(all.start.saturating_add(limit));
-        let mut warnings = std::mem::take(&mut *lock(&self.pending_warnings));
-        warnings.duplicates = index.duplicates(some.clone());
-        let more = some.end < all.end;
-        let instances = index.instances(some);
-        let page = match instances.last() {
-            Some(last) if more => {
-                let next = Cursor::encode(last.identifier())?;
-                Page::more(instances, next)
-            }
-            _ => Page::last(instances),
+        let index = Arc::clone(self.complete_index().await?);
+        let (scope, after) = (scope.clone(), after.cloned());
+        let entries = blocking(move || index.page(&scope, after.as_ref(), limit)).await?;
+        let pending = std::mem::take(&mut *lock(&self.pending_warnings));
+        let mut warnings = pending.uncertain_warnings();
+        let report = DirectoryReport {
+            duplicates: entries.duplicates,
+            without_preamble: entries.without_preamble,
+            ..DirectoryReport::default()
         };
-        let mut all = warnings.warnings();
-        all.extend(warnings.uncertain_warnings());
-        Ok(page.with_warnings(all))
+        warnings.extend(report.warnings());
+        let mut page = Page::last(entries.instances).with_failures(entries.failures).with_warnings(warnings);
+        page.next = entries.next;
+        Ok(page)
     }
 
-    /// Returns the index. The first call builds it; concurrent calls wait for it.
-    async fn index(&self) -> Result<&Index> {
-        self.index
+    /// Returns the index of all files. The first call builds it; concurrent calls wait for it.
+    async fn complete_index(&self) -> Result<&Arc<Index>> {
+        self.complete_index
             .get_or_try_init(|| async {
                 let interrupted = lock(&self.interrupted_scan).take();
-                let (mut scan, mut builder) =
-                    interrupted.unwrap_or_else(|| (Scan::new(&self.tree), IndexBuilder::default()));
-                loop {
-                    match scan.next().await {
-                        Ok(Some(entry)) => builder.add(entry)?,
-                        Ok(None) => break,
-                        Err(error) => {
-                            if !scan.is_lost() {
-                                *lock(&self.interrupted_scan) = Some((scan, builder));
-                            }
-                            return Err(error);
-                        }
+                let mut scan = match interrupted {
+                    Some(scan) => scan,
+                    None => IndexScan::new(&self.tree, self.index.clone()).await?,
+                };
+                if let Err(error) = scan.run().await {
+                    if !scan.is_lost() {
+                        *lock(&self.interrupted_scan) = Some(scan);
                     }
+                    return Err(error);
                 }
-                let (index, left_out) = blocking(|| Ok(builder.finish())).await?;
+                let (index, left_out) = scan.finish();
                 left_out.trace();
                 lock(&self.report).merge(&left_out);
                 *lock(&self.pending_warnings) = left_out;
@@ -278,13 +295,12 @@ impl InstanceSource for DirectorySource {
     /// Returns `None` for everything. For identifiers it builds the index and counts in it.
     async fn estimate(&self, source: &ExportSource) -> Result<Option<u64>> {
         let ExportSource::Identifiers(identifiers) = source else { return Ok(None) };
-        let index = self.index().await?;
-        let mut count = 0;
-        for identifier in identifiers.iter() {
-            count += index.range(&identifier, None).len() as u64;
-            // A million identifiers take a second or two.
-            tokio::task::consume_budget().await;
-        }
-        Ok(Some(count))
+        let index = Arc::clone(self.complete_index().await?);
+        let identifiers = identifiers.clone();
+        blocking(move || {
+            identifiers.iter().try_fold(0, |sum, identifier| Ok(sum + index.count(&identifier)?))
+        })
+        .await
+        .map(Some)
     }
 }

@@ -33,6 +33,24 @@ pub(super) fn decode(text: &str) -> Option<PathBuf> {
     (encode(&path)? == text).then_some(path)
 }
 
+/// Returns a key for a relative path. Keys have the order of paths: names are compared one by one.
+pub(super) fn to_key(path: &Path) -> Option<Vec<u8>> {
+    let mut key = Vec::new();
+    for component in path.components() {
+        let Component::Normal(name) = component else { return None };
+        if !key.is_empty() {
+            key.push(0);
+        }
+        key.extend(bytes(name)?);
+    }
+    Some(key)
+}
+
+/// Returns the path of a key.
+pub(super) fn from_key(key: &[u8]) -> Option<PathBuf> {
+    key.split(|byte| *byte == 0).map(|name| os_string(name.to_vec())).collect()
+}
+
 #[cfg(unix)]
 fn bytes(name: &OsStr) -> Option<&[u8]> {
     Some(std::os::unix::ffi::OsStrExt::as_bytes(name))

@@ -1,17 +1,17 @@
 //! [`Scan`]: the entries of a folder tree in path order, with the UIDs from their heads.
 
 use std::collections::VecDeque;
-use std::io::{self, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use futures::future::try_join_all;
 
-use super::head::{FileType, identify};
-use super::opener::Opener;
-use super::path;
+use super::head_reader::HeadReader;
+use super::index::Index;
+use super::index_writer::IndexWriter;
 use super::read_ahead::ReadAhead;
+use super::record::Stamp;
 use super::seen::SeenInstances;
 use super::tree::Tree;
 use super::walk::{Walk, WalkEntry};
@@ -29,6 +29,10 @@ pub(super) struct Entry {
     /// The encoded path.
     pub(super) locator: String,
     pub(super) kind: EntryKind,
+    /// Of a file, if the scan uses an index.
+    pub(super) stamp: Option<Stamp>,
+    /// Whether the kind comes from the index.
+    pub(super) is_known: bool,
 }
 
 impl Entry {
@@ -63,6 +67,8 @@ pub(super) struct Scan {
     state: Option<State>,
     /// `None`: only the heads of files are read.
     read_ahead: Option<ReadAhead>,
+    /// The files whose heads do not have to be read again.
+    index: Option<Arc<Index>>,
     /// Entries of the walk whose heads have not been read.
     unread: Arc<[WalkEntry]>,
     read: VecDeque<Entry>,
@@ -72,18 +78,36 @@ struct State {
     walk: Walk,
     /// The instances found so far; `None`: duplicates are not recognized.
     seen: Option<SeenInstances>,
+    index: Option<IndexWriter>,
 }
 
 impl Scan {
     pub(super) fn new(tree: &Tree) -> Self {
-        let state = Some(State { walk: Walk::new(tree), seen: None });
-        Self { tree: tree.clone(), state, read_ahead: None, unread: [].into(), read: VecDeque::new() }
+        let state = Some(State { walk: Walk::new(tree), seen: None, index: None });
+        Self {
+            tree: tree.clone(),
+            state,
+            read_ahead: None,
+            index: None,
+            unread: [].into(),
+            read: VecDeque::new(),
+        }
     }
 
     /// Creates a scan that reports files of instances that an earlier file contains as [`EntryKind::Duplicate`].
     pub(super) fn without_duplicates(tree: &Tree) -> Self {
-        let state = Some(State { walk: Walk::new(tree), seen: Some(SeenInstances::new()) });
+        let state = Some(State { walk: Walk::new(tree), seen: Some(SeenInstances::new()), index: None });
         Self { state, ..Self::new(tree) }
+    }
+
+    /// Uses an index instead of the heads of files that have not changed, and keeps it up to date. A scan of a `whole`
+    /// tree removes the files from the index that do not exist any more.
+    pub(super) fn with_index(mut self, index: Arc<Index>, whole: bool) -> Self {
+        if let Some(state) = &mut self.state {
+            state.index = Some(IndexWriter::new(Arc::clone(&index), whole));
+        }
+        self.index = Some(index);
+        self
     }
 
     /// Returns the next entry in path order.
@@ -98,6 +122,7 @@ impl Scan {
             if self.unread.is_empty() {
                 self.unread = self.with_state(|state| state.walk.next(FILES_PER_ROUND)).await?.into();
                 if self.unread.is_empty() {
+                    self.with_state(|state| state.index.as_mut().map_or(Ok(()), IndexWriter::finish)).await?;
                     return Ok(None);
                 }
             }
@@ -140,13 +165,11 @@ impl Scan {
         let tasks = (0..self.unread.len()).step_by(share).map(|start| {
             let (tree, unread) = (self.tree.clone(), Arc::clone(&self.unread));
             let read_ahead = self.read_ahead.clone();
+            let index = self.index.clone();
             blocking(move || {
-                let mut opener = tree.opener();
+                let mut reader = HeadReader::new(&tree, read_ahead.as_ref(), index.as_deref())?;
                 let entries = &unread[start..unread.len().min(start + share)];
-                Ok(entries
-                    .iter()
-                    .map(|entry| read(&tree, &mut opener, entry, read_ahead.as_ref()))
-                    .collect::<Vec<_>>())
+                Ok(entries.iter().map(|entry| reader.read(entry)).collect::<Vec<_>>())
             })
         });
         let (mut entries, mut failure) = (Vec::new(), None);
@@ -161,14 +184,23 @@ impl Scan {
         }
         let read = entries.len();
         let cache = self.read_ahead.clone();
-        let entries = self
-            .with_state(move |state| {
-                if let Some(seen) = &mut state.seen {
-                    mark_duplicates(seen, &mut entries, cache.as_ref())?;
-                }
-                Ok(entries)
-            })
-            .await?;
+        let marked = self.with_state(move |state| {
+            if let Some(index) = &mut state.index {
+                index.add(&entries)?;
+            }
+            if let Some(seen) = &mut state.seen {
+                mark_duplicates(seen, &mut entries, cache.as_ref())?;
+            }
+            Ok(entries)
+        });
+        let entries = match marked.await {
+            Ok(entries) => entries,
+            Err(error) => {
+                // Some of the entries may count as seen without having been listed.
+                self.state = None;
+                return Err(error);
+            }
+        };
         self.read.extend(entries);
         self.unread = self.unread[read..].into();
         failure.map_or(Ok(()), Err)
@@ -189,64 +221,6 @@ impl Scan {
         self.state = Some(state);
         outcome
     }
-}
-
-/// Reads the head of a file.
-///
-/// # Errors
-/// Those of the source as a whole.
-fn read(
-    tree: &Tree,
-    opener: &mut Opener,
-    found: &WalkEntry,
-    read_ahead: Option<&ReadAhead>,
-) -> Result<Entry> {
-    let path = found.path.clone();
-    let Some(locator) = path::encode(&path) else {
-        return Ok(Entry { path, locator: String::new(), kind: EntryKind::UnreadableFile });
-    };
-    let kind = if !found.is_file {
-        EntryKind::UnreadableFolder
-    } else {
-        match read_file(opener, &path, &locator, read_ahead) {
-            Ok(kind) => kind,
-            // Something else has taken the place of the file.
-            Err(cause) if cause.kind() == io::ErrorKind::InvalidInput => EntryKind::Ignored,
-            Err(cause) => match tree.classify(cause, &path)? {
-                true => EntryKind::UnreadableFile,
-                false => EntryKind::Ignored,
-            },
-        }
-    };
-    Ok(Entry { path, locator, kind })
-}
-
-fn read_file(
-    opener: &mut Opener,
-    path: &Path,
-    locator: &str,
-    read_ahead: Option<&ReadAhead>,
-) -> io::Result<EntryKind> {
-    let mut file = opener.open(path)?;
-    let size = file.metadata()?.len();
-    let whole = read_ahead.map(|cache| cache.read(&mut file, size)).transpose()?.flatten();
-    let file_type = match &whole {
-        Some(bytes) => identify(io::Cursor::new(bytes))?,
-        None => identify(BufReader::new(file))?,
-    };
-    Ok(match file_type {
-        FileType::Instance { identifier, has_preamble } => {
-            // A file that has shrunk may be incomplete: it is read again when it is opened.
-            let whole = whole.filter(|bytes| bytes.len() as u64 == size);
-            if let (Some(cache), Some(bytes)) = (read_ahead, whole) {
-                cache.insert(locator, bytes);
-            }
-            EntryKind::Instance { identifier, size, has_preamble }
-        }
-        FileType::Unidentified(failure) => EntryKind::Unidentified(failure),
-        FileType::Directory => EntryKind::Directory,
-        FileType::Other => EntryKind::Ignored,
-    })
 }
 
 fn mark_duplicates(

@@ -1,8 +1,9 @@
 //! [`Walker`]: lists all instances of a folder tree, page by page.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
+use super::index::Index;
 use super::path;
 use super::read_ahead::ReadAhead;
 use super::report::DirectoryReport;
@@ -28,12 +29,20 @@ pub(super) struct Walker {
 
 impl Walker {
     /// Creates a walker that continues after a cursor, or starts at the first file.
-    pub(super) fn new(tree: &Tree, read_ahead: &ReadAhead, after: Option<&Cursor>) -> Result<Self> {
+    pub(super) fn new(
+        tree: &Tree,
+        read_ahead: &ReadAhead,
+        index: Option<&Arc<Index>>,
+        after: Option<&Cursor>,
+    ) -> Result<Self> {
         let unusable = || Error::new(ErrorKind::Internal, "a stored Cursor cannot be read");
         let skip_until =
             after.map(|cursor| path::decode(cursor.as_str()).ok_or_else(unusable)).transpose()?;
-        let read_ahead = read_ahead.clone();
-        Ok(Self { scan: Scan::without_duplicates(tree), read_ahead, skip_until })
+        let mut scan = Scan::without_duplicates(tree);
+        if let Some(index) = index {
+            scan = scan.with_index(Arc::clone(index), false);
+        }
+        Ok(Self { scan, read_ahead: read_ahead.clone(), skip_until })
     }
 
     /// Whether the walker cannot continue and has to be replaced.
