@@ -1,18 +1,17 @@
-//! Bulk export of DICOM studies, series and instances to blob storage, as a long-running operation that a server
-//! embeds.
+//! Bulk export of DICOM studies, series and instances to blob storage, as a library for DICOM servers.
 //!
-//! A DICOM server holds studies; somebody wants some of them, or all, as plain `.dcm` files in a cloud container. This
-//! crate is the part between: the model of the published export API, and an engine that streams instances from a
-//! server's storage to a container, counts exactly, survives crashes and throttling, and holds no more memory than it
-//! was given.
+//! A DICOM server stores studies, and its users need some or all of them as plain `.dcm` files in a cloud container. This
+//! crate implements the published export API of Microsoft's DICOM service: the request, the long-running operation with a
+//! status document, and `errors.log`. An engine streams instances from the server's storage to the container with bounded
+//! memory, counts exactly, and resumes after crashes and outages.
 //!
-//! # In one page
+//! # Example
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> dicom_export::Result<()> {
 //! use dicom_export::{ExportEngine, ExportRequest, MemorySink, MemorySource, OperationStatus};
 //!
-//! // The server's storage. A real server implements `InstanceSource` over its own.
+//! // The server's storage. A server implements `InstanceSource` for its own.
 //! let storage = MemorySource::new();
 //! storage.insert("1.2.3/4.5/6.7".parse()?, &b"the bytes of a DICOM file"[..]);
 //!
@@ -28,35 +27,35 @@
 //! let ended = engine.wait(operation.operation_id).await?;
 //!
 //! assert_eq!(ended.status, OperationStatus::Completed);
-//! assert_eq!((ended.results.exported, ended.results.skipped), (1, 1)); // nothing lies under 9.9.9
+//! assert_eq!((ended.results.exported, ended.results.skipped), (1, 1)); // 9.9.9 matches nothing
 //! # Ok(()) }
 //! ```
 //!
-//! # The parts
+//! # Concepts
 //!
-//! - [`ExportRequest`], [`Operation`], [`ErrorLogEntry`]: the wire form, read leniently where published clients differ and
-//!   refused strictly where a guess would export the wrong data.
-//! - [`InstanceSource`]: what a server implements, to have its instances listed and opened. See [`source`].
-//! - [`BlobSink`] and [`SinkProvider`]: where instances go, and how a request's settings become such a place. See [`sink`].
-//! - [`ExportEngine`]: starts, runs, cancels and resumes operations. See [`engine`].
-//! - [`OperationStore`](store::OperationStore) and [`SecretStore`](store::SecretStore): what is kept of operations. See
-//!   [`store`].
+//! - [`ExportRequest`], [`Operation`], [`ErrorLogEntry`]: the wire format. Requests are parsed leniently where published
+//!   clients differ, and rejected where a guess could export the wrong data.
+//! - [`InstanceSource`]: lists and opens the server's instances. Implement it for your storage. See [`source`].
+//! - [`BlobSink`] and [`SinkProvider`]: the destination, and how it is opened from a request's settings. See [`sink`].
+//! - [`ExportEngine`]: starts, runs, cancels and resumes operations in this process.
+//! - [`OperationStore`](store::OperationStore) and [`SecretStore`](store::SecretStore): the stored state of operations.
+//!   See [`store`].
 //!
 //! # Guarantees
 //!
-//! 1. A blob under `results/` is the whole instance, byte for byte as the source gave it, or is not there.
-//! 2. `completed` means: every listed instance is in the container or named in `errors.log`, and exported + skipped =
-//!    instances listed + list failures + identifiers that matched nothing.
-//! 3. Trouble at the destination is never a skip. It is retried within a budget, then the operation fails and can be
-//!    resumed, with new credentials too.
-//! 4. After a crash at any moment, resuming repeats at most the batches under way; the counts are exact. Lines of
-//!    `errors.log` may be repeated.
-//! 5. Peak memory is set by the byte budget, whatever the number and the size of the instances.
-//! 6. Secrets (SAS, keys, tokens) are in no log, no `Debug`, no error, no status, no stored spec or checkpoint. Patient
-//!    data is in no log.
-//! 7. The server's own identity is sent to no host that the policy does not list, over https only, and follows no
-//!    redirect.
-//! 8. Dropping a future or shutting down never commits a partial blob.
+//! 1. A blob under `results/` is the whole instance, byte for byte as the source returned it, or it does not exist.
+//! 2. `completed` means that every listed instance is in the container or named in `errors.log`, and `exported` +
+//!    `skipped` = instances listed + entries that could not be listed + identifiers that matched nothing.
+//! 3. A destination failure never skips an instance. It is retried within a budget; then the operation fails and can be
+//!    resumed, also with new credentials.
+//! 4. After a crash at any moment, resuming repeats at most the batches in progress. Counts are exact, and no log line is
+//!    lost. Lines are repeated only after a crash or a takeover.
+//! 5. Peak memory is bounded by the memory budget plus a constant, regardless of instance count and size.
+//! 6. Secrets appear in no log, `Debug` output, error, status document or stored state. Patient data appears in no log.
+//! 7. The server's own identity is sent only to hosts that the policy lists, over https, and follows no redirect.
+//! 8. Dropping a future, canceling and shutting down never commit a partial blob.
+//! 9. An operation that has not ended is being run, or will be taken over without a person's help. A destination, source or
+//!    tenant that is slow or does not respond does not hold up the others.
 //!
 //! # Features
 //!
@@ -68,12 +67,12 @@
 //! | `dicom` | | `Content::from_dicom_object`, `IdentityCheck` |
 //! | `dicomweb` | | `DicomWebSource`: any DICOMweb server |
 //! | `http` | | `http`: the API as an axum router, its OpenAPI document |
-//! | `redb` | | `RedbOperationStore`: operations in one durable file |
-//! | `restate` | | `restate`: the same export over many workers, on a Restate server |
-//! | `testing` | | `testing`: conformance suites for the traits, faults on a seed, and DICOM fixtures |
+//! | `redb` | | `RedbOperationStore`: operations in a durable file |
+//! | `restate` | | `restate`: exports over many workers, on a Restate server |
+//! | `testing` | | `testing`: conformance suites for the traits, fault injection, and DICOM fixtures |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
-// Examples, tests and benches may stop where a library must not.
+// Examples, tests and benches may panic; the library must not.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod content;
@@ -95,7 +94,6 @@ mod service;
 pub mod sink;
 pub mod source;
 pub mod store;
-#[allow(dead_code)]
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -49,7 +49,7 @@ async fn failure_of(pages: impl Fn(usize, usize) -> Page + Send + Sync + 'static
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listing_that_does_not_end_fails_the_operation_and_names_the_violation() {
+async fn guarantee_9_a_listing_that_does_not_end_fails_the_operation_and_names_the_violation() {
     let one = |n: usize| vec![Instance::new(instance(1, 1, n))];
     let repeated = failure_of(move |n, _| Page::more(one(n), Cursor::new("a"))).await;
     assert!(repeated.contains("does not advance"), "{repeated}");
@@ -106,7 +106,7 @@ impl InstanceSource for Panicking {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_while_one_instance_is_read_skips_that_instance() {
+async fn guarantee_2_a_panic_while_one_instance_is_read_skips_that_instance() {
     for source in [Panicking { open: true, ..Panicking::new() }, Panicking { read: true, ..Panicking::new() }]
     {
         let sink = MemorySink::new();
@@ -127,7 +127,7 @@ async fn a_panic_of_the_estimate_is_ignored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_the_listing_or_of_the_sink_fails_the_operation() {
+async fn guarantee_9_a_panic_of_the_listing_or_of_the_sink_fails_the_operation() {
     let source = Panicking { list: true, ..Panicking::new() };
     let ended = export(&ExportEngine::builder(source).build().unwrap(), MemorySink::new()).await;
     assert_eq!(ended.status, OperationStatus::Failed);
@@ -196,7 +196,7 @@ impl BlobSink for BadSink {
 }
 
 #[tokio::test(start_paused = true)]
-async fn destinations_that_do_not_respond_leave_memory_for_others() {
+async fn guarantee_9_destinations_that_do_not_respond_leave_memory_for_others() {
     for dead in 1..=8 {
         let source: MemorySource = (0..40).map(|n| (instance(1, 1, n), vec![7; 8 << 10].into())).collect();
         let engine = ExportEngine::builder(Arc::new(source))
@@ -217,7 +217,7 @@ async fn destinations_that_do_not_respond_leave_memory_for_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_at_a_destination_that_does_not_respond_is_rejected_and_delays_no_shutdown() {
+async fn guarantee_9_a_start_at_a_destination_that_does_not_respond_is_rejected_and_delays_no_shutdown() {
     let engine = ExportEngine::builder(archive(1)).build().unwrap();
     let sink = BadSink { inner: MemorySink::new(), at: At::Prepare, name: "dead".to_owned() };
     let started = engine.start(NewOperation::new(ExportSource::Everything, sink.clone()));
@@ -253,7 +253,7 @@ impl InstanceSource for OneBroken {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_cannot_be_opened_while_others_can_is_skipped() {
+async fn guarantee_2_an_instance_that_cannot_be_opened_while_others_can_is_skipped() {
     let sink = MemorySink::new();
     let engine =
         ExportEngine::builder(OneBroken(archive(200))).concurrency(Concurrency::Fixed(2)).build().unwrap();
@@ -303,7 +303,7 @@ impl BlobSink for AsksToWait {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_very_long_retry_after_delays_an_export_by_half_a_minute_at_most() {
+async fn guarantee_9_a_very_long_retry_after_delays_an_export_by_half_a_minute_at_most() {
     for asked in [Duration::from_secs(3600), Duration::from_secs(u64::MAX)] {
         for concurrency in [Concurrency::Auto, Concurrency::Fixed(4)] {
             let engine = ExportEngine::builder(archive(50)).concurrency(concurrency).build().unwrap();
@@ -317,7 +317,7 @@ async fn a_very_long_retry_after_delays_an_export_by_half_a_minute_at_most() {
 }
 
 #[tokio::test]
-async fn of_concurrent_resumptions_one_succeeds_and_the_operation_runs_to_its_end() {
+async fn guarantee_9_of_concurrent_resumptions_one_succeeds_and_the_operation_runs_to_its_end() {
     for round in 0..50 {
         let store = MemoryOperationStore::new();
         let sink = MemorySink::new();
@@ -352,7 +352,7 @@ async fn of_concurrent_resumptions_one_succeeds_and_the_operation_runs_to_its_en
 }
 
 #[tokio::test]
-async fn an_operation_whose_runner_is_gone_is_taken_over_without_help() {
+async fn guarantee_9_an_operation_whose_runner_is_gone_is_taken_over_without_help() {
     let store = MemoryOperationStore::new();
     let sink = MemorySink::new();
     let engine = || {
