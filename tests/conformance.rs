@@ -108,7 +108,9 @@ fn directory_sink() {
     runtime.block_on(sink_conformance(&sink, read, &options));
     // Waits for the blocking threads that outlive a dropped put.
     drop(runtime);
-    let is_hidden = |file: walkdir::DirEntry| file.file_name().to_str().unwrap().starts_with('.');
+    let is_hidden = |file: walkdir::DirEntry| {
+        file.file_type().is_file() && file.file_name().to_str().unwrap().starts_with('.')
+    };
     assert!(
         !walkdir::WalkDir::new(&root).into_iter().any(|file| is_hidden(file.unwrap())),
         "hidden files remain"

@@ -9,6 +9,8 @@ mod dicom;
 mod file;
 #[cfg(feature = "dicom")]
 pub(crate) mod head;
+#[cfg(feature = "fs")]
+mod partial_file;
 mod writer;
 
 use std::fmt;
@@ -23,6 +25,8 @@ pub(crate) use self::chunk_reader::ChunkReader;
 pub use self::copy_source::CopySource;
 #[cfg(feature = "fs")]
 pub(crate) use self::file::{read_error, read_up_to};
+#[cfg(feature = "fs")]
+pub(crate) use self::partial_file::{is_partial_file_name, partial_file_name};
 use crate::error::Result;
 
 /// The size of the chunks of a large file, and of what a writer produces.

@@ -1,8 +1,12 @@
 //! [`DirectorySink`]: URLs, interrupted appends and missing folders.
 
+use std::path::PathBuf;
+
 use dicom_export::sink::LogKey;
 use dicom_export::testing::fixtures::instance;
 use dicom_export::{BlobPath, BlobSink, DirectorySink, OperationId, RetryPolicy, UploadContext};
+
+use futures::StreamExt;
 
 use super::*;
 
@@ -82,4 +86,65 @@ async fn small_chunks_and_buffers_are_written_completely() {
         assert_eq!(stored.size, bytes.len() as u64);
         assert_eq!(fs::read(folder.path().join(path.as_str())).unwrap(), bytes);
     }
+}
+
+/// The files of interrupted writes below a folder.
+fn partial_files(root: &Path) -> Vec<PathBuf> {
+    let files = walkdir::WalkDir::new(root).into_iter().map(|entry| entry.unwrap().into_path());
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "part")).collect()
+}
+
+/// Leaves the file of an interrupted write, as a process does that is killed during a `put`.
+async fn interrupt_a_write(sink: &DirectorySink, operation: OperationId, root: &Path) -> PathBuf {
+    let (read, was_read) = tokio::sync::oneshot::channel();
+    let chunks = futures::stream::once(async { Ok(slice(1)) }).chain(futures::stream::once(async {
+        let _ = read.send(());
+        std::future::pending().await
+    }));
+    let (path, upload) = (BlobPath::instance(operation, &instance(1, 1, 1)), upload(100));
+    let put = sink.put(&path, Content::from_stream(None, chunks), &upload);
+    tokio::pin!(put);
+    tokio::select! {
+        outcome = &mut put => panic!("put returned: {outcome:?}"),
+        read = was_read => read.unwrap(),
+    }
+    // The file of the put that is still in progress is deleted when the put is dropped.
+    let leftover = loop {
+        if let [partial] = &*partial_files(root) {
+            break partial.with_file_name(format!(".{:032x}.part", 7));
+        }
+        tokio::task::yield_now().await;
+    };
+    write(&leftover, &slice(1));
+    leftover
+}
+
+#[tokio::test]
+async fn files_of_interrupted_writes_are_removed() {
+    let folder = TempDir::new().unwrap();
+    let sink = DirectorySink::open(folder.path()).unwrap();
+    let operation = OperationId::random();
+    let log = BlobPath::error_log(operation);
+    sink.prepare(&log).await.unwrap();
+    let leftover = interrupt_a_write(&sink, operation, folder.path()).await;
+    sink.prepare(&log).await.unwrap();
+    assert!(!leftover.exists(), "a file of an interrupted write remains after prepare");
+    // An operation that is resumed without a destination is not prepared again.
+    let leftover = interrupt_a_write(&sink, operation, folder.path()).await;
+    sink.finish(&log).await.unwrap();
+    assert!(!leftover.exists(), "a file of an interrupted write remains after finish");
+}
+
+#[tokio::test]
+async fn files_of_interrupted_writes_are_not_listed() {
+    let folder = TempDir::new().unwrap();
+    let sink = DirectorySink::open(folder.path()).unwrap();
+    let operation = OperationId::random();
+    interrupt_a_write(&sink, operation, folder.path()).await;
+    let path = BlobPath::instance(operation, &instance(1, 1, 2));
+    sink.put(&path, Content::from_bytes(slice(2)), &upload(1 << 20)).await.unwrap();
+    let source = DirectorySource::open(folder.path()).unwrap();
+    let page = source.list(ListRequest::new(Scope::Everything, None, 10)).await.unwrap();
+    let listed: Vec<_> = page.instances.iter().map(Instance::identifier).collect();
+    assert_eq!((listed, page.failures.len()), (vec![&instance(1, 1, 2)], 0));
 }

@@ -6,36 +6,59 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use uuid::Uuid;
 
+use crate::content::partial_file_name;
 use crate::model::BlobPath;
 use crate::sink::PutResult;
 use crate::sync::lock;
+
+/// The name of the folder of an operation that holds the files that are being written.
+const PARTIAL_FOLDER: &str = ".parts";
 
 /// The file of a blob.
 #[derive(Clone)]
 pub(super) struct TargetFile {
     root: Arc<Path>,
     path: PathBuf,
+    /// The folder of the operation's partial files.
+    partial_folder: PathBuf,
 }
 
 impl TargetFile {
     pub(super) fn new(root: &Arc<Path>, blob: &BlobPath) -> Self {
-        Self { root: Arc::clone(root), path: root.join(blob.as_str()) }
+        let operation = blob.as_str().split('/').next().unwrap_or_default();
+        let partial_folder = root.join(operation).join(PARTIAL_FOLDER);
+        Self { root: Arc::clone(root), path: root.join(blob.as_str()), partial_folder }
     }
 
     fn folder(&self) -> &Path {
         self.path.parent().unwrap_or(&self.root)
     }
 
-    /// Opens the file, and creates its folder first if it does not exist.
-    pub(super) fn with_folder(&self, open: impl Fn(&Path) -> io::Result<File>) -> io::Result<File> {
+    /// Opens or replaces the file, and creates its folder first if it does not exist.
+    pub(super) fn with_folder<T>(&self, open: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
         match open(&self.path) {
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
                 create_folder(&self.root, self.folder())?;
                 open(&self.path)
             }
             result => result,
+        }
+    }
+
+    /// A hidden file in the folder of the operation's partial files.
+    fn partial(&self) -> Self {
+        Self { path: self.partial_folder.join(partial_file_name()), ..self.clone() }
+    }
+
+    /// Deletes the operation's partial files, which only processes that were killed or have lost the operation's lease
+    /// can have left.
+    pub(super) fn remove_partial_files(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.partial_folder) {
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(()),
+            // A file was created meanwhile, by a write that is in progress in such a process.
+            Err(cause) if cause.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            removed => removed,
         }
     }
 
@@ -108,8 +131,7 @@ pub(super) struct PartFile {
 
 impl PartFile {
     pub(super) fn create(target: TargetFile) -> io::Result<Self> {
-        let path = target.folder().join(format!(".{}.part", Uuid::new_v4().simple()));
-        let part = TargetFile { root: Arc::clone(&target.root), path };
+        let part = target.partial();
         let file = part.with_folder(|path| OpenOptions::new().write(true).create_new(true).open(path))?;
         Ok(Self { target, path: part.path, file: Some(file), size: 0 })
     }
@@ -130,7 +152,7 @@ impl PartFile {
         }
         // Some systems cannot rename an open file.
         self.file = None;
-        token.commit(|| fs::rename(&self.path, &self.target.path))?;
+        token.commit(|| self.target.with_folder(|path| fs::rename(&self.path, path)))?;
         self.path = PathBuf::new();
         self.target.sync_folder()?;
         Ok(PutResult::new(self.size))

@@ -26,9 +26,9 @@ const WRITE_SIZE: u64 = 1 << 20;
 
 /// A folder as a destination, with the layout of a container.
 ///
-/// An instance is written to a hidden file in its folder (`.<random>.part`), synced and renamed; then the folder is
-/// synced. After a crash or a power failure, the instance is therefore complete or absent. A process that is killed can
-/// leave a hidden file behind, which can be deleted.
+/// An instance is written to a hidden file, `<operation id>/.parts/.<random>.part`, synced and renamed; then its folder is
+/// synced. After a crash or a power failure, the instance is therefore complete or absent. The hidden files of a process
+/// that was killed are deleted when the operation is resumed with a destination, and when it ends.
 ///
 /// Only one process at a time may append to the log of an operation.
 ///
@@ -92,6 +92,7 @@ impl BlobSink for DirectorySink {
     async fn prepare(&self, log: &BlobPath) -> Result<()> {
         let target = self.file(log);
         write_blocking(move || {
+            target.remove_partial_files()?;
             target.with_folder(|path| OpenOptions::new().append(true).create(true).open(path))?.sync_all()?;
             target.sync_folder()
         })
@@ -151,8 +152,9 @@ impl BlobSink for DirectorySink {
         .await
     }
 
-    async fn finish(&self, _: &BlobPath) -> Result<()> {
-        Ok(())
+    async fn finish(&self, log: &BlobPath) -> Result<()> {
+        let target = self.file(log);
+        write_blocking(move || target.remove_partial_files()).await
     }
 
     /// A `file` URL (RFC 8089).

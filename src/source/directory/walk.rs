@@ -1,12 +1,13 @@
 //! [`Walk`]: the files of a tree in path order, with bounded memory.
 
 use std::collections::{BinaryHeap, VecDeque};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, DirEntry};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::tree::Tree;
+use crate::content::is_partial_file_name;
 use crate::error::Result;
 
 /// How many bytes of names a walk holds. Half of it is for the names of the root, a quarter for those of a folder in it,
@@ -123,7 +124,7 @@ impl Folder {
             let name = entry.file_name();
             let is_known = self.last.as_ref().is_some_and(|last| name <= *last);
             let is_later = !is_complete && names.peek().is_some_and(|last: &Name| name >= last.name);
-            if is_known || is_later || is_partial_write(&name) {
+            if is_known || is_later || is_partial_file_name(&name) {
                 continue;
             }
             let Some(is_folder) = is_folder(tree, &entry) else { continue };
@@ -152,12 +153,6 @@ fn is_folder(tree: &Tree, entry: &DirEntry) -> Option<bool> {
         }
     }
     (kind.is_file() || kind.is_dir()).then(|| kind.is_dir())
-}
-
-/// Whether a file is left over from an interrupted write of a [`DirectorySink`](crate::DirectorySink).
-fn is_partial_write(name: &OsStr) -> bool {
-    let stem = name.to_str().and_then(|name| name.strip_prefix('.')?.strip_suffix(".part"));
-    stem.is_some_and(|stem| stem.len() == 32 && stem.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 #[cfg(test)]
