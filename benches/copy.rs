@@ -1,5 +1,5 @@
-//! What an instance costs that the destination copies by itself, beside one that is streamed to it: through the whole
-//! Azure sink, to a server that fetches and keeps nothing, each kind in a process of its own. Linux only.
+//! The cost of an instance that the destination copies itself, beside one that is streamed to it, through the Azure sink, to a
+//! server that fetches and stores nothing. Each case runs in a process of its own. Linux only.
 //!
 //! `benches/copy.sh`
 #![allow(missing_docs, reason = "a program")]
@@ -25,14 +25,14 @@ use serde_json::json;
 
 use crate::measure::cpu_seconds;
 
-/// How many instances, of how many bytes.
+/// The numbers of instances and their sizes in bytes.
 const DATA: [(u64, u64); 3] = [(20_000, 20_000), (4_000, 526_000), (16, 1 << 30)];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [server] => {
-            println!("| instances | bytes each | how | instances a second | cpu µs an instance |");
+            println!("| instances | size | how | instances per second | CPU µs per instance |");
             println!("| --- | --- | --- | --- | --- |");
             let program = std::env::current_exe().unwrap();
             for (count, size) in DATA {
@@ -43,7 +43,7 @@ fn main() {
             }
         }
         [server, how, count, size] => measure(server, how, count.parse().unwrap(), size.parse().unwrap()),
-        _ => panic!("run benches/copy.sh, which says where the server is"),
+        _ => panic!("run benches/copy.sh"),
     }
 }
 
@@ -51,13 +51,13 @@ fn measure(server: &str, how: &str, count: u64, size: u64) {
     let (started, cpu) = (Instant::now(), cpu_seconds());
     let source = Signed::new(GeneratedSource::new(count, size), how == "copied");
     tokio::runtime::Runtime::new().unwrap().block_on(export(server, source, count));
-    let (a_second, cpu) = (count as f64 / started.elapsed().as_secs_f64(), cpu_seconds() - cpu);
-    println!("| {count} | {size} | {how} | {a_second:.0} | {:.0} |", cpu * 1e6 / count as f64);
+    let (rate, cpu) = (count as f64 / started.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+    println!("| {count} | {size} | {how} | {rate:.0} | {:.0} |", cpu * 1e6 / count as f64);
 }
 
 async fn export(server: &str, source: Signed, count: u64) {
     let engine = ExportEngine::builder(source).build().unwrap();
-    // The server checks no signature.
+    // The server does not check the signature.
     let uri = format!("http://{server}/devstoreaccount1/export?sv=2023-11-03&sp=w&sig=bm9uZQ%3D%3D");
     let settings = json!({ "blobContainerUri": uri });
     let sink = AzureBlobSink::from_settings(&settings, &AzureBlobPolicy::development()).unwrap();
@@ -67,7 +67,7 @@ async fn export(server: &str, source: Signed, count: u64) {
     assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, count));
 }
 
-/// Made-up instances, each with a URL that an account's key signs, as [`dicom_export::ObjectStoreSource`] gives it.
+/// Generated instances with URLs that are signed with an account key, as by [`dicom_export::ObjectStoreSource`].
 struct Signed {
     instances: GeneratedSource,
     signer: Option<MicrosoftAzure>,
@@ -97,7 +97,7 @@ impl InstanceSource for Signed {
         let Some(signer) = &self.signer else { return Ok(None) };
         let key = Path::from(instance.identifier().to_string());
         let url = signer.signed_url(Method::GET, &key, Duration::from_secs(3600)).await;
-        let url = url.map_err(|_| Error::new(ErrorKind::Internal, "the key does not sign"))?;
+        let url = url.map_err(|_| Error::new(ErrorKind::Internal, "signing failed"))?;
         Ok(Some(CopySource::new(url, instance.size().unwrap_or_default())))
     }
 }

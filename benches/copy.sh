@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures instances that the destination copies by itself beside instances that are streamed to it: how many a second,
-# and the CPU of this side. The destination is a loopback server that fetches and keeps nothing. Prints a table.
+# Compares instances that the destination copies itself with instances that are streamed to it: instances per second, and the
+# CPU time on this side. The destination is a loopback server that fetches and stores nothing. Prints a table.
 #
 #   benches/copy.sh
 set -euo pipefail

@@ -1,8 +1,8 @@
-//! What the engine itself costs: a source that makes its instances up, a sink that drops them, one thread, so that the
-//! time is the CPU's.
+//! The cost of the engine alone: a source that generates its instances and a sink that discards them, on one thread, so that
+//! the time is CPU time.
 //!
 //! `cargo bench --features testing --bench engine`
-#![allow(missing_docs, reason = "criterion makes the functions")]
+#![allow(missing_docs, reason = "criterion generates the functions")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn engine(criterion: &mut Criterion) {
     group.sample_size(10).measurement_time(Duration::from_secs(5));
     let count = 100_000;
     group.throughput(Throughput::Elements(count));
-    group.bench_function("an instance", |bench| bench.to_async(&runtime).iter(|| export(count, 20_000)));
+    group.bench_function("instance", |bench| bench.to_async(&runtime).iter(|| export(count, 20_000)));
     group.throughput(Throughput::Bytes(1 << 30));
     group.bench_function("a stream of 1 GiB", |bench| bench.to_async(&runtime).iter(|| export(1, 1 << 30)));
     group.finish();

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Measures exports on a Restate server: what a batch costs beside the engine in one process, and how many instances a
-# second one, two and four workers export to a loopback server that takes 50 ms to answer. Prints two tables.
+# Measures exports on a Restate server: the cost of a batch beside the engine in one process, and the instances per second of
+# one, two and four workers with a loopback server that responds after 50 ms. Prints two tables.
 #
 #   benches/restate.sh [--rounds 3] [--instances 6400]
 #
-# Needs what tests/run.sh needs. Everything runs on this machine, workers behind a round-robin TCP balancer.
+# Needs what tests/run.sh needs. Everything runs on this machine; the workers are behind a round-robin TCP balancer.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -1,5 +1,5 @@
-//! Whether ten million instances cost ten times as much as one million, and no more memory: through the engine alone, each
-//! in a process of its own. Peaks and CPU times are read from `/proc`: Linux only.
+//! CPU time and memory of the engine alone for up to ten million instances, each number in a process of its own. Peaks and CPU
+//! times are read from `/proc`: Linux only.
 //!
 //! `cargo bench --features testing --bench scale`
 #![allow(missing_docs, reason = "a program")]
@@ -22,7 +22,7 @@ fn main() {
         Some(count) => measure(count),
         None => {
             println!(
-                "| instances | wall s | cpu s | cpu µs an instance | peak MiB |\n| --- | --- | --- | --- | --- |"
+                "| instances | wall s | CPU s | CPU µs per instance | peak MiB |\n| --- | --- | --- | --- | --- |"
             );
             for count in COUNTS {
                 let program = std::env::current_exe().unwrap();

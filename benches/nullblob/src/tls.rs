@@ -4,7 +4,7 @@ use std::io::{Error, Result};
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -12,6 +12,7 @@ use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 /// Creates an authority and a certificate for the loopback interface, and writes the authority's to `folder/ca.pem`.
 pub fn acceptor(folder: &Path) -> Result<TlsAcceptor> {
     let mut authority = CertificateParams::new([]).map_err(Error::other)?;
+    authority.distinguished_name = name("nullblob authority");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority_key = KeyPair::generate().map_err(Error::other)?;
     let root = authority.self_signed(&authority_key).map_err(Error::other)?;
@@ -19,7 +20,8 @@ pub fn acceptor(folder: &Path) -> Result<TlsAcceptor> {
 
     let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
     let key = KeyPair::generate().map_err(Error::other)?;
-    let leaf = CertificateParams::new(names).map_err(Error::other)?;
+    let mut leaf = CertificateParams::new(names).map_err(Error::other)?;
+    leaf.distinguished_name = name("nullblob");
     let leaf = leaf.signed_by(&key, &Issuer::new(authority, authority_key)).map_err(Error::other)?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let mut config = ServerConfig::builder()
@@ -28,4 +30,11 @@ pub fn acceptor(folder: &Path) -> Result<TlsAcceptor> {
         .map_err(Error::other)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// A certificate whose subject equals its issuer's is taken for a self-signed one.
+fn name(common: &str) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common);
+    name
 }

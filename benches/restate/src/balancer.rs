@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// A balancer before these addresses; it ends with what is given back.
+/// Starts a balancer in front of these addresses. It ends when the returned value is dropped.
 pub async fn before(workers: Vec<SocketAddr>) -> std::io::Result<(SocketAddr, JoinSet<()>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;

@@ -1,5 +1,4 @@
-//! What Restate costs a batch, and how an export scales with its workers: called by `benches/restate.sh`, which says
-//! how.
+//! The cost of Restate per batch, and the scaling of an export with its workers. Called by `benches/restate.sh`.
 #![forbid(unsafe_code)]
 
 mod balancer;
@@ -21,17 +20,17 @@ use crate::parts::{Part, Restate};
 
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Bytes an instance.
-const INSTANCE: u64 = 20_000;
+/// The size of an instance in bytes.
+const INSTANCE_SIZE: u64 = 20_000;
 
-/// Requests at once of a worker.
+/// The concurrent requests of a worker.
 const REQUESTS: usize = 8;
 
-/// The emulator's published account and key.
+/// The published account and key of the emulator.
 const ACCOUNT: &str = "devstoreaccount1";
 const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-/// What is exported, and how it is cut up.
+/// The instances of an export, and its batch size.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     pub instances: u64,
@@ -70,7 +69,7 @@ async fn main() -> Result<()> {
 }
 
 fn engine(plan: Plan) -> Result<ExportEngine> {
-    Ok(ExportEngine::builder(GeneratedSource::new(plan.instances, INSTANCE))
+    Ok(ExportEngine::builder(GeneratedSource::new(plan.instances, INSTANCE_SIZE))
         .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(AzureBlobPolicy::development()))
         .concurrency(Concurrency::Fixed(REQUESTS))
         .batch_size(plan.batch_size)
@@ -82,7 +81,7 @@ fn destination(nullblob: SocketAddr) -> ExportDestination {
     ExportDestination::azure_blob_from_connection_string(&string, "export")
 }
 
-/// A worker process, until it is killed.
+/// Runs a worker process until it is killed.
 async fn work(plan: Plan, ingress: &str) -> Result<()> {
     let endpoint = restate::endpoint(engine(plan)?.config().clone(), ingress)?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -91,7 +90,7 @@ async fn work(plan: Plan, ingress: &str) -> Result<()> {
     Ok(())
 }
 
-/// How long the export takes in one process.
+/// Measures the export in one process.
 async fn locally(plan: Plan, nullblob: SocketAddr) -> Result<Duration> {
     let engine = engine(plan)?;
     let began = Instant::now();
@@ -103,7 +102,7 @@ async fn locally(plan: Plan, nullblob: SocketAddr) -> Result<Duration> {
     Ok(took)
 }
 
-/// How long it takes over so many workers, behind a balancer, on a Restate server with nothing else to do.
+/// Measures the export on this number of workers behind a balancer, with a new Restate server.
 async fn on_restate(
     settings: &Settings,
     plan: Plan,
@@ -136,7 +135,7 @@ async fn on_restate(
 fn check(ended: dicom_export::Operation, plan: Plan) -> Result<()> {
     match (ended.status, ended.results.exported) {
         (OperationStatus::Completed, exported) if exported == plan.instances => Ok(()),
-        _ => Err(format!("not what was asked for: {ended:?}").into()),
+        _ => Err(format!("unexpected result: {ended:?}").into()),
     }
 }
 
@@ -154,8 +153,8 @@ async fn measure(settings: Settings) -> Result<()> {
         Ok(())
     };
 
-    println!("What a batch costs, one worker, no latency (medians of {} rounds)\n", settings.rounds);
-    println!("| batches of | in one process, ms a batch | on Restate, ms a batch | more |");
+    println!("Cost of a batch, one worker, no latency (medians of {} rounds)\n", settings.rounds);
+    println!("| batch size | in one process, ms per batch | on Restate, ms per batch | difference |");
     println!("| --- | --- | --- | --- |");
     for plan in [Plan { instances: 2_000, batch_size: 1 }, Plan { instances: 51_200, batch_size: 256 }] {
         let batches = plan.instances as f64 / plan.batch_size as f64;
@@ -170,8 +169,8 @@ async fn measure(settings: Settings) -> Result<()> {
     }
 
     let plan = Plan { instances: settings.instances, batch_size: 16 };
-    println!("\nInstances a second, {REQUESTS} requests at once a worker, 50 ms each ({plan:?})\n");
-    println!("| workers | instances a second, by round | median | times one worker |");
+    println!("\nInstances per second, {REQUESTS} concurrent requests per worker, 50 ms each ({plan:?})\n");
+    println!("| workers | instances per second, by round | median | relative to one worker |");
     println!("| --- | --- | --- | --- |");
     latency(50).await?;
     let mut one = None;

@@ -1,4 +1,4 @@
-//! The processes: a destination that keeps nothing, a Restate server, workers.
+//! The processes: a destination that discards the data, a Restate server, and workers.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -13,10 +13,10 @@ use tokio::time::sleep;
 
 use crate::{Plan, Result};
 
-/// How long a part may take to answer.
-const PATIENCE: u32 = 600;
+/// The number of attempts to reach a server, 50 ms apart.
+const MAX_ATTEMPTS: u32 = 600;
 
-/// A process that says on its first line where it listens, and ends with this value.
+/// A process that prints its address on its first line, and ends with this value.
 pub struct Part {
     pub address: SocketAddr,
     _process: Child,
@@ -105,25 +105,25 @@ impl Restate {
         let restate =
             Self { ingress, admin, http: reqwest::Client::new(), _process: process, _folder: folder };
         for url in [format!("{}/health", restate.admin), format!("{}/restate/health", restate.ingress)] {
-            restate.until_it_answers(|| restate.http.get(&url)).await?;
+            restate.wait_until_available(|| restate.http.get(&url)).await?;
         }
         Ok(restate)
     }
 
-    /// Makes the services at this address known.
+    /// Registers the services at this address.
     pub async fn register(&self, services: SocketAddr) -> Result<()> {
         let (url, body) =
             (format!("{}/deployments", self.admin), json!({ "uri": format!("http://{services}/") }));
-        self.until_it_answers(|| self.http.post(&url).json(&body)).await
+        self.wait_until_available(|| self.http.post(&url).json(&body)).await
     }
 
-    async fn until_it_answers(&self, request: impl Fn() -> reqwest::RequestBuilder) -> Result<()> {
-        for _ in 0..PATIENCE {
-            if request().send().await.is_ok_and(|answer| answer.status().is_success()) {
+    async fn wait_until_available(&self, request: impl Fn() -> reqwest::RequestBuilder) -> Result<()> {
+        for _ in 0..MAX_ATTEMPTS {
+            if request().send().await.is_ok_and(|response| response.status().is_success()) {
                 return Ok(());
             }
             sleep(Duration::from_millis(50)).await;
         }
-        Err("Restate does not answer".into())
+        Err("Restate is not available".into())
     }
 }
