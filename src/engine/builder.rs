@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::ExportEngine;
+use crate::engine::runner::RunnerOptions;
 use crate::error::Result;
 use crate::limits::{Concurrency, RetryPolicy};
 use crate::pipeline::{Checksums, ExportConfig, ExportObserver, ExportOptions, require_nonzero};
@@ -39,21 +40,24 @@ pub struct ExportEngineBuilder {
     runner: RunnerOptions,
 }
 
-/// The options of the local runner.
-#[derive(Debug, Clone)]
-pub(super) struct RunnerOptions {
-    pub(super) checkpoint_interval: Duration,
-    pub(super) lease_duration: Duration,
-    /// `None`: the engine does not take over operations by itself.
-    pub(super) takeover_interval: Option<Duration>,
+impl ExportEngine {
+    /// Returns a builder for an engine that exports from one source.
+    pub fn builder(source: impl InstanceSource) -> ExportEngineBuilder {
+        ExportEngineBuilder::new(source)
+    }
+
+    /// Returns a builder for an engine whose operations each have their own source, for example one per tenant.
+    pub fn builder_with_provider(sources: impl SourceProvider) -> ExportEngineBuilder {
+        ExportEngineBuilder::with_provider(sources)
+    }
 }
 
 impl ExportEngineBuilder {
-    pub(super) fn new(source: impl InstanceSource) -> Self {
+    fn new(source: impl InstanceSource) -> Self {
         Self::with_provider(SingleSource(Arc::new(source)))
     }
 
-    pub(super) fn with_provider(sources: impl SourceProvider) -> Self {
+    fn with_provider(sources: impl SourceProvider) -> Self {
         Self {
             sources: Arc::new(sources),
             destinations: HashMap::new(),

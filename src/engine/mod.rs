@@ -6,7 +6,6 @@ mod operations;
 mod registry;
 mod run;
 mod runner;
-mod takeover;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,13 +16,11 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 pub use self::builder::ExportEngineBuilder;
-use self::builder::RunnerOptions;
-use self::runner::Runner;
+use self::runner::{Runner, RunnerOptions};
 use crate::error::Result;
 use crate::model::{Operation, OperationId, OperationKey};
 use crate::pipeline::{ExportConfig, Progress};
 use crate::service::{ExportService, NewOperation, OperationRecord, Target};
-use crate::source::{InstanceSource, SourceProvider};
 use crate::store::OperationStore;
 
 /// How often [`ExportEngine::wait`] polls an operation that runs in another process.
@@ -56,16 +53,6 @@ const REMOTE_POLL_INTERVAL: Duration = Duration::from_millis(250);
 pub struct ExportEngine(Arc<Runner>);
 
 impl ExportEngine {
-    /// Returns a builder for an engine that exports from one source.
-    pub fn builder(source: impl InstanceSource) -> ExportEngineBuilder {
-        ExportEngineBuilder::new(source)
-    }
-
-    /// Returns a builder for an engine whose operations each have their own source, for example one per tenant.
-    pub fn builder_with_provider(sources: impl SourceProvider) -> ExportEngineBuilder {
-        ExportEngineBuilder::with_provider(sources)
-    }
-
     fn new(config: ExportConfig, store: Arc<dyn OperationStore>, options: RunnerOptions) -> Self {
         Self(Arc::new(Runner::new(config, store, options)))
     }

@@ -1,19 +1,18 @@
 //! [`Runner`]: starts, resumes, takes over and runs operations in this process.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::engine::builder::RunnerOptions;
 use crate::engine::leased_checkpoint::{LeaseTerms, LeasedCheckpoint};
 use crate::engine::operations::{StoredOperations, check_resumable};
 use crate::engine::registry::{Registry, RunGuard};
 use crate::engine::run::Run;
-use crate::engine::takeover::take_over_periodically;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Retrier;
 use crate::model::{Operation, OperationId, OperationIssue, OperationSpec, OperationStatus, Timestamp};
@@ -28,6 +27,15 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long an abandoned run may take to log and save what it has finished.
 const FINAL_SAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The options of the local runner.
+#[derive(Debug, Clone)]
+pub(super) struct RunnerOptions {
+    pub(super) checkpoint_interval: Duration,
+    pub(super) lease_duration: Duration,
+    /// `None`: the engine does not take over operations by itself.
+    pub(super) takeover_interval: Option<Duration>,
+}
 
 /// What the runs of an engine share.
 pub(super) struct Runner {
@@ -284,4 +292,19 @@ fn start_timed_out() -> Error {
     let message =
         format!("the destination or the source did not respond within {} s", START_TIMEOUT.as_secs());
     Error::invalid("/destination", message)
+}
+
+/// Takes over operations periodically, until `drain` is canceled or the engine is dropped.
+async fn take_over_periodically(runner: Weak<Runner>, interval: Duration, drain: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = drain.cancelled() => return,
+            () = sleep(interval) => {}
+        }
+        let Some(runner) = runner.upgrade() else { return };
+        if let Err(error) = runner.take_over().await {
+            tracing::warn!(kind = error.kind().as_str(), %error, "cannot look for operations to take over");
+        }
+        runner.operations.sweep_if_due().await;
+    }
 }

@@ -13,8 +13,8 @@ use crate::model::{ErrorLogEntry, Instance, Timestamp, Totals};
 use crate::pipeline::config::ExportConfig;
 use crate::pipeline::log::LogBuffer;
 use crate::pipeline::observer::{BatchDone, ExportObserver};
+use crate::pipeline::open::OpenedOperation;
 use crate::pipeline::plan::Batch;
-use crate::pipeline::prepare::OpenedOperation;
 use crate::pipeline::progress::Counters;
 use crate::pipeline::transfer::{InstanceTransfer, TransferOutcome};
 

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::limits::{Limiter, Retrier, UploadContext};
 use crate::model::{BlobPath, Instance};
 use crate::pipeline::length::check_length;
-use crate::pipeline::prepare::OpenedOperation;
+use crate::pipeline::open::OpenedOperation;
 use crate::pipeline::retry::{AttemptTracker, RetryDecision};
 use crate::sink::PutResult;
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::limits::Retrier;
 use crate::model::{BlobPath, OperationSpec};
-use crate::pipeline::prepare::OpenedOperation;
+use crate::pipeline::open::OpenedOperation;
 use crate::sink::{AppendLimits, LogKey};
 
 /// Lines of `errors.log`, in bytes, that may wait for the next checkpoint; more bring the checkpoint forward.

@@ -22,6 +22,7 @@ mod identity;
 mod length;
 mod log;
 mod observer;
+mod open;
 mod plan;
 mod prepare;
 mod progress;
@@ -43,10 +44,10 @@ pub(crate) use self::expiry::{RateEstimator, update_expiry_warning};
 pub use self::identity::IdentityCheck;
 pub(crate) use self::log::LogBuffer;
 pub use self::observer::{BatchDone, ExportObserver};
+pub(crate) use self::open::{OpenedOperation, open_stored, stored_secret};
 pub(crate) use self::plan::{Batch, Planner};
 pub(crate) use self::prepare::{
-    OpenedDestination, OpenedOperation, PreparedOperation, open_destination, open_stored, prepare, reopen,
-    start_retrier, stored_secret,
+    OpenedDestination, PreparedOperation, open_destination, prepare, reopen, start_retrier,
 };
 pub use self::progress::Progress;
 pub(crate) use self::status::status_document;

@@ -5,39 +5,19 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::limits::{Retrier, RetryPolicy};
-use crate::model::{
-    BlobPath, Checkpoint, OperationId, OperationSpec, OperationStatus, StoredDestination, Timestamp,
-};
+use crate::model::{BlobPath, Checkpoint, OperationSpec, OperationStatus, StoredDestination, Timestamp};
 use crate::pipeline::config::ExportConfig;
 use crate::pipeline::expiry::update_expiry_warning;
 use crate::pipeline::log::log_paths;
+use crate::pipeline::open::{OPEN_SINK_TYPE, OpenedOperation};
 use crate::secret::Secret;
 use crate::service::{NewOperation, Target};
 use crate::sink::BlobSink;
-use crate::source::InstanceSource;
 
 /// The retry budget of calls that a caller waits for: at a start, and when an operation ends.
 const START_RETRY_BUDGET: Duration = Duration::from_secs(30);
-
-/// The destination type of an operation that was started with an open sink.
-const OPEN_SINK_TYPE: &str = "sink";
-
-/// An operation with its source and its sink open.
-#[derive(Clone)]
-pub(crate) struct OpenedOperation {
-    pub(crate) spec: Arc<OperationSpec>,
-    pub(crate) source: Arc<dyn InstanceSource>,
-    pub(crate) sink: Arc<dyn BlobSink>,
-}
-
-impl OpenedOperation {
-    /// Whether the sink was passed in open, so that it cannot be opened again from what is stored.
-    pub(crate) fn has_open_sink(&self) -> bool {
-        self.spec.destination.r#type == OPEN_SINK_TYPE
-    }
-}
 
 /// An operation that has been checked and opened, and is not stored yet.
 pub(crate) struct PreparedOperation {
@@ -56,7 +36,7 @@ pub(crate) struct OpenedDestination {
 /// Checks a new operation, opens its source and its destination, and creates its empty logs.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] with a JSON pointer for a destination that is wrong or cannot be written; otherwise the
+/// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) with a JSON pointer for a destination that is wrong or cannot be written; otherwise the
 /// source provider's.
 pub(crate) async fn prepare(config: &ExportConfig, new: NewOperation) -> Result<PreparedOperation> {
     let NewOperation { id, source: exported, target, context } = new;
@@ -89,7 +69,7 @@ pub(crate) async fn prepare(config: &ExportConfig, new: NewOperation) -> Result<
 /// `required_location`, if there is one.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] with a JSON pointer.
+/// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) with a JSON pointer.
 pub(crate) async fn open_destination(
     config: &ExportConfig,
     spec: &OperationSpec,
@@ -135,41 +115,6 @@ pub(crate) async fn open_destination(
         retrier.run(|| opened.sink.prepare(&log)).await.map_err(unusable_destination)?;
     }
     Ok(opened)
-}
-
-/// Opens the source and the sink of a stored operation.
-///
-/// # Errors
-/// [`ErrorKind::CredentialsNeeded`] if its secret is gone; otherwise the providers'.
-pub(crate) async fn open_stored(config: &ExportConfig, spec: Arc<OperationSpec>) -> Result<OpenedOperation> {
-    let source = config.sources.open(&spec).await?;
-    let secret = stored_secret(config, spec.id, &spec.destination).await?;
-    let sink = match config.destination(&spec.destination.r#type) {
-        Some(provider) => provider.open(&spec, secret.as_ref()).await?,
-        None if spec.destination.r#type == OPEN_SINK_TYPE => return Err(Error::credentials_needed()),
-        None => {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "the operation's destination type is not supported here",
-            ));
-        }
-    };
-    Ok(OpenedOperation { spec, source, sink })
-}
-
-/// Returns the secret of a stored destination, if it needs one.
-///
-/// # Errors
-/// [`ErrorKind::CredentialsNeeded`] if the secret is gone; otherwise the store's.
-pub(crate) async fn stored_secret(
-    config: &ExportConfig,
-    id: OperationId,
-    destination: &StoredDestination,
-) -> Result<Option<Secret>> {
-    match destination.has_secret {
-        true => config.secrets.get(id).await?.ok_or_else(Error::credentials_needed).map(Some),
-        false => Ok(None),
-    }
 }
 
 /// Makes the checkpoint of a failed operation run again, with another destination if there is one.

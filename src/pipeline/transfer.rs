@@ -10,7 +10,7 @@ use crate::model::{BlobPath, Instance};
 use crate::pipeline::config::ExportConfig;
 use crate::pipeline::copy::{Copier, CopyOutcome};
 use crate::pipeline::length::{check_length, enforce_length};
-use crate::pipeline::prepare::OpenedOperation;
+use crate::pipeline::open::OpenedOperation;
 use crate::pipeline::retry::{AttemptTracker, RetryDecision};
 use crate::pipeline::verify::{Checksums, VerificationReport, VerifyConfig};
 use crate::sink::PutResult;
