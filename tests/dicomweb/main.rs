@@ -1,6 +1,7 @@
 //! `DicomWebSource` against conforming, unusual and faulty servers.
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
+mod broken;
 mod credentials;
 mod listing;
 mod paging;

@@ -4,6 +4,7 @@ use dicom_export::source::{ListRequest, Scope};
 use dicom_export::testing::fixtures;
 use dicom_export::{DicomIdentifier, InstanceSource};
 
+use crate::limits::everything;
 use crate::server::Orthanc;
 use crate::{fill, source};
 
@@ -29,6 +30,12 @@ async fn a_damaged_file_hides_no_other_instance() {
             [(&*series.to_string(), "the server fails to list one instance")],
             "{content:?}"
         );
+
+        // The lists of studies and series fail too: Orthanc reads a file for each row, perhaps the damaged one.
+        let (listed, all) = everything(&source).await;
+        assert_eq!(listed.len(), 14, "{content:?}: {:?}", all.failures);
+        let failures: Vec<_> = all.failures.iter().map(|failure| &*failure.error).collect();
+        assert_eq!(failures, ["the server fails to list one instance"], "{content:?}");
 
         // An instance that is asked for by its own identifier is left to the retrieval.
         let identifier: DicomIdentifier = damaged.into();

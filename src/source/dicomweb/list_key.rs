@@ -23,6 +23,11 @@ pub(super) fn broken_row(offset: usize) -> String {
     format!("{BROKEN}{offset:09}")
 }
 
+/// Whether the key stands for rows that the server fails to return.
+pub(super) fn is_broken(key: &str) -> bool {
+    key == FAILED || key.starts_with(BROKEN)
+}
+
 /// A row without a UID.
 pub(super) fn unnamed_row(number: usize) -> String {
     format!("?{number:09}")

@@ -1,6 +1,6 @@
 //! [`PagedList`]: one QIDO-RS list, read page by page from a server that may ignore paging, cap lists or change them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, Range};
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ const RETRY_PAUSES: [Duration; 4] = [
 /// The number of consecutive rows that fail after which the rest of the list is given up.
 const MAX_BROKEN_ROWS: u32 = 16;
 
-/// The maximum number of rows of a list. A list that is longer does not end.
+/// The maximum number of rows with a UID. A list that is longer does not end.
 const MAX_ROWS: usize = 5_000_000;
 
 /// The maximum number of rows without a UID that are reported one by one.
@@ -78,6 +78,8 @@ pub(super) struct PagedList {
     consecutive_broken_rows: u32,
     /// The numbers of rows by study date.
     dates: BTreeMap<NaiveDate, u32>,
+    /// The studies or series that the rows belong to, where the rows state it.
+    parents: BTreeSet<Box<str>>,
     is_done: bool,
     caveat: Option<ListingCaveat>,
 }
@@ -140,6 +142,7 @@ impl PagedList {
             divided_limit: None,
             consecutive_broken_rows: 0,
             dates: BTreeMap::new(),
+            parents: BTreeSet::new(),
             is_done: false,
             caveat: None,
         }
@@ -157,6 +160,7 @@ impl PagedList {
         *self = Self { is_done: true, stated_count, ..Self::new(self.query.clone()) };
         for key in keys {
             self.insert(key, Counts::default());
+            self.has_broken_rows |= list_key::is_broken(key);
         }
     }
 
@@ -173,7 +177,7 @@ impl PagedList {
             match queries.page(&self.query, request.offset, request.limit).await {
                 Ok(page) => {
                     self.add(page, &request);
-                    if self.row_count() > MAX_ROWS {
+                    if self.named_rows > MAX_ROWS {
                         let message = "a list of the server has too many rows, or does not end";
                         return Err(Error::new(ErrorKind::Unsupported, message));
                     }
@@ -342,7 +346,10 @@ impl PagedList {
         let mut expected = self.pass.last_key.take().filter(|_| request.overlaps);
         let (is_expected, mut has_last_row) = (expected.is_some(), false);
         let (mut last_key, row_count) = (None, rows.len());
-        for Row { key, counts, date, .. } in rows {
+        for Row { key, parent, counts, date } in rows {
+            if let Some(parent) = parent.filter(|parent| !self.parents.contains(parent)) {
+                self.parents.insert(parent);
+            }
             let Some(key) = key else {
                 last_key = None;
                 continue;
@@ -475,6 +482,21 @@ impl PagedList {
 
     pub(super) fn stated_count(&self) -> Option<u32> {
         self.stated_count
+    }
+
+    /// Removes up to this number of failures in place of rows, which were found in another way.
+    pub(super) fn remove_broken_rows(&mut self, count: usize) {
+        let is_broken = |key: &str| list_key::is_broken(key);
+        let broken: Vec<_> = self.rows.keys().filter(|key| is_broken(key)).take(count).cloned().collect();
+        for key in broken {
+            self.rows.remove(&key);
+        }
+        self.has_broken_rows = self.rows.keys().any(|key| is_broken(key));
+    }
+
+    /// The studies or series that the rows belong to.
+    pub(super) fn parents(&self) -> impl Iterator<Item = &str> {
+        self.parents.iter().map(|parent| &**parent)
     }
 
     /// Sets the numbers of rows, and of instances in all rows, that the server stated.

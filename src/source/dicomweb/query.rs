@@ -31,6 +31,10 @@ pub(super) enum Resource {
         study: Box<str>,
         series: Box<str>,
     },
+    /// The series of all studies.
+    AllSeries,
+    /// The instances of all studies.
+    AllInstances,
     /// Another way to list the instances of a study, or of one of its series.
     Alternative {
         way: Way,
@@ -69,8 +73,8 @@ pub(super) struct Query {
 pub(super) struct Row {
     /// The text in place of the UID, which may be invalid; `None` if there is none.
     pub(super) key: Option<Box<str>>,
-    /// The series of an instance that was listed in another way.
-    pub(super) series: Option<Box<str>>,
+    /// The series of an instance, or the study of a series, that was listed in another way.
+    pub(super) parent: Option<Box<str>>,
     pub(super) counts: Counts,
     pub(super) date: Option<NaiveDate>,
 }
@@ -140,7 +144,8 @@ impl Resource {
             Self::Studies => "studies".to_owned(),
             Self::SeriesOf { study } => format!("studies/{study}/series"),
             Self::InstancesOf { study, series } => format!("studies/{study}/series/{series}/instances"),
-            Self::Alternative { way: Way::AllInstances, .. } => "instances".to_owned(),
+            Self::AllSeries => "series".to_owned(),
+            Self::AllInstances | Self::Alternative { way: Way::AllInstances, .. } => "instances".to_owned(),
             Self::Alternative { way: Way::StudyInstances, study, .. } => format!("studies/{study}/instances"),
             Self::Alternative { way: Way::Metadata, study, series: Some(series) } => {
                 format!("studies/{study}/series/{series}/metadata")
@@ -155,6 +160,8 @@ impl Resource {
     pub(super) fn description(&self) -> String {
         match self {
             Self::Studies => "the studies".to_owned(),
+            Self::AllSeries => "all series".to_owned(),
+            Self::AllInstances => "all instances".to_owned(),
             Self::SeriesOf { study } => format!("the series of {study}"),
             Self::InstancesOf { study, series } | Self::Alternative { study, series: Some(series), .. } => {
                 format!("the instances of {study}/{series}")
@@ -167,8 +174,8 @@ impl Resource {
     fn keyword(&self) -> &'static str {
         match self {
             Self::Studies => "StudyInstanceUID",
-            Self::SeriesOf { .. } => "SeriesInstanceUID",
-            Self::InstancesOf { .. } | Self::Alternative { .. } => "SOPInstanceUID",
+            Self::SeriesOf { .. } | Self::AllSeries => "SeriesInstanceUID",
+            Self::InstancesOf { .. } | Self::AllInstances | Self::Alternative { .. } => "SOPInstanceUID",
         }
     }
 
@@ -177,7 +184,7 @@ impl Resource {
         // Some servers omit the UIDs that the path contains.
         let belongs = |attribute: &Attribute, to: &str| attribute.text().is_none_or(|uid| uid == to);
         let mut counts = Counts::default();
-        let (mut series_key, mut date) = (None, None);
+        let (mut parent, mut date) = (None, None);
         let key = match self {
             Self::Studies => {
                 counts.series = attributes.study_series.count();
@@ -185,6 +192,10 @@ impl Resource {
                 let text = attributes.study_date.text();
                 date = text.and_then(|text| NaiveDate::parse_from_str(text, "%Y%m%d").ok());
                 &attributes.study
+            }
+            Self::AllSeries | Self::AllInstances => {
+                parent = attributes.study.text().map(shortened);
+                if *self == Self::AllSeries { &attributes.series } else { &attributes.sop }
             }
             Self::SeriesOf { study } => {
                 counts.instances = attributes.series_instances.count();
@@ -199,11 +210,11 @@ impl Resource {
                 if !belongs(&attributes.study, study) || !series.as_deref().is_none_or(in_series) {
                     return None;
                 }
-                series_key = attributes.series.text().map(shortened).or_else(|| series.clone());
+                parent = attributes.series.text().map(shortened).or_else(|| series.clone());
                 &attributes.sop
             }
         };
-        Some(Row { key: key.text().map(shortened), series: series_key, counts, date })
+        Some(Row { key: key.text().map(shortened), parent, counts, date })
     }
 }
 
@@ -308,12 +319,15 @@ impl Queries {
         }
     }
 
-    /// Whether the server returns another row of a list that fails, or the same kind of list of another study or series.
+    /// Whether the server returns another row of a list that fails, or the same kind of list of another study or series. The
+    /// server as a whole fails if it returns neither.
     pub(super) async fn works_for_others(&self, failing: &Resource) -> bool {
         if self.answers(failing, 0).await || self.answers(failing, 1).await {
             return true;
         }
-        let Some(level) = level(failing) else { return false };
+        let Some(level) = level(failing) else {
+            return *failing == Resource::Studies && self.lists_instances().await;
+        };
         let answered = lock(&self.answered)[level].clone();
         if let Some(other) = answered.into_iter().flatten().find(|other| other != failing) {
             return self.answers(&other, 0).await;
@@ -329,9 +343,12 @@ impl Queries {
         let studies = own_study.into_iter().chain(studies.rows.into_iter().filter_map(|row| row.key));
         for study in studies.filter(|study| Uid::new(study).is_ok()) {
             let series_list = Resource::series_of(&study);
+            if series_list == *failing {
+                continue;
+            }
             if level == SERIES_LEVEL {
                 compared += 1;
-                if series_list != *failing && self.answers(&series_list, 0).await {
+                if self.answers(&series_list, 0).await {
                     return true;
                 }
             } else if let Ok(series) = self.page(&Query::all(series_list), 0, MAX_COMPARED).await {
@@ -348,14 +365,17 @@ impl Queries {
                         return false;
                     }
                 }
-            } else {
-                compared += 1;
             }
             if compared >= MAX_COMPARED {
                 return false;
             }
         }
-        false
+        // Without another study or series to compare, other instances show that the server works.
+        compared == 0 && self.lists_instances().await
+    }
+
+    async fn lists_instances(&self) -> bool {
+        self.answers(&Resource::AllInstances, 0).await || self.answers(&Resource::AllInstances, 1).await
     }
 
     /// Whether a list has a row at this offset.
@@ -370,7 +390,7 @@ const INSTANCE_LEVEL: usize = 1;
 
 fn level(resource: &Resource) -> Option<usize> {
     match resource {
-        Resource::Studies => None,
+        Resource::Studies | Resource::AllSeries | Resource::AllInstances => None,
         Resource::SeriesOf { .. } => Some(SERIES_LEVEL),
         Resource::InstancesOf { .. } | Resource::Alternative { .. } => Some(INSTANCE_LEVEL),
     }

@@ -63,7 +63,7 @@ pub(super) async fn recover_study(
         let Some(found) = list_alternative(queries, resource).await? else { continue };
         let before = known(instances);
         for row in found {
-            let (Some(key), Some(sop)) = (row.series, row.key) else { continue };
+            let (Some(key), Some(sop)) = (row.parent, row.key) else { continue };
             if Uid::new(&key).is_err() {
                 continue;
             }
@@ -98,6 +98,34 @@ pub(super) async fn recover_study(
     if is_short(instances) && series.caveat().is_none() {
         series.set_caveat(Some(ListingCaveat::Capped));
     }
+    Ok(())
+}
+
+/// Finds studies, or series, in place of rows that the server fails to list: as the parents of what is in them.
+pub(super) async fn recover_broken_rows(
+    queries: &Queries,
+    list: &mut PagedList,
+    contents: Resource,
+) -> Result<()> {
+    if !list.has_broken_rows() {
+        return Ok(());
+    }
+    let mut contents = PagedList::new(Query::all(contents));
+    match contents.complete(queries, true).await {
+        Ok(()) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::Throttled | ErrorKind::Unauthorized) => {
+            return Err(error);
+        }
+        Err(_) => return Ok(()),
+    }
+    let mut found = 0;
+    for parent in contents.parents() {
+        if Uid::new(parent).is_ok() && !list.contains(parent) {
+            list.insert(parent, Counts::default());
+            found += 1;
+        }
+    }
+    list.remove_broken_rows(found);
     Ok(())
 }
 

@@ -43,21 +43,23 @@ const MAX_ESTIMATED_IDENTIFIERS: usize = 100;
 ///
 /// # Listing
 /// QIDO-RS guarantees no order and has no keyset paging, so the source sorts by study, series and instance UID. An export
-/// of everything lists the study UIDs once and holds them in memory: about 50 to 75 bytes for each study, and twice that
+/// of everything lists the study UIDs once and holds them in memory: about 55 to 80 bytes for each study, and twice that
 /// while they are listed. Exports that start within a minute share a list, and it is kept until another replaces it. The
 /// series and instances of a study are listed when they are reached and held until the last page that needs them, at about
-/// 120 bytes for each instance. Small studies are listed concurrently, up to the size of a page.
+/// 140 bytes for each instance. Small studies are listed concurrently, up to the size of a page.
 ///
 /// A cursor is the last instance returned. In another process, continuing from it lists the studies and the current study
 /// again. A page may be shorter than requested: what was listed before an error is returned first.
 ///
-/// # Servers that cap lists or ignore paging
-/// A list is read until a page is empty or the stated number of rows was received. If the same full page is repeated, the
-/// rest cannot be listed, which is an error. If rows may be missing, the page has a
-/// [warning](crate::source::ListWarning): `pagingIgnored` or `fewerThanStated`.
+/// # Lists that change, are capped or fail
+/// A list is read again until it is complete with high probability, and lists that the server caps are completed in other
+/// ways. If rows may be missing nevertheless, the page has a [warning](crate::source::ListWarning): `pagingIgnored`,
+/// `fewerThanStated`, `listChanged` or `listCapped`; if they are missing, it has a [failure](ListFailure) too. What the
+/// server fails to list in five attempts over about six seconds, while it works for others, is a failure. See
+/// [the guide](crate::docs::dicomweb).
 ///
 /// # Errors
-/// 429 and 503 are [`Throttled`](crate::ErrorKind::Throttled), with their `Retry-After`. Other 5xx, timeouts, resets and
+/// A query's error names the list. 429 and 503 are [`Throttled`](crate::ErrorKind::Throttled), with their `Retry-After`. Other 5xx, timeouts, resets and
 /// truncated responses are [`Unavailable`](crate::ErrorKind::Unavailable). 401 and 403 are
 /// [`Unauthorized`](crate::ErrorKind::Unauthorized). For an instance, 404 and 410 are
 /// [`NotFound`](crate::ErrorKind::NotFound); 406, 415 and a response that is not a single DICOM part are

@@ -7,6 +7,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use super::page::ListingCaveat;
 use super::paged_list::PagedList;
 use super::query::{Counts, Queries, Query, Resource, Row};
+use super::recovery::recover_broken_rows;
 use super::study_list::StudyList;
 use super::study_parts::{StudyPart, StudyParts, looks_capped};
 use crate::error::{ErrorKind, Result};
@@ -39,6 +40,9 @@ impl StudyLister {
     /// Lists the studies. After an error, or if the future is dropped, the next call continues.
     pub(super) async fn complete(&mut self, queries: &Queries) -> Result<()> {
         self.list.complete(queries, true).await?;
+        for contents in [Resource::AllSeries, Resource::AllInstances] {
+            recover_broken_rows(queries, &mut self.list, contents).await?;
+        }
         let (length, is_capped) = (self.list.row_count(), self.list.caveat() == Some(ListingCaveat::Capped));
         let is_checked =
             is_capped || (length >= MIN_CHECKED && (length <= MAX_CHECKED || looks_capped(length)));

@@ -9,8 +9,8 @@ use futures::stream::{self, StreamExt};
 use super::list_key::{self, FAILED, Level};
 use super::page::{ListItem, ListPosition, ListingCaveat};
 use super::paged_list::PagedList;
-use super::query::{Counts, Queries, Query, Resource};
-use super::recovery::{check_unlisted, recover_instances, recover_study};
+use super::query::{Counts, Queries, Query, Resource, Way};
+use super::recovery::{check_unlisted, recover_broken_rows, recover_instances, recover_study};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Instance, InstanceIdentifier, ListFailure, Uid};
 
@@ -50,6 +50,9 @@ impl StudyListing {
         }
         self.list_series(queries, wait).await?;
         let study = self.scope.study.as_str();
+        let way = Way::StudyInstances;
+        let contents = Resource::Alternative { way, study: study.into(), series: None };
+        recover_broken_rows(queries, &mut self.series, contents).await?;
         for (key, counts) in self.series.rows_from(Bound::Unbounded) {
             if Uid::new(key).is_ok() && !self.instances.contains_key(key) {
                 let list = PagedList::new(Query::all(Resource::instances_of(study, key)));
