@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Deserialize;
+use tokio::time::{Instant, sleep};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Operation, OperationId, OperationKey};
@@ -20,6 +22,11 @@ use crate::restate::worker::delete_secret;
 use crate::secret::Secret;
 use crate::service::{ExportService, NewOperation, OperationRecord, Target};
 use crate::sync::detached;
+
+/// How long a workflow that was started may take to be listed by Restate.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+const START_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The number of records of a page that are requested concurrently.
 const MAX_CONCURRENT_REQUESTS: usize = 8;
@@ -169,9 +176,16 @@ impl Shared {
         }
         // An invocation id consists of letters, digits and underscores.
         let id = view.invocation.replace(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_', "");
-        let rows: Vec<Row> =
-            self.admin.query(&format!("select status from sys_invocation where id = '{id}'")).await?;
-        Ok(rows.iter().all(|row| row.status == "completed"))
+        let sql = format!("select status from sys_invocation where id = '{id}'");
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            let rows: Vec<Row> = self.admin.query(&sql).await?;
+            // A workflow is started asynchronously: before it has begun it may not be listed yet.
+            if !rows.is_empty() || view.has_begun || Instant::now() > deadline {
+                return Ok(rows.iter().all(|row| row.status == "completed"));
+            }
+            sleep(START_POLL_INTERVAL).await;
+        }
     }
 
     /// Rejects a target that workers cannot use, before anything is opened.

@@ -125,6 +125,8 @@ pub(crate) struct View {
     pub(crate) run: u64,
     /// The invocation id of that run's workflow; empty while it is being started.
     pub(crate) invocation: String,
+    /// Whether the workflow has begun.
+    pub(crate) has_begun: bool,
 }
 
 /// The reply of an operation's object.
@@ -241,6 +243,7 @@ pub(crate) struct OperationState {
     pub(crate) plan: Plan,
     pub(crate) run: u64,
     pub(crate) invocation: String,
+    pub(crate) has_begun: bool,
     /// The number of finished segments of this run.
     pub(crate) segments: u64,
     /// The batches and totals of segments in progress, by segment number.
@@ -259,6 +262,7 @@ impl OperationState {
             spec: self.spec.clone(),
             run: self.run,
             invocation: self.invocation.clone(),
+            has_begun: self.has_begun,
         }
     }
 }

@@ -38,6 +38,7 @@ impl ExportOperation {
             plan,
             run: 0,
             invocation: String::new(),
+            has_begun: false,
             segments: 0,
             in_progress: Default::default(),
         };
@@ -113,6 +114,7 @@ impl ExportOperation {
     async fn begun(&self, ctx: ObjectContext<'_>, run: u64) -> HandlerResult<()> {
         if let Some(mut state) = running(&ctx, run).await? {
             state.checkpoint.status = OperationStatus::Running;
+            state.has_begun = true;
             save(&ctx, state).await?;
         }
         Ok(())
@@ -216,6 +218,8 @@ fn schedule_purge(ctx: &ObjectContext<'_>, state: &OperationState) {
 
 /// Stores the state, and starts the current run's workflow.
 async fn start(ctx: &ObjectContext<'_>, state: &mut OperationState) -> HandlerResult<()> {
+    state.invocation.clear();
+    state.has_begun = false;
     // Before the workflow: a worker that reads the state of the previous run treats the new one as canceled.
     ctx.set(STATE_KEY, Json(state.clone()));
     let run = Run { id: id_of(ctx)?, number: state.run };
