@@ -12,7 +12,7 @@ use futures::stream::{BoxStream, TryStreamExt};
 
 use crate::content::{Content, CopySource};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Cursor, Instance, ListRequest, ListWarning, Locator, Page, Scope};
+use crate::model::{Cursor, Instance, ListFailure, ListRequest, ListWarning, Locator, Page, Scope};
 use crate::model::{DicomIdentifier, InstanceIdentifier, Uid};
 use crate::object_store_error::{SanitizedError, error_kind};
 use crate::source::InstanceSource;
@@ -50,8 +50,12 @@ const URL_VALIDITY: Duration = Duration::from_secs(3600);
 ///
 /// # Listing
 /// Objects are listed in the order of their keys. A cursor is the last key. The source keeps a listing between two pages,
-/// so that each page of the store is requested once. The warning `unidentifiedObject` counts the other objects below the
-/// prefix. An identifier is listed by its prefix; a single instance takes one request.
+/// so that each page of the store is requested once. An object `<x>/<y>/<z>.dcm` whose key does not consist of three valid
+/// UIDs is a failure of the listing: it is skipped and logged. The warning `unidentifiedObject` counts the other objects
+/// below the prefix. An identifier is listed by its prefix; a single instance takes one request.
+///
+/// Objects may be added and deleted between two pages; the others are listed once. A key with an empty segment, `.`, `..`
+/// or a control character ends the listing with an error, since `object_store` cannot return it.
 ///
 /// The store must list in the order of keys, compared as bytes, as Azure (without hierarchical namespaces), S3 and Google
 /// Cloud Storage do. With other stores, such as a local folder, listing fails with
@@ -139,23 +143,25 @@ impl ObjectStoreSource {
         self.prefix.parts().chain(parts.into_iter().map(PathPart::from)).collect()
     }
 
-    fn identify(&self, key: &Path) -> Option<InstanceIdentifier> {
-        let mut parts = key.prefix_match(&self.prefix)?;
-        let (study, series, name) = (parts.next()?, parts.next()?, parts.next()?);
-        if parts.next().is_some() {
-            return None;
+    fn identify(&self, meta: &ObjectMeta) -> Object {
+        let Some(segments) = meta.location.prefix_match(&self.prefix) else { return Object::Other };
+        let segments: Vec<_> = segments.take(4).collect();
+        let [study, series, name] = &*segments else { return Object::Other };
+        let Some(sop) = name.as_ref().strip_suffix(SUFFIX) else { return Object::Other };
+        let (study, series) = (Uid::new(study.as_ref()), Uid::new(series.as_ref()));
+        match (study, series, Uid::new(sop)) {
+            (Ok(study), Ok(series), Ok(sop)) => {
+                let instance =
+                    Instance::new(InstanceIdentifier::new(study, series, sop)).with_size(meta.size);
+                Object::Instance(match &meta.e_tag {
+                    Some(etag) => instance.with_locator(Locator::new(etag.as_str())),
+                    None => instance,
+                })
+            }
+            (Ok(study), Ok(series), Err(_)) => Object::Invalid(invalid_uids(format!("{study}/{series}"))),
+            (Ok(study), Err(_), _) => Object::Invalid(invalid_uids(study.to_string())),
+            (Err(_), ..) => Object::Invalid(invalid_uids(String::new())),
         }
-        let uid = |text: &str| Uid::new(text).ok();
-        let sop = uid(name.as_ref().strip_suffix(SUFFIX)?)?;
-        Some(InstanceIdentifier::new(uid(study.as_ref())?, uid(series.as_ref())?, sop))
-    }
-
-    fn instance(&self, meta: &ObjectMeta) -> Option<Instance> {
-        let instance = Instance::new(self.identify(&meta.location)?).with_size(meta.size);
-        Some(match &meta.e_tag {
-            Some(etag) => instance.with_locator(Locator::new(etag.as_str())),
-            None => instance,
-        })
     }
 
     /// Lists the object of a single instance.
@@ -165,7 +171,10 @@ impl ObjectStoreSource {
             return Ok(Page::default());
         }
         match self.store.head(&key).await {
-            Ok(meta) => Ok(Page::last(self.instance(&meta).into_iter().collect())),
+            Ok(meta) => Ok(match self.identify(&meta) {
+                Object::Instance(instance) => Page::last(vec![instance]),
+                Object::Invalid(_) | Object::Other => Page::default(),
+            }),
             Err(StoreError::NotFound { .. }) => Ok(Page::default()),
             Err(error) => Err(list_error(error)),
         }
@@ -173,18 +182,19 @@ impl ObjectStoreSource {
 
     async fn list_folder(&self, folder: Path, after: Option<Path>, limit: usize) -> Result<Page> {
         let mut listing = self.listing(folder, after);
-        let (mut instances, mut other_keys) = (Vec::new(), 0);
+        let (mut instances, mut failures, mut other_keys) = (Vec::new(), Vec::new(), 0);
         let ended = loop {
-            if instances.len() == limit || other_keys == MAX_OTHER_KEYS {
+            if instances.len() + failures.len() == limit || other_keys == MAX_OTHER_KEYS {
                 break false;
             }
             let Some(meta) = listing.next().await? else { break true };
-            match self.instance(&meta) {
-                Some(instance) => instances.push(instance),
-                None => other_keys += 1,
+            match self.identify(&meta) {
+                Object::Instance(instance) => instances.push(instance),
+                Object::Invalid(failure) => failures.push(failure),
+                Object::Other => other_keys += 1,
             }
         };
-        let mut page = Page::last(instances);
+        let mut page = Page::last(instances).with_failures(failures);
         if other_keys > 0 {
             let message = "objects do not have the name of an instance";
             page = page.with_warnings(vec![ListWarning::new("unidentifiedObject", message, other_keys)]);
@@ -268,6 +278,18 @@ impl InstanceSource for ObjectStoreSource {
     }
 }
 
+/// What an object is according to its key.
+enum Object {
+    Instance(Instance),
+    /// The key has the form of an instance's, and not three valid UIDs.
+    Invalid(ListFailure),
+    Other,
+}
+
+fn invalid_uids(known: String) -> ListFailure {
+    ListFailure::new(known, "an object's key does not consist of three valid UIDs")
+}
+
 /// A listing of a folder between two pages.
 struct Listing {
     folder: Path,
@@ -301,6 +323,11 @@ fn single_instance(scope: &DicomIdentifier) -> Option<InstanceIdentifier> {
 }
 
 fn list_error(cause: StoreError) -> Error {
+    // `object_store` returns neither this key nor those after it.
+    if let StoreError::InvalidPath { .. } = cause {
+        let message = "the source contains a key with an empty segment, a dot segment or a control character";
+        return Error::new(ErrorKind::Unsupported, message).with_source(SanitizedError::of(&cause));
+    }
     match error_kind(&cause) {
         ErrorKind::NotFound => Error::new(ErrorKind::NotFound, "the source's container does not exist")
             .with_source(SanitizedError::of(&cause)),
