@@ -5,7 +5,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
 use tokio::task::{JoinError, spawn_blocking};
-use tracing::Instrument;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -29,9 +28,12 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ///
 /// # Errors
 /// [`ErrorKind::Internal`] if the work panics.
+#[cfg(any(feature = "http", feature = "object_store", feature = "restate"))]
 pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
+    use tracing::Instrument;
+
     tokio::spawn(work.in_current_span()).await.unwrap_or_else(|cause| Err(panicked(cause)))
 }
 

@@ -50,8 +50,10 @@ impl<'de> Reader<'de> for RequestReader<'_> {
 }
 
 /// Reads the body of a resumption: an object with an optional destination.
+#[cfg(feature = "http")]
 pub(super) struct ResumptionReader<'a>(pub(super) At<'a>);
 
+#[cfg(feature = "http")]
 impl<'de> Reader<'de> for ResumptionReader<'_> {
     type Value = Option<DestinationParts>;
     const EXPECTED: &'static str = "an object";
