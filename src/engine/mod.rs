@@ -79,7 +79,7 @@ impl ExportEngine {
     /// was shut down.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown operation, [`ErrorKind::Conflict`] if it has ended or another runner holds
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown operation, [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if it has ended or another runner holds
     /// it; otherwise the store's.
     ///
     /// # Cancellation
@@ -181,7 +181,7 @@ impl ExportEngine {
     /// Requests that an operation be canceled, in whichever process it runs. It stops within seconds.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown operation, [`ErrorKind::Conflict`] if it has ended.
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown operation, [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if it has ended.
     pub async fn cancel(&self, id: OperationId) -> Result<()> {
         if self.0.operations.request_cancel(id).await? {
             self.0.release_resources(id).await;
