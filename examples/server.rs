@@ -36,6 +36,8 @@ use tokio::net::TcpListener;
 mod logging;
 #[path = "server/restate.rs"]
 mod restate;
+#[path = "server/serve.rs"]
+pub mod serve;
 #[path = "server/shutdown.rs"]
 mod shutdown;
 #[path = "export/source.rs"]
@@ -154,9 +156,8 @@ pub async fn serve(
         engine.shutdown(SHUTDOWN_GRACE).await;
         _ = drained.send(());
     };
-    let serving = axum::serve(listener, app).with_graceful_shutdown(drain);
     tokio::select! {
-        served = serving.into_future() => served?,
+        () = serve::serve(listener, app, drain) => {}
         () = async { _ = is_drained.await; tokio::time::sleep(CONNECTION_GRACE).await } => {
             tracing::warn!("closed the remaining connections");
         }

@@ -98,6 +98,26 @@ async fn it_serves_the_document_health_and_problems_and_stops() {
 }
 
 #[tokio::test]
+async fn a_client_that_does_not_send_a_head_is_disconnected() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = axum::Router::new().route("/", axum::routing::get(async || "ok"));
+    let serving =
+        example::serve::serve_with(listener, app, std::future::pending(), Duration::from_millis(200));
+    let serving = tokio::spawn(serving);
+    let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut response = [0; 15];
+    client.read_exact(&mut response).await.unwrap();
+    assert_eq!(&response, b"HTTP/1.1 200 OK");
+    client.write_all(b"GET / HTTP/1.1\r\nHost: ").await.unwrap();
+    // The server closes the connection.
+    client.read_to_end(&mut Vec::new()).await.unwrap();
+    serving.abort();
+}
+
+#[tokio::test]
 async fn a_missing_folder_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing");
