@@ -126,6 +126,13 @@ pub trait ExportService: Send + Sync + 'static {
     /// destination that cannot be used. [`Unavailable`](crate::ErrorKind::Unavailable) while shutting down.
     async fn start(&self, new: NewOperation) -> Result<Operation>;
 
+    /// Validates a destination without opening it, and returns its location, which identifies the container and the
+    /// prefix in it.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::ErrorKind::Invalid), with a JSON pointer.
+    fn location(&self, destination: &ExportDestination) -> Result<String>;
+
     /// Returns an operation.
     async fn operation(&self, id: OperationId) -> Result<OperationRecord>;
 
@@ -153,6 +160,10 @@ macro_rules! delegate {
         impl<S: ExportService + ?Sized> ExportService for $pointer<S> {
             async fn start(&self, new: NewOperation) -> Result<Operation> {
                 (**self).start(new).await
+            }
+
+            fn location(&self, destination: &ExportDestination) -> Result<String> {
+                (**self).location(destination)
             }
 
             async fn operation(&self, id: OperationId) -> Result<OperationRecord> {

@@ -18,8 +18,8 @@ use tokio::time::sleep;
 pub use self::builder::ExportEngineBuilder;
 use self::runner::{Runner, RunnerOptions};
 use crate::error::Result;
-use crate::model::{Operation, OperationId, OperationKey};
-use crate::pipeline::{ExportConfig, Progress};
+use crate::model::{ExportDestination, Operation, OperationId, OperationKey};
+use crate::pipeline::{ExportConfig, Progress, validate_destination};
 use crate::service::{ExportService, NewOperation, OperationRecord, Target};
 use crate::store::OperationStore;
 
@@ -201,6 +201,10 @@ impl ExportEngine {
 impl ExportService for ExportEngine {
     async fn start(&self, new: NewOperation) -> Result<Operation> {
         self.start(new).await
+    }
+
+    fn location(&self, destination: &ExportDestination) -> Result<String> {
+        validate_destination(&self.0.config, destination).map(|(_, validated)| validated.location)
     }
 
     async fn operation(&self, id: OperationId) -> Result<OperationRecord> {

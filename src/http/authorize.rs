@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::http::StatusCode;
-use axum::http::header::{HeaderValue, WWW_AUTHENTICATE};
+use axum::http::header::{HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 
@@ -23,8 +24,8 @@ use crate::service::OperationRecord;
 /// routes are nested under. Values that one method inserts into the extensions are visible to the next.
 ///
 /// # Errors
-/// A [`Rejection`] becomes the response; its detail is public. A rejection from [`view`](Self::view) is answered with
-/// 404, as if the operation did not exist, unless it is [`Rejection::unavailable`].
+/// A [`Rejection`] becomes the response; its detail is public. A 401, 403 or 404 from [`view`](Self::view) is answered with
+/// 404, as if the operation did not exist; other statuses, for example 429 and 503, are answered as they are.
 ///
 /// # Cancellation
 /// The future is dropped when the client disconnects.
@@ -66,7 +67,16 @@ use crate::service::OperationRecord;
 ///         Ok(())
 ///     }
 ///
-///     async fn start(&self, parts: &mut Parts, _: &ExportRequest) -> Result<OperationContext, Rejection> {
+///     async fn start(
+///         &self,
+///         parts: &mut Parts,
+///         _: &ExportRequest,
+///         location: &str,
+///     ) -> Result<OperationContext, Rejection> {
+///         // The location is validated and normalized; the settings of the request are not.
+///         if !location.starts_with("https://exports.blob.core.windows.net/") {
+///             return Err(Rejection::forbidden("exports go to the account 'exports' only"));
+///         }
 ///         Ok(OperationContext::default().with_caller(caller(parts)?))
 ///     }
 ///
@@ -89,7 +99,18 @@ pub trait Authorize: Send + Sync + 'static {
     }
 
     /// Decides whether this export may be started, and returns the context that is stored with the operation.
-    async fn start(&self, parts: &mut Parts, request: &ExportRequest) -> Result<OperationContext, Rejection>;
+    ///
+    /// `location` identifies the container and the prefix in it that the destination's settings lead to, as validated by
+    /// its [`SinkProvider`](crate::SinkProvider); for Azure it is the URL of the container. Restrict destinations by it and
+    /// not by the settings: their names are case-insensitive, and one location can be written in several ways.
+    ///
+    /// With an `Idempotency-Key`, this is called for each repetition of the request too.
+    async fn start(
+        &self,
+        parts: &mut Parts,
+        request: &ExportRequest,
+        location: &str,
+    ) -> Result<OperationContext, Rejection>;
 
     /// Decides whether this operation may be viewed. A listing omits operations that may not.
     async fn view(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Rejection>;
@@ -119,7 +140,7 @@ pub struct AllowAll;
 
 #[async_trait]
 impl Authorize for AllowAll {
-    async fn start(&self, _: &mut Parts, _: &ExportRequest) -> Result<OperationContext, Rejection> {
+    async fn start(&self, _: &mut Parts, _: &ExportRequest, _: &str) -> Result<OperationContext, Rejection> {
         Ok(OperationContext::default())
     }
 
@@ -141,8 +162,9 @@ macro_rules! forward {
                 &self,
                 parts: &mut Parts,
                 request: &ExportRequest,
+                location: &str,
             ) -> Result<OperationContext, Rejection> {
-                (**self).start(parts, request).await
+                (**self).start(parts, request, location).await
             }
 
             async fn view(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Rejection> {
@@ -168,41 +190,70 @@ macro_rules! forward {
 forward!(Arc, Box);
 
 /// The reason why a request is refused. Its detail is part of the response.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use axum::http::StatusCode;
+/// use dicom_export::http::Rejection;
+///
+/// let quota = Rejection::too_many_requests(Duration::from_secs(60), "the tenant runs five exports already");
+/// assert_eq!(quota.status(), StatusCode::TOO_MANY_REQUESTS);
+/// let unknown = Rejection::new(StatusCode::BAD_REQUEST, "the partition does not exist");
+/// assert_eq!(unknown.to_string(), "the partition does not exist");
+/// ```
 #[derive(Debug, Clone)]
 #[must_use]
-pub struct Rejection {
-    pub(super) reason: Reason,
-    detail: Cow<'static, str>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum Reason {
-    Unauthenticated(HeaderValue),
-    Forbidden,
-    Unavailable,
-}
+pub struct Rejection(Problem);
 
 impl Rejection {
+    /// A response with this status. It must be a 4xx or 503; any other is answered with 500, and logged.
+    pub fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
+        match status.is_client_error() || status == StatusCode::SERVICE_UNAVAILABLE {
+            true => Self(Problem::new(status).with_detail(detail)),
+            false => {
+                tracing::error!(%status, "a rejection must be a 4xx or 503; the response is 500");
+                Self(Problem::new(StatusCode::INTERNAL_SERVER_ERROR))
+            }
+        }
+    }
+
     /// 401: the caller is not known. `challenge` is the `WWW-Authenticate` header that the response must have
     /// (RFC 9110, section 15.5.2), for example `HeaderValue::from_static("Bearer")`.
     pub fn unauthenticated(challenge: HeaderValue, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason: Reason::Unauthenticated(challenge), detail: detail.into() }
+        Self::new(StatusCode::UNAUTHORIZED, detail).with_header(WWW_AUTHENTICATE, challenge)
     }
 
     /// 403: the caller may not do this.
     pub fn forbidden(detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason: Reason::Forbidden, detail: detail.into() }
+        Self::new(StatusCode::FORBIDDEN, detail)
+    }
+
+    /// 429 with `Retry-After`: a quota of the caller is exhausted.
+    pub fn too_many_requests(retry_after: Duration, detail: impl Into<Cow<'static, str>>) -> Self {
+        let rejection = Self::new(StatusCode::TOO_MANY_REQUESTS, detail);
+        Self(rejection.0.with_retry_after(retry_after))
     }
 
     /// 503 with `Retry-After`: the decision cannot be made now.
     pub fn unavailable(detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason: Reason::Unavailable, detail: detail.into() }
+        Self(Problem::unavailable().with_detail(detail))
+    }
+
+    /// Sets a header of the response.
+    pub fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
+        Self(self.0.with_header(name, value))
+    }
+
+    /// The status of the response.
+    pub fn status(&self) -> StatusCode {
+        self.0.status()
     }
 }
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.detail)
+        f.write_str(self.0.detail())
     }
 }
 
@@ -210,20 +261,13 @@ impl std::error::Error for Rejection {}
 
 impl From<Rejection> for Problem {
     fn from(rejection: Rejection) -> Self {
-        let problem = match rejection.reason {
-            Reason::Unauthenticated(challenge) => {
-                Problem::new(StatusCode::UNAUTHORIZED).with_header(WWW_AUTHENTICATE, challenge)
-            }
-            Reason::Forbidden => Problem::new(StatusCode::FORBIDDEN),
-            Reason::Unavailable => Problem::unavailable(),
-        };
-        problem.with_detail(rejection.detail)
+        rejection.0
     }
 }
 
 /// Lets an extractor use `Rejection` as its rejection type.
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
-        Problem::from(self).into_response()
+        self.0.into_response()
     }
 }

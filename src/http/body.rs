@@ -1,13 +1,16 @@
 //! Reads request bodies: limits their size and time, and checks that they are JSON.
 
 use std::error::Error as StdError;
+use std::ops::Deref;
+use std::sync::Arc;
 
-use axum::body::{Body, Bytes, HttpBody, to_bytes};
+use axum::body::{Body, HttpBody};
 use axum::http::StatusCode;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use axum::http::request::Parts;
-use http_body_util::LengthLimitError;
+use http_body_util::{BodyExt, LengthLimitError};
 use mime::Mime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::error::Result;
@@ -15,40 +18,91 @@ use crate::http::options::HttpOptions;
 use crate::http::problem::Problem;
 use crate::sync::blocking;
 
-/// Longer bodies, in bytes, are parsed on a blocking thread.
-const MAX_INLINE_PARSE: usize = 64 << 10;
+/// Longer bodies, in bytes, count against [`BodyMemory`] and are parsed on a blocking thread.
+const MAX_SHORT_BODY: usize = 64 << 10;
+
+/// The bytes of one permit of [`BodyMemory`].
+const PERMIT_LEN: usize = 1 << 10;
+
+/// A body, which counts against [`BodyMemory`] as long as it is held.
+pub(super) struct ReceivedBody {
+    bytes: Vec<u8>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Deref for ReceivedBody {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Bounds the memory of request bodies that are read at the same time.
+pub(super) struct BodyMemory(Arc<Semaphore>);
+
+impl BodyMemory {
+    pub(super) fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes.div_ceil(PERMIT_LEN).min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// Extends a permit to a body of this length. Short bodies need none.
+    ///
+    /// It does not wait: bodies that wait for each other would hold the memory until their clients time out.
+    fn extend(&self, permit: &mut Option<OwnedSemaphorePermit>, length: usize) -> Result<(), Problem> {
+        if length <= MAX_SHORT_BODY {
+            return Ok(());
+        }
+        let held = permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let missing = u32::try_from(length.div_ceil(PERMIT_LEN).saturating_sub(held)).unwrap_or(u32::MAX);
+        let more = Arc::clone(&self.0).try_acquire_many_owned(missing).map_err(|_| {
+            Problem::unavailable().with_detail("the server is reading as many large bodies as it can hold")
+        })?;
+        match permit {
+            Some(permit) => permit.merge(more),
+            None => *permit = Some(more),
+        }
+        Ok(())
+    }
+}
 
 /// Reads a body that may be absent or empty, and is JSON otherwise.
 pub(super) async fn read_optional(
     parts: &Parts,
     body: Body,
     options: &HttpOptions,
-) -> Result<Option<Bytes>, Problem> {
+    memory: &BodyMemory,
+) -> Result<Option<ReceivedBody>, Problem> {
     // A body of unknown length may be empty, so its type is checked after it is read.
     if body.is_end_stream() {
         return Ok(None);
     }
-    let bytes = receive(body, options).await?;
-    match bytes.is_empty() {
+    let body = receive(body, options, memory).await?;
+    match body.is_empty() {
         true => Ok(None),
-        false => require_json(parts).map(|()| Some(bytes)),
+        false => require_json(parts).map(|()| Some(body)),
     }
 }
 
 /// Reads a JSON body.
-pub(super) async fn read(parts: &Parts, body: Body, options: &HttpOptions) -> Result<Bytes, Problem> {
+pub(super) async fn read(
+    parts: &Parts,
+    body: Body,
+    options: &HttpOptions,
+    memory: &BodyMemory,
+) -> Result<ReceivedBody, Problem> {
     require_json(parts)?;
-    receive(body, options).await
+    receive(body, options, memory).await
 }
 
 /// Parses a body without blocking other requests.
 pub(super) async fn parse<T: Send + 'static>(
-    bytes: Bytes,
+    body: ReceivedBody,
     parse: impl FnOnce(&[u8]) -> Result<T> + Send + 'static,
 ) -> Result<T, Problem> {
-    match bytes.len() {
-        0..=MAX_INLINE_PARSE => Ok(parse(&bytes)?),
-        _ => Ok(blocking(move || parse(&bytes)).await?),
+    match body.len() {
+        0..=MAX_SHORT_BODY => Ok(parse(&body)?),
+        _ => Ok(blocking(move || parse(&body)).await?),
     }
 }
 
@@ -67,25 +121,46 @@ fn require_json(parts: &Parts) -> Result<(), Problem> {
     }
 }
 
-async fn receive(body: Body, options: &HttpOptions) -> Result<Bytes, Problem> {
-    let limit = options.body_limit;
-    let too_large = || {
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE)
-            .with_detail(format!("the body is longer than {limit} bytes"))
-            .with_header(CONNECTION, HeaderValue::from_static("close"))
-    };
+async fn receive(body: Body, options: &HttpOptions, memory: &BodyMemory) -> Result<ReceivedBody, Problem> {
     // A declared length is refused before the body is sent: the client may be waiting for `100 Continue`.
-    if body.size_hint().lower() > limit as u64 {
-        return Err(too_large());
+    if body.size_hint().lower() > options.body_limit as u64 {
+        return Err(too_large(options.body_limit));
     }
-    match timeout(options.body_timeout, to_bytes(body, limit)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_length_limit(&error) => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST).with_detail("the body is incomplete")),
+    match timeout(options.body_timeout, collect(body, options.body_limit, memory)).await {
+        Ok(received) => received,
         Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT)
             .with_detail("the body was not received in time")
             .with_header(CONNECTION, HeaderValue::from_static("close"))),
     }
+}
+
+async fn collect(mut body: Body, limit: usize, memory: &BodyMemory) -> Result<ReceivedBody, Problem> {
+    let (mut bytes, mut permit) = (Vec::new(), None);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| match is_length_limit(&error) {
+            true => too_large(limit),
+            false => Problem::new(StatusCode::BAD_REQUEST).with_detail("the body is incomplete"),
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        let length = bytes.len() + data.len();
+        if length > limit {
+            return Err(too_large(limit));
+        }
+        memory.extend(&mut permit, length)?;
+        if bytes.len() <= MAX_SHORT_BODY && length > MAX_SHORT_BODY {
+            // Exactly the declared length, if there is one, so that the buffer does not grow beyond it.
+            let rest = usize::try_from(body.size_hint().lower()).unwrap_or(0);
+            bytes.reserve_exact(data.len() + rest.min(limit - length));
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(ReceivedBody { bytes, _permit: permit })
+}
+
+fn too_large(limit: usize) -> Problem {
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE)
+        .with_detail(format!("the body is longer than {limit} bytes"))
+        .with_header(CONNECTION, HeaderValue::from_static("close"))
 }
 
 /// Whether the error is a length limit: this router's or one that the server has set around it.

@@ -59,10 +59,10 @@ pub(super) struct OperationDocument {
     /// Always `export`.
     r#type: OperationType,
     /// When the operation was accepted.
-    #[schema(value_type = String, format = DateTime, pattern = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}Z$", example = "2022-09-08T16:40:36.2627618Z")]
+    #[schema(value_type = String, format = DateTime, example = "2022-09-08T16:40:36.2627618Z")]
     created_time: Timestamp,
     /// When the stored state of the operation last changed.
-    #[schema(value_type = String, format = DateTime, pattern = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}Z$", example = "2022-09-08T16:41:01.2776644Z")]
+    #[schema(value_type = String, format = DateTime, example = "2022-09-08T16:41:01.2776644Z")]
     last_updated_time: Timestamp,
     /// The state of the operation.
     status: StatusDocument,
@@ -209,11 +209,11 @@ struct IdentifierSchema(String);
 #[schema(as = ExportDestination)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "only its schema is used: `model::ExportDestination` reads destinations")]
-struct DestinationSchema {
+pub(super) struct DestinationSchema {
     /// A destination type of the server. The published type is `azureblob`.
     #[schema(min_length = 1, example = "azureblob")]
     r#type: String,
-    /// The settings of that type. Those of `azureblob`: `blobContainerUri`, or `connectionString` with
+    /// The settings of that type, at most 64 KiB. Those of `azureblob`: `blobContainerUri`, or `connectionString` with
     /// `blobContainerName`; `useManagedIdentity`.
     #[schema(example = json!({ "blobContainerUri": "https://account.blob.core.windows.net/container", "useManagedIdentity": true }))]
     settings: Map<String, Value>,

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::link::Link;
 use utoipa::openapi::path::{
-    HttpMethod, Operation, OperationBuilder, ParameterBuilder, ParameterIn, PathItem, Paths,
+    HttpMethod, Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn, PathItem, Paths,
 };
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{ComponentsBuilder, ObjectBuilder, SchemaFormat, Type};
@@ -15,73 +15,184 @@ use utoipa::openapi::{
 };
 
 use crate::http::documents::{
-    ExportRequestSchema, ListDocument, OperationDocument, ProblemDocument, ReferenceDocument,
-    ResumeRequestSchema,
+    DestinationSchema, ExportRequestSchema, ListDocument, OperationDocument, ProblemDocument,
+    ReferenceDocument, ResumeRequestSchema,
 };
-use crate::http::paging::{DEFAULT_LIMIT, MAX_LIMIT};
+use crate::http::idempotency::MAX_KEY_LEN;
+use crate::http::paging::{DEFAULT_LIMIT, MAX_LIMIT, STATUSES};
 
 /// The pattern of an operation's id in a path: with or without dashes, in either case.
 const ID_PATTERN: &str = "^[0-9a-fA-F]{32}$|^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$";
 
+/// The pattern of a partition's name.
+const PARTITION_PATTERN: &str = "^[A-Za-z0-9._-]{1,64}$";
+
 /// The error responses of every route.
-const COMMON: [(StatusCode, &str); 5] = [
+const COMMON: [(StatusCode, &str); 6] = [
     (
         StatusCode::BAD_REQUEST,
         "The request is invalid; `pointer` names the property that is wrong, if there is one.",
     ),
     (StatusCode::UNAUTHORIZED, "The caller is not authenticated."),
     (StatusCode::FORBIDDEN, "The caller may not do this."),
+    (StatusCode::TOO_MANY_REQUESTS, "A quota of the caller, or the limit of running operations, is reached."),
     (StatusCode::INTERNAL_SERVER_ERROR, "The server failed."),
     (StatusCode::SERVICE_UNAVAILABLE, "The server is shutting down or cannot do this now."),
 ];
 const NO_OPERATION: (StatusCode, &str) =
     (StatusCode::NOT_FOUND, "The operation does not exist, or the caller may not view it.");
-const BUSY: (StatusCode, &str) =
-    (StatusCode::TOO_MANY_REQUESTS, "The limit of running operations is reached.");
 const BODY: [(StatusCode, &str); 3] = [
     (StatusCode::REQUEST_TIMEOUT, "The body was not received in time."),
     (StatusCode::PAYLOAD_TOO_LARGE, "The body is too large."),
     (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body is not declared as JSON."),
 ];
 
-/// The OpenAPI 3.1 document of [`router`](crate::http::router).
+/// The OpenAPI 3.1 document of [`router`](crate::http::router); [`ApiDescription`] describes other routers.
 ///
-/// A server merges it into its own document with [`OpenApi::merge`], or under a prefix with [`OpenApi::nest`], and adds
-/// its security schemes.
+/// A server merges it into its own document with [`OpenApi::merge`] and adds its security schemes.
 ///
 /// ```
 /// let document = dicom_export::http::openapi();
 /// assert!(document.paths.paths.contains_key("/v2/export"));
 /// ```
 pub fn openapi() -> OpenApi {
-    let mut info = Info::new("DICOM export", env!("CARGO_PKG_VERSION"));
-    info.description = Some(env!("CARGO_PKG_DESCRIPTION").to_owned());
-    let mut license = License::new("MIT OR Apache-2.0");
-    license.identifier = Some("MIT OR Apache-2.0".to_owned());
-    info.license = Some(license);
+    ApiDescription::router().build()
+}
 
-    let mut paths = Paths::new();
-    for (prefix, version) in [("", ""), ("/v1", "V1"), ("/v2", "V2")] {
-        let operation = format!("{prefix}/operations/{{operationId}}");
-        let mut at_operation = PathItem::new(HttpMethod::Get, status(version));
-        at_operation.delete = Some(cancel(version));
-        paths.paths.extend([
-            (format!("{prefix}/export"), PathItem::new(HttpMethod::Post, export(version))),
-            (format!("{prefix}/operations"), PathItem::new(HttpMethod::Get, list(version))),
-            (format!("{operation}/resume"), PathItem::new(HttpMethod::Post, resume(version))),
-            (operation, at_operation),
-        ]);
+/// Describes the API as a server mounts it.
+///
+/// ```
+/// use dicom_export::http::ApiDescription;
+///
+/// let document = ApiDescription::routes().nest("/tenants/{tenant}").destination_types(["azureblob", "archive"]).build();
+/// let path = &document.paths.paths["/tenants/{tenant}/operations"];
+/// let parameters = path.get.as_ref().and_then(|operation| operation.parameters.as_ref());
+/// assert_eq!(parameters.map(Vec::len), Some(4)); // tenant, limit, continuationToken, status
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ApiDescription {
+    prefix: String,
+    /// The path of each version, and the suffix of its operation ids.
+    versions: &'static [(&'static str, &'static str)],
+    is_partitioned: bool,
+    destination_types: Vec<String>,
+}
+
+impl ApiDescription {
+    const VERSIONS: [(&str, &str); 3] = [("", ""), ("/v1", "V1"), ("/v2", "V2")];
+
+    fn new(versions: &'static [(&'static str, &'static str)], is_partitioned: bool) -> Self {
+        Self { prefix: String::new(), versions, is_partitioned, destination_types: Vec::new() }
     }
 
-    let mut schemas: Vec<(String, RefOr<Schema>)> = Vec::new();
-    add::<ExportRequestSchema>(&mut schemas);
-    add::<ResumeRequestSchema>(&mut schemas);
-    add::<ReferenceDocument>(&mut schemas);
-    add::<OperationDocument>(&mut schemas);
-    add::<ListDocument>(&mut schemas);
-    add::<ProblemDocument<'_>>(&mut schemas);
-    let components = ComponentsBuilder::new().schemas_from_iter(schemas).build();
-    OpenApiBuilder::new().info(info).paths(paths).components(Some(components)).build()
+    /// Describes [`http::router`](crate::http::router).
+    pub fn router() -> Self {
+        Self::new(&Self::VERSIONS, false)
+    }
+
+    /// Describes [`http::partition_router`](crate::http::partition_router).
+    pub fn partition_router() -> Self {
+        Self::new(&Self::VERSIONS, true)
+    }
+
+    /// Describes [`http::routes`](crate::http::routes).
+    pub fn routes() -> Self {
+        Self::new(&Self::VERSIONS[..1], false)
+    }
+
+    /// Puts the routes under a path, as [`Router::nest`](axum::Router::nest) does. Its parameters, `{name}`, are described
+    /// as strings.
+    pub fn nest(mut self, path: &str) -> Self {
+        self.prefix.insert_str(0, path.trim_end_matches('/'));
+        self
+    }
+
+    /// Sets the destination types that the server supports. Default: any text.
+    pub fn destination_types<T: Into<String>>(mut self, types: impl IntoIterator<Item = T>) -> Self {
+        self.destination_types = types.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Builds the document.
+    pub fn build(&self) -> OpenApi {
+        let mut info = Info::new("DICOM export", env!("CARGO_PKG_VERSION"));
+        info.description = Some(env!("CARGO_PKG_DESCRIPTION").to_owned());
+        let mut license = License::new("MIT OR Apache-2.0");
+        license.identifier = Some("MIT OR Apache-2.0".to_owned());
+        info.license = Some(license);
+
+        let mut paths = Paths::new();
+        for (path, version) in self.versions {
+            let prefix = format!("{}{path}", self.prefix);
+            let mut insert = |path: String, mut item: PathItem| {
+                for operation in [&mut item.get, &mut item.post, &mut item.delete].into_iter().flatten() {
+                    let own = operation.parameters.take().unwrap_or_default();
+                    let all: Vec<_> = path_parameters(&path).into_iter().map(RefOr::T).chain(own).collect();
+                    operation.parameters = (!all.is_empty()).then_some(all);
+                }
+                paths.paths.insert(path, item);
+            };
+            let start = match self.is_partitioned {
+                true => format!("{prefix}/partitions/{{partition}}/export"),
+                false => format!("{prefix}/export"),
+            };
+            let operation = format!("{prefix}/operations/{{operationId}}");
+            let mut at_operation = PathItem::new(HttpMethod::Get, status(version));
+            at_operation.delete = Some(cancel(version));
+            insert(start, PathItem::new(HttpMethod::Post, export(version, self.is_partitioned)));
+            insert(format!("{prefix}/operations"), PathItem::new(HttpMethod::Get, list(version)));
+            insert(format!("{operation}/resume"), PathItem::new(HttpMethod::Post, resume(version)));
+            insert(operation, at_operation);
+        }
+
+        let mut schemas: Vec<(String, RefOr<Schema>)> = Vec::new();
+        add::<ExportRequestSchema>(&mut schemas);
+        add::<ResumeRequestSchema>(&mut schemas);
+        add::<ReferenceDocument>(&mut schemas);
+        add::<OperationDocument>(&mut schemas);
+        add::<ListDocument>(&mut schemas);
+        add::<ProblemDocument<'_>>(&mut schemas);
+        for (name, schema) in &mut schemas {
+            if *name == DestinationSchema::name() && !self.destination_types.is_empty() {
+                restrict_type(schema, &self.destination_types);
+            }
+        }
+        let components = ComponentsBuilder::new().schemas_from_iter(schemas).build();
+        OpenApiBuilder::new().info(info).paths(paths).components(Some(components)).build()
+    }
+}
+
+/// Restricts the property `type` of an object to these values.
+fn restrict_type(schema: &mut RefOr<Schema>, types: &[String]) {
+    let RefOr::T(Schema::Object(object)) = schema else { return };
+    if let Some(RefOr::T(Schema::Object(property))) = object.properties.get_mut("type") {
+        property.enum_values = Some(types.iter().map(|name| name.as_str().into()).collect());
+    }
+}
+
+/// The parameters in a path template.
+fn path_parameters(path: &str) -> Vec<Parameter> {
+    let names = path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
+    let parameter = |name: &str| {
+        let text = ObjectBuilder::new().schema_type(Type::String);
+        let (description, schema) = match name {
+            "operationId" => (
+                "The operation's id, with or without dashes, in either case.",
+                text.pattern(Some(ID_PATTERN)),
+            ),
+            "partition" => ("The name of the partition.", text.pattern(Some(PARTITION_PATTERN))),
+            _ => ("A parameter of the server's path.", text.min_length(Some(1))),
+        };
+        ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Path)
+            .required(Required::True)
+            .description(Some(description))
+            .schema(Some(schema))
+            .build()
+    };
+    names.map(parameter).collect()
 }
 
 fn add<T: ToSchema>(schemas: &mut Vec<(String, RefOr<Schema>)>) {
@@ -89,7 +200,23 @@ fn add<T: ToSchema>(schemas: &mut Vec<(String, RefOr<Schema>)>) {
     T::schemas(schemas);
 }
 
-fn export(version: &str) -> Operation {
+fn export(version: &str, is_partitioned: bool) -> Operation {
+    let key = ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "A repetition of the request with the same key gets the operation that it has started, as long as that is \
+             stored.",
+        ))
+        .schema(Some(
+            ObjectBuilder::new()
+                .schema_type(Type::String)
+                .pattern(Some("^[!-~]+$"))
+                .min_length(Some(1))
+                .max_length(Some(MAX_KEY_LEN)),
+        ))
+        .build();
     let body = RequestBodyBuilder::new().required(Some(Required::True)).content(
         "application/json",
         ContentBuilder::new().schema(Some(reference::<ExportRequestSchema>())).build(),
@@ -102,18 +229,22 @@ fn export(version: &str) -> Operation {
              written to `<operation id>/results/<study>/<series>/<SOP instance>.dcm`. Property names are \
              case-insensitive, and `sources` is read as `source`.",
         ))
+        .parameter(key)
         .request_body(Some(body.build()))
         .response("202", accepted("The export has started.", version));
-    let no_source = (StatusCode::NOT_FOUND, "The archive, for example a tenant's, does not exist.");
+    // In a partitioned API, an unknown partition is a 400.
+    let missing = (!is_partitioned)
+        .then_some((StatusCode::NOT_FOUND, "The archive, for example a tenant's, does not exist."));
+    let reused =
+        (StatusCode::UNPROCESSABLE_ENTITY, "The `Idempotency-Key` was used for a request with another body.");
     let conflict = (StatusCode::CONFLICT, "The state of the archive does not allow it.");
-    with_problems(operation, COMMON.into_iter().chain(BODY).chain([no_source, conflict, BUSY]))
+    with_problems(operation, COMMON.into_iter().chain(BODY).chain(missing).chain([conflict, reused]))
 }
 
 fn status(version: &str) -> Operation {
     let operation = OperationBuilder::new()
         .operation_id(Some(format!("getOperation{version}")))
         .summary(Some("Get the status of an operation"))
-        .parameter(operation_id())
         .response("200", success::<OperationDocument>("The operation has ended.").build())
         .response(
             "202",
@@ -129,7 +260,6 @@ fn cancel(version: &str) -> Operation {
     let operation = OperationBuilder::new()
         .operation_id(Some(format!("cancelOperation{version}")))
         .summary(Some("Cancel an operation"))
-        .parameter(operation_id())
         .response("202", accepted("The operation is being canceled.", version));
     let ended = (StatusCode::CONFLICT, "The operation has ended.");
     with_problems(operation, COMMON.into_iter().chain([NO_OPERATION, ended]))
@@ -146,14 +276,13 @@ fn resume(version: &str) -> Operation {
         .description(Some(
             "With a `destination`, in the same container with new credentials; otherwise with the stored credentials.",
         ))
-        .parameter(operation_id())
         .request_body(Some(body.build()))
         .response("202", accepted("The operation runs again.", version));
     let conflict = (
         StatusCode::CONFLICT,
         "The operation is running, completed or canceled, or it needs a `destination` with credentials.",
     );
-    with_problems(operation, COMMON.into_iter().chain(BODY).chain([NO_OPERATION, conflict, BUSY]))
+    with_problems(operation, COMMON.into_iter().chain(BODY).chain([NO_OPERATION, conflict]))
 }
 
 fn list(version: &str) -> Operation {
@@ -171,6 +300,8 @@ fn list(version: &str) -> Operation {
             .schema(Some(schema))
             .build()
     };
+    let statuses =
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(STATUSES.map(|(name, _)| name)));
     let operation = OperationBuilder::new()
         .operation_id(Some(format!("listOperations{version}")))
         .summary(Some("List operations, newest first"))
@@ -180,6 +311,7 @@ fn list(version: &str) -> Operation {
             "The token from the previous page.",
             ObjectBuilder::new().schema_type(Type::String),
         ))
+        .parameter(query("status", "Only operations with this status.", statuses))
         .response("200", success::<ListDocument>("A page of operations that the caller may view.").build());
     with_problems(operation, COMMON)
 }
@@ -223,16 +355,6 @@ fn with_problems(
         operation.response(status.as_str(), problem.build())
     };
     problems.into_iter().fold(operation, add).build()
-}
-
-fn operation_id() -> utoipa::openapi::path::Parameter {
-    ParameterBuilder::new()
-        .name("operationId")
-        .parameter_in(ParameterIn::Path)
-        .required(Required::True)
-        .description(Some("The operation's id, with or without dashes, in either case."))
-        .schema(Some(ObjectBuilder::new().schema_type(Type::String).pattern(Some(ID_PATTERN))))
-        .build()
 }
 
 fn location() -> Header {

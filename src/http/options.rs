@@ -29,6 +29,7 @@ pub struct HttpOptions {
     pub(super) export_all: bool,
     pub(super) body_limit: usize,
     pub(super) body_timeout: Duration,
+    pub(super) body_memory: usize,
     pub(super) max_running: Option<usize>,
 }
 
@@ -40,6 +41,7 @@ impl Default for HttpOptions {
             export_all: true,
             body_limit: 16 << 20,
             body_timeout: Duration::from_secs(60),
+            body_memory: 64 << 20,
             max_running: None,
         }
     }
@@ -71,8 +73,7 @@ impl HttpOptions {
     }
 
     /// Sets the maximum size of a request body in bytes; a larger one is answered with 413. Default: 16 MiB, enough for
-    /// about 80,000 instances by their three UIDs. A body is held in memory, and reading it takes about five times its
-    /// size.
+    /// about 80,000 instances by their three UIDs. Reading a body takes at most four times its size in memory.
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.body_limit = bytes;
         self
@@ -81,6 +82,14 @@ impl HttpOptions {
     /// Sets how long a client may take to send a body; after that the response is 408. Default: 60 seconds.
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
         self.body_timeout = timeout;
+        self
+    }
+
+    /// Sets how many bytes of request bodies may be held at the same time. Bodies of at most 64 KiB do not count; a longer
+    /// one that does not fit is answered with 503 and `Retry-After`. It should be at least [`body_limit`](Self::body_limit).
+    /// Default: 64 MiB.
+    pub fn body_memory(mut self, bytes: usize) -> Self {
+        self.body_memory = bytes;
         self
     }
 
@@ -104,6 +113,7 @@ impl fmt::Debug for HttpOptions {
             .field("export_all", &self.export_all)
             .field("body_limit", &self.body_limit)
             .field("body_timeout", &self.body_timeout)
+            .field("body_memory", &self.body_memory)
             .field("max_running", &self.max_running)
             .finish_non_exhaustive()
     }

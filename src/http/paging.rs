@@ -6,7 +6,7 @@ use axum::http::Uri;
 use serde::Deserialize;
 
 use crate::http::problem::Problem;
-use crate::model::{OperationId, OperationKey, Timestamp};
+use crate::model::{OperationId, OperationKey, OperationStatus, Timestamp};
 
 /// The page size if the client does not state one.
 pub(super) const DEFAULT_LIMIT: usize = 100;
@@ -14,11 +14,24 @@ pub(super) const DEFAULT_LIMIT: usize = 100;
 /// The largest page size.
 pub(super) const MAX_LIMIT: usize = 1000;
 
+/// The names of statuses in both versions of the API.
+pub(super) const STATUSES: [(&str, OperationStatus); 7] = [
+    ("notStarted", OperationStatus::NotStarted),
+    ("running", OperationStatus::Running),
+    ("completed", OperationStatus::Completed),
+    ("succeeded", OperationStatus::Completed),
+    ("failed", OperationStatus::Failed),
+    ("canceled", OperationStatus::Canceled),
+    ("unknown", OperationStatus::Unknown),
+];
+
 /// The page that a client requests.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Paging {
     pub(super) limit: usize,
     pub(super) after: Option<OperationKey>,
+    /// Only operations with this status.
+    pub(super) status: Option<OperationStatus>,
 }
 
 impl Paging {
@@ -29,10 +42,12 @@ impl Paging {
         struct Parameters {
             limit: Option<String>,
             continuation_token: Option<String>,
+            status: Option<String>,
         }
         let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST).with_detail(detail);
-        let Query(parameters) = Query::<Parameters>::try_from_uri(uri)
-            .map_err(|_| bad("'limit' and 'continuationToken' can be given once each".to_owned()))?;
+        let Query(parameters) = Query::<Parameters>::try_from_uri(uri).map_err(|_| {
+            bad("'limit', 'continuationToken' and 'status' can be given once each".to_owned())
+        })?;
         let limit = match parameters.limit {
             None => DEFAULT_LIMIT,
             Some(text) => text
@@ -48,8 +63,19 @@ impl Paging {
                     .ok_or_else(|| bad("'continuationToken' was not issued by this server".to_owned()))?,
             ),
         };
-        Ok(Self { limit, after })
+        let status =
+            parameters.status.map(|text| status(&text).ok_or_else(|| bad(status_error()))).transpose()?;
+        Ok(Self { limit, after, status })
     }
+}
+
+/// A status by its name in either version of the API, in any case.
+fn status(name: &str) -> Option<OperationStatus> {
+    STATUSES.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, status)| status)
+}
+
+fn status_error() -> String {
+    format!("'status' must be one of {}", STATUSES.map(|(name, _)| name).join(", "))
 }
 
 /// A position in the listing as text for a URL: the time in units of 100 ns, which is its precision, and the id.

@@ -72,6 +72,10 @@ impl Problem {
         self.status
     }
 
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     pub(super) fn unavailable() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE)
             .with_detail("the server is shutting down or cannot do this now")

@@ -1,8 +1,10 @@
 //! The routes and their handlers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{FromRequestParts, OriginalUri, RawPathParams, Request, State};
 use axum::http::header::{HeaderValue, LOCATION, RETRY_AFTER};
 use axum::http::request::Parts;
@@ -11,22 +13,32 @@ use axum::response::Response;
 use axum::routing::{get, post};
 
 use crate::error::ErrorKind;
-use crate::http::authorize::{Reason, Rejection};
-use crate::http::body;
+use crate::http::authorize::Rejection;
+use crate::http::body::{self, BodyMemory};
 use crate::http::documents::{ApiVersion, ListDocument, OperationDocument, ReferenceDocument, json};
+use crate::http::idempotency::IdempotencyKey;
 use crate::http::options::HttpOptions;
 use crate::http::paging::{Paging, token};
 use crate::http::problem::{Problem, method_not_allowed};
 use crate::http::running_limit::{RunningLimit, is_running, key};
-use crate::model::{ExportDestination, ExportRequest, OperationId};
+use crate::model::{ExportDestination, ExportRequest, OperationId, Timestamp};
 use crate::service::{ExportService, NewOperation, OperationRecord, Target};
 use crate::sync::detached;
 
 /// The path parameter for an operation's id.
 const ID_PARAMETER: &str = "operation_id";
 
+/// The path parameter for a partition's name.
+const PARTITION_PARAMETER: &str = "partition";
+
 /// How many operations one request for a page examines at most.
 const MAX_EXAMINED: usize = 2000;
+
+/// The smallest `Retry-After` of a poll.
+const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The largest `Retry-After` of a poll.
+const MAX_POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The API under one prefix.
 #[derive(Clone)]
@@ -41,62 +53,75 @@ struct Api {
     service: Arc<dyn ExportService>,
     options: HttpOptions,
     running: RunningLimit,
+    memory: BodyMemory,
 }
 
 pub(super) fn versioned(service: Arc<dyn ExportService>, options: HttpOptions) -> Router {
-    let api = Api::new(service, options);
-    let at = |version, link_version| table(Mount { api: Arc::clone(&api), version, link_version });
-    at(ApiVersion::V1, "/v1").nest("/v1", at(ApiVersion::V1, "")).nest("/v2", at(ApiVersion::V2, ""))
+    at_versions(&Api::new(service, options), |mount| with_state(start().merge(operations()), mount))
+}
+
+pub(super) fn partitioned(service: Arc<dyn ExportService>, options: HttpOptions) -> Router {
+    at_versions(&Api::new(service, options), |mount| {
+        let start = Router::new().route("/partitions/{partition}/export", post(export_partition));
+        with_state(start.merge(operations()), mount)
+    })
 }
 
 pub(super) fn nestable(service: Arc<dyn ExportService>, options: HttpOptions, version: ApiVersion) -> Router {
-    table(Mount { api: Api::new(service, options), version, link_version: "" })
+    let mount = Mount { api: Api::new(service, options), version, link_version: "" };
+    with_state(start().merge(operations()), mount)
 }
 
-fn table(mount: Mount) -> Router {
+fn at_versions(api: &Arc<Api>, routes: impl Fn(Mount) -> Router) -> Router {
+    let at = |version, link_version| routes(Mount { api: Arc::clone(api), version, link_version });
+    at(ApiVersion::V1, "/v1").nest("/v1", at(ApiVersion::V1, "")).nest("/v2", at(ApiVersion::V2, ""))
+}
+
+fn with_state(routes: Router<Mount>, mount: Mount) -> Router {
+    routes.method_not_allowed_fallback(method_not_allowed).with_state(mount)
+}
+
+fn start() -> Router<Mount> {
+    Router::new().route("/export", post(export))
+}
+
+fn operations() -> Router<Mount> {
     Router::new()
-        .route("/export", post(export))
         .route("/operations", get(list))
         .route("/operations/{operation_id}", get(status).delete(cancel))
         .route("/operations/{operation_id}/resume", post(resume))
-        .method_not_allowed_fallback(method_not_allowed)
-        .with_state(mount)
 }
 
 async fn export(State(mount): State<Mount>, request: Request) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
-    let api = &mount.api;
-    api.options.authorize.authenticate(&mut parts).await?;
-    let links = mount.links(&parts)?;
-    let bytes = body::read(&parts, body, &api.options).await?;
-    let request = body::parse(bytes, ExportRequest::from_json).await?;
-    if request.source().is_everything() && !api.options.export_all {
-        return Err(Problem::new(StatusCode::FORBIDDEN)
-            .with_detail("'/source' is missing: this server does not export everything")
-            .with_pointer("/source"));
+    mount.api.options.authorize.authenticate(&mut parts).await?;
+    mount.start(parts, body, None).await
+}
+
+async fn export_partition(State(mount): State<Mount>, request: Request) -> Result<Response, Problem> {
+    let (mut parts, body) = request.into_parts();
+    mount.api.options.authorize.authenticate(&mut parts).await?;
+    let partition = path_parameter(&mut parts, PARTITION_PARAMETER).await;
+    match partition.filter(|name| is_partition_name(name)) {
+        Some(partition) => mount.start(parts, body, Some(partition)).await,
+        None => Err(Problem::new(StatusCode::BAD_REQUEST)
+            .with_detail("a partition name must be 1 to 64 letters, digits, '.', '-' and '_'")),
     }
-    let context = api.options.authorize.start(&mut parts, &request).await?;
-    let id = OperationId::random();
-    let slot = api.running.acquire(&*api.service, id).await?;
-    let new = NewOperation::from(request).with_id(id).with_context(context);
-    let service = Arc::clone(&api.service);
-    // The operation starts, and keeps its slot until then, even if the client disconnects.
-    let started = detached(async move {
-        let started = service.start(new).await;
-        drop(slot);
-        started
-    });
-    started.await?;
-    Ok(links.accepted(id))
+}
+
+/// Whether this can be the name of a partition (Medical Imaging Server for DICOM, "Data partitions").
+fn is_partition_name(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b))
 }
 
 async fn status(State(mount): State<Mount>, request: Request) -> Result<Response, Problem> {
     let mut parts = request.into_parts().0;
     let record = mount.visible(&mut parts).await?;
     let (id, is_running) = (record.operation.operation_id, is_running(&record));
+    let interval = poll_interval(record.operation.created_time);
     let document = OperationDocument::new(record.operation, mount.version);
     match is_running {
-        true => Ok(mount.links(&parts)?.poll(json(StatusCode::ACCEPTED, &document), id)),
+        true => Ok(mount.links(&parts)?.poll(json(StatusCode::ACCEPTED, &document), id, interval)),
         false => Ok(json(StatusCode::OK, &document)),
     }
 }
@@ -116,8 +141,8 @@ async fn resume(State(mount): State<Mount>, request: Request) -> Result<Response
     let record = mount.visible(&mut parts).await?;
     let api = &mount.api;
     let links = mount.links(&parts)?;
-    let destination = match body::read_optional(&parts, body, &api.options).await? {
-        Some(bytes) => body::parse(bytes, ExportDestination::from_resumption).await?,
+    let destination = match body::read_optional(&parts, body, &api.options, &api.memory).await? {
+        Some(body) => body::parse(body, ExportDestination::from_resumption).await?,
         None => None,
     };
     api.options.authorize.resume(&mut parts, &record, destination.as_ref()).await?;
@@ -137,7 +162,7 @@ async fn list(State(mount): State<Mount>, request: Request) -> Result<Response, 
     let mut parts = request.into_parts().0;
     let Api { service, options, .. } = &*mount.api;
     options.authorize.authenticate(&mut parts).await?;
-    let Paging { limit, mut after } = Paging::read(&parts.uri)?;
+    let Paging { limit, mut after, status } = Paging::read(&parts.uri)?;
     let mut document = ListDocument { operations: Vec::new(), continuation_token: None };
     let mut examined = 0;
     'pages: loop {
@@ -152,6 +177,9 @@ async fn list(State(mount): State<Mount>, request: Request) -> Result<Response, 
             }
             examined += 1;
             after = Some(key(&record));
+            if status.is_some_and(|status| status != record.operation.status) {
+                continue;
+            }
             match options.authorize.view(&mut parts, &record).await {
                 Ok(()) => document.operations.push(OperationDocument::new(record.operation, mount.version)),
                 Err(rejection) => hide(rejection)?,
@@ -163,20 +191,85 @@ async fn list(State(mount): State<Mount>, request: Request) -> Result<Response, 
 
 /// Hides an operation that the caller may not view; fails if that could not be decided.
 fn hide(rejection: Rejection) -> Result<(), Problem> {
-    match rejection.reason {
-        Reason::Unavailable => Err(rejection.into()),
-        Reason::Unauthenticated(_) | Reason::Forbidden => Ok(()),
+    match rejection.status() {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => Ok(()),
+        _ => Err(rejection.into()),
     }
 }
 
 impl Api {
     fn new(service: Arc<dyn ExportService>, options: HttpOptions) -> Arc<Self> {
-        let running = RunningLimit::new(options.max_running);
-        Arc::new(Self { service, options, running })
+        let (running, memory) =
+            (RunningLimit::new(options.max_running), BodyMemory::new(options.body_memory));
+        Arc::new(Self { service, options, running, memory })
     }
 }
 
 impl Mount {
+    /// Starts an export for an authenticated request.
+    async fn start(
+        &self,
+        mut parts: Parts,
+        body: Body,
+        partition: Option<String>,
+    ) -> Result<Response, Problem> {
+        let Api { service, options, running, memory } = &*self.api;
+        let links = self.links(&parts)?;
+        let key = IdempotencyKey::read(&parts.headers)?;
+        let body = body::read(&parts, body, options, memory).await?;
+        let digest = key.as_ref().map(|key| key.request_digest(&body));
+        let request = body::parse(body, ExportRequest::from_json).await?;
+        if request.source().is_everything() && !options.export_all {
+            return Err(Problem::new(StatusCode::FORBIDDEN)
+                .with_detail("'/source' is missing: this server does not export everything")
+                .with_pointer("/source"));
+        }
+        let location = service.location(request.destination())?;
+        let mut context = options.authorize.start(&mut parts, &request, &location).await?;
+        let is_partitioned = partition.is_some();
+        context.partition = context.partition.or(partition);
+        context.request_digest = digest.clone();
+        let id = key.map_or_else(OperationId::random, |key| key.operation_id(&context));
+        if digest.is_some() && self.is_repeated(id, &digest).await? {
+            return Ok(links.accepted(id));
+        }
+        let slot = running.acquire(&**service, id).await?;
+        let new = NewOperation::from(request).with_id(id).with_context(context);
+        let service = Arc::clone(service);
+        // The operation starts, and keeps its slot until then, even if the client disconnects.
+        let started = detached(async move {
+            let started = service.start(new).await;
+            drop(slot);
+            started
+        });
+        match started.await {
+            Ok(_) => Ok(links.accepted(id)),
+            // Another request with this key was faster.
+            Err(error)
+                if error.kind() == ErrorKind::Conflict
+                    && digest.is_some()
+                    && self.is_repeated(id, &digest).await? =>
+            {
+                Ok(links.accepted(id))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound && is_partitioned => {
+                Err(Problem::new(StatusCode::BAD_REQUEST).with_detail(error.message().to_owned()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether the operation was started by the same request as this one.
+    async fn is_repeated(&self, id: OperationId, digest: &Option<String>) -> Result<bool, Problem> {
+        match self.api.service.operation(id).await {
+            Ok(record) if record.context.request_digest == *digest => Ok(true),
+            Ok(_) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY)
+                .with_detail("the 'Idempotency-Key' was used for a request with another body")),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The operation in a request's path, if the caller may view it.
     async fn visible(&self, parts: &mut Parts) -> Result<OperationRecord, Problem> {
         let Api { service, options, .. } = &*self.api;
@@ -207,8 +300,18 @@ impl Mount {
 }
 
 async fn operation_id(parts: &mut Parts) -> Option<OperationId> {
-    let params = RawPathParams::from_request_parts(parts, &()).await.ok()?;
-    params.iter().find(|(name, _)| *name == ID_PARAMETER).and_then(|(_, value)| value.parse().ok())
+    path_parameter(parts, ID_PARAMETER).await?.parse().ok()
+}
+
+async fn path_parameter(parts: &mut Parts, name: &str) -> Option<String> {
+    let parameters = RawPathParams::from_request_parts(parts, &()).await.ok()?;
+    parameters.iter().find(|(other, _)| *other == name).map(|(_, value)| value.to_owned())
+}
+
+/// How long a client should wait between polls: a tenth of the operation's age, from 1 s to [`MAX_POLL_INTERVAL`].
+fn poll_interval(created: Timestamp) -> Duration {
+    let age = (Timestamp::now().to_utc() - created.to_utc()).to_std().unwrap_or_default();
+    (age / 10).clamp(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL)
 }
 
 /// The URL before the route, for the links of a response.
@@ -222,13 +325,13 @@ impl Links {
     /// 202 with the operation's id and URL.
     fn accepted(&self, id: OperationId) -> Response {
         let document = ReferenceDocument { id, href: self.operation(id) };
-        self.poll(json(StatusCode::ACCEPTED, &document), id)
+        self.poll(json(StatusCode::ACCEPTED, &document), id, MIN_POLL_INTERVAL)
     }
 
     /// Adds the headers that tell a client where and when to poll.
-    fn poll(&self, mut response: Response, id: OperationId) -> Response {
+    fn poll(&self, mut response: Response, id: OperationId, interval: Duration) -> Response {
         let headers: &mut HeaderMap = response.headers_mut();
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        headers.insert(RETRY_AFTER, interval.as_secs().into());
         // The parts of the URL have been parsed, so it is a valid header value.
         if let Ok(location) = HeaderValue::try_from(self.operation(id)) {
             headers.insert(LOCATION, location);

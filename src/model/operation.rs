@@ -138,7 +138,9 @@ pub struct ExportResults {
     /// The URL of `errors.log`, without a credential.
     #[cfg_attr(feature = "http", schema(format = "uri"))]
     pub error_href: String,
-    /// Instances that are in the container.
+    /// Instances that are in the container. For an operation that was canceled or has failed it is a lower bound: instances
+    /// of the batches that were in flight may be in the container too. They are counted if a failed
+    /// operation is resumed.
     pub exported: u64,
     /// Instances that were not exported, entries that could not be listed and identifiers that matched nothing, each
     /// named in `errors.log`.

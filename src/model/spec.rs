@@ -26,6 +26,9 @@ pub struct OperationContext {
     pub caller: Option<String>,
     /// Other information of the host.
     pub attributes: BTreeMap<String, String>,
+    /// A digest of the request that started the operation, if it had an `Idempotency-Key`. The HTTP API sets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_digest: Option<String>,
 }
 
 impl OperationContext {

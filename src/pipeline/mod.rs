@@ -48,6 +48,7 @@ pub(crate) use self::open::{OpenedOperation, open_stored, stored_secret};
 pub(crate) use self::plan::{Batch, Planner};
 pub(crate) use self::prepare::{
     OpenedDestination, PreparedOperation, open_destination, prepare, reopen, start_retrier,
+    validate_destination,
 };
 pub use self::progress::Progress;
 pub(crate) use self::status::status_document;

@@ -7,14 +7,16 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::limits::{Retrier, RetryPolicy};
-use crate::model::{BlobPath, Checkpoint, OperationSpec, OperationStatus, StoredDestination, Timestamp};
+use crate::model::{
+    BlobPath, Checkpoint, ExportDestination, OperationSpec, OperationStatus, StoredDestination, Timestamp,
+};
 use crate::pipeline::config::ExportConfig;
 use crate::pipeline::expiry::update_expiry_warning;
 use crate::pipeline::log::log_paths;
 use crate::pipeline::open::{OPEN_SINK_TYPE, OpenedOperation};
 use crate::secret::Secret;
 use crate::service::{NewOperation, Target};
-use crate::sink::BlobSink;
+use crate::sink::{BlobSink, SinkProvider, ValidatedSettings};
 
 /// The retry budget of calls that a caller waits for: at a start, and when an operation ends.
 const START_RETRY_BUDGET: Duration = Duration::from_secs(30);
@@ -91,12 +93,7 @@ pub(crate) async fn open_destination(
             OpenedDestination { destination, secret: None, sink }
         }
         Target::Destination(requested) => {
-            let provider = config.destination(requested.kind()).ok_or_else(|| {
-                Error::invalid("/destination/type", "'/destination/type' is not a supported destination type")
-            })?;
-            let validated = provider
-                .validate(requested.expose_settings())
-                .map_err(|error| error.under("/destination/settings"))?;
+            let (provider, validated) = validate_destination(config, &requested)?;
             check_location(&validated.location)?;
             let mut destination = StoredDestination::new(
                 requested.kind(),
@@ -115,6 +112,21 @@ pub(crate) async fn open_destination(
         retrier.run(|| opened.sink.prepare(&log)).await.map_err(unusable_destination)?;
     }
     Ok(opened)
+}
+
+/// Validates the settings of a destination with the provider of its type.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) with a JSON pointer.
+pub(crate) fn validate_destination<'a>(
+    config: &'a ExportConfig,
+    destination: &ExportDestination,
+) -> Result<(&'a dyn SinkProvider, ValidatedSettings)> {
+    let provider = config.destination(destination.kind()).ok_or_else(|| {
+        Error::invalid("/destination/type", "'/destination/type' is not a supported destination type")
+    })?;
+    let validated = provider.validate(destination.expose_settings());
+    Ok((provider, validated.map_err(|error| error.under("/destination/settings"))?))
 }
 
 /// Makes the checkpoint of a failed operation run again, with another destination if there is one.

@@ -10,10 +10,10 @@ use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Operation, OperationId, OperationKey};
+use crate::model::{ExportDestination, Operation, OperationId, OperationKey};
 use crate::pipeline::{
     ExportConfig, OpenedDestination, PreparedOperation, open_destination, prepare, reopen, status_document,
-    stored_secret,
+    stored_secret, validate_destination,
 };
 use crate::restate::http_client::HttpClient;
 use crate::restate::messages::{Create, LISTED_KEY, OPERATION_SERVICE, Plan, Reply, Resume, Run, View};
@@ -261,6 +261,10 @@ impl ExportService for Client {
     async fn start(&self, new: NewOperation) -> Result<Operation> {
         let (shared, plan) = (Arc::clone(&self.shared), self.plan.clone());
         detached(async move { shared.start(new, plan).await }).await
+    }
+
+    fn location(&self, destination: &ExportDestination) -> Result<String> {
+        validate_destination(&self.shared.config, destination).map(|(_, validated)| validated.location)
     }
 
     async fn operation(&self, id: OperationId) -> Result<OperationRecord> {

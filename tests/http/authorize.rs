@@ -1,10 +1,11 @@
 //! Authorization: a bearer token names a tenant, and each tenant has a path prefix.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
 use axum::extract::{FromRequestParts, Path};
+use axum::http::StatusCode as Status;
 use axum::http::header::{AUTHORIZATION, HeaderValue};
 use axum::http::request::Parts;
 use dicom_export::http::{self, ApiVersion, Authorize, HttpOptions, Rejection};
@@ -62,12 +63,17 @@ impl Authorize for Tenants {
         Ok(())
     }
 
-    async fn start(&self, parts: &mut Parts, request: &ExportRequest) -> Result<OperationContext, Rejection> {
+    async fn start(
+        &self,
+        parts: &mut Parts,
+        _: &ExportRequest,
+        location: &str,
+    ) -> Result<OperationContext, Rejection> {
         let caller = caller(parts)?;
         if caller.reads_only {
             return Err(Rejection::forbidden("the token may only read"));
         }
-        if request.destination().expose_settings()["blobContainerUri"] == "https://other.example/export" {
+        if location == "https://other.example/export" {
             return Err(Rejection::forbidden("the tenant may not use this destination"));
         }
         Ok(OperationContext::default().with_partition(caller.tenant).with_caller("me"))
@@ -102,7 +108,7 @@ impl Authorize for Tenants {
 
 async fn serve(sink: &GatedSink) -> Server {
     let engine = engine(archive(3), sink.clone());
-    let routes = http::routes(Arc::new(engine), HttpOptions::new().authorize(Tenants), ApiVersion::V1);
+    let routes = http::routes(engine, HttpOptions::new().authorize(Tenants), ApiVersion::V1);
     Server::serve(Router::new().nest("/v1/partitions/{partition}", routes)).await
 }
 
@@ -171,12 +177,14 @@ async fn a_tenant_sees_only_its_own_operations() {
     read_only(Method::POST, &format!("{operation}/resume"), json!({})).await.assert_problem(403);
     let rejected = read_only(Method::POST, "/export", export_everything()).await;
     assert_eq!(rejected.assert_problem(403), "the token may only read");
-    let elsewhere = json!({ "destination": { "type": "azureblob", "settings": { "blobContainerUri": "https://other.example/export" } } });
-    let request = server.request(Method::POST, "/v1/partitions/north/export").json(&elsewhere);
-    assert_eq!(
-        server.send(with(request, "north.all")).await.assert_problem(403),
-        "the tenant may not use this destination"
-    );
+    // A check of the settings would miss the second spelling.
+    for name in ["blobContainerUri", "BLOBCONTAINERURI"] {
+        let settings = json!({ name: "https://other.example/export" });
+        let elsewhere = json!({ "destination": { "type": "azureblob", "settings": settings } });
+        let request = server.request(Method::POST, "/v1/partitions/north/export").json(&elsewhere);
+        let rejected = server.send(with(request, "north.all")).await;
+        assert_eq!(rejected.assert_problem(403), "the tenant may not use this destination");
+    }
     let request = server.request(Method::POST, &format!("/v1/partitions/north{operation}/resume"));
     let request = request.json(&json!({ "destination": azure_destination() }));
     assert_eq!(
@@ -190,7 +198,12 @@ async fn a_decision_that_cannot_be_made_is_503() {
     struct Down;
     #[async_trait]
     impl Authorize for Down {
-        async fn start(&self, _: &mut Parts, _: &ExportRequest) -> Result<OperationContext, Rejection> {
+        async fn start(
+            &self,
+            _: &mut Parts,
+            _: &ExportRequest,
+            _: &str,
+        ) -> Result<OperationContext, Rejection> {
             Ok(OperationContext::default())
         }
 
@@ -205,5 +218,54 @@ async fn a_decision_that_cannot_be_made_is_503() {
         let response = server.get(&path).await;
         assert_eq!(response.assert_problem(503), "the directory does not respond");
         assert_eq!(response.header("retry-after"), "5");
+    }
+}
+
+/// Rejects starts with this rejection, and views with another.
+struct Rejecting(Rejection, Rejection);
+
+#[async_trait]
+impl Authorize for Rejecting {
+    async fn start(
+        &self,
+        _: &mut Parts,
+        request: &ExportRequest,
+        _: &str,
+    ) -> Result<OperationContext, Rejection> {
+        match request.source().is_everything() {
+            true => Ok(OperationContext::default()),
+            false => Err(self.0.clone()),
+        }
+    }
+
+    async fn view(&self, _: &mut Parts, _: &OperationRecord) -> Result<(), Rejection> {
+        Err(self.1.clone())
+    }
+}
+
+#[tokio::test]
+async fn a_rejection_has_any_4xx_status_and_headers() {
+    let quota = Rejection::too_many_requests(Duration::from_millis(59_001), "five exports run already");
+    let cases = [
+        (quota.clone(), 429, Some("60")),
+        (Rejection::new(Status::CONFLICT, "not now"), 409, None),
+        (Rejection::new(Status::BAD_REQUEST, "no such tenant"), 400, None),
+        // Not a rejection.
+        (Rejection::new(Status::OK, "secret"), 500, None),
+    ];
+    for (rejection, status, retry_after) in cases {
+        let authorize = Rejecting(rejection, quota.clone());
+        let options = HttpOptions::new().authorize(authorize);
+        let server = Server::start(&engine(archive(3), GatedSink::new(true)), options).await;
+        let rejected = server.post("/v1/export", &export_of(json!(["1.2.0"]))).await;
+        assert_ne!(rejected.assert_problem(status), "secret");
+        assert_eq!(rejected.headers.get("retry-after").map(|value| value.to_str().unwrap()), retry_after);
+        // A quota is not hidden as an unknown operation.
+        let id = server.export("/v1/export", &export_everything()).await;
+        let limited = server.get(&format!("/v1/operations/{id}")).await;
+        assert_eq!(
+            (limited.assert_problem(429), limited.header("retry-after")),
+            ("five exports run already", "60")
+        );
     }
 }

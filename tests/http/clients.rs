@@ -55,6 +55,40 @@ async fn the_limit_is_16_mebibytes_by_default() {
 }
 
 #[tokio::test]
+async fn the_memory_of_concurrent_bodies_is_bounded() {
+    let options = HttpOptions::new().body_memory(1 << 20);
+    let server = Server::start(&engine(archive(3), GatedSink::new(true)), options).await;
+    // A client has sent most of a large body.
+    let length = 900 << 10;
+    let head = format!(
+        "POST /v1/export HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    );
+    let mut slow = TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
+    slow.write_all(head.as_bytes()).await.unwrap();
+    slow.write_all(&vec![b' '; length - 1]).await.unwrap();
+    let post = |length: usize| {
+        let body = export_everything().to_string();
+        let body = format!("{body}{}", " ".repeat(length - body.len()));
+        server.send(
+            server.request(Method::POST, "/v1/export").header("content-type", "application/json").body(body),
+        )
+    };
+    // Another large one does not fit, as soon as the first one has been received; small ones always do.
+    loop {
+        let response = post(300 << 10).await;
+        if response.status != StatusCode::ACCEPTED {
+            assert!(response.assert_problem(503).contains("large bodies"));
+            assert_eq!(response.header("retry-after"), "5");
+            break;
+        }
+    }
+    assert_eq!(post(64 << 10).await.status, StatusCode::ACCEPTED);
+    // The memory is released with the body.
+    drop(slow);
+    while post(300 << 10).await.status != StatusCode::ACCEPTED {}
+}
+
+#[tokio::test]
 async fn an_endless_body_is_413_and_a_slow_one_408() {
     let options = HttpOptions::new().body_limit(1 << 20).body_timeout(Duration::from_millis(300));
     let server = Server::start(&engine(archive(3), GatedSink::new(true)), options).await;

@@ -1,6 +1,8 @@
 //! The life of an operation from `POST /export` to its end.
 
+use dicom_export::Timestamp;
 use dicom_export::http::HttpOptions;
+use dicom_export::store::{Checkpoint, Lease, OperationStore};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -76,6 +78,31 @@ async fn a_status_is_202_while_it_runs_and_200_once_it_has_ended() {
     let ended = server.get(&format!("/v2/operations/{id}")).await;
     assert_eq!(ended.body["status"], "succeeded");
     assert!(!ended.headers.contains_key("location") && !ended.headers.contains_key("retry-after"));
+}
+
+#[tokio::test]
+async fn the_interval_between_polls_grows_with_the_age_of_the_operation() {
+    let store = dicom_export::store::MemoryOperationStore::new();
+    let server =
+        Server::start(&engine_over(archive(3), GatedSink::new(true), store.clone()), HttpOptions::new())
+            .await;
+    for (age, seconds) in [(0, 1), (19, 1), (45, 4), (299, 29), (400, 30), (1_000_000, 30)] {
+        let id = dicom_export::OperationId::random();
+        let created = Timestamp::now().saturating_sub(std::time::Duration::from_secs(age));
+        let spec = json!({
+            "id": id, "createdTime": created, "source": null, "errorHref": "https://a.example/errors.log",
+            "destination": { "type": "azureblob", "location": "", "settings": {}, "hasSecret": false, "expires": null },
+            "context": { "partition": null, "caller": null, "attributes": {} },
+        });
+        let mut checkpoint = Checkpoint::first(created);
+        checkpoint.error_href = "https://a.example/errors.log".to_owned();
+        // Another process runs it.
+        checkpoint.lease = Some(Lease::new("other", Timestamp::now(), std::time::Duration::from_secs(3600)));
+        store.create(&serde_json::from_value(spec).unwrap(), &checkpoint).await.unwrap();
+        let response = server.get(&format!("/v1/operations/{id}")).await;
+        assert_eq!(response.status, StatusCode::ACCEPTED, "{response:?}");
+        assert_eq!(response.header("retry-after"), seconds.to_string(), "{age} s");
+    }
 }
 
 #[tokio::test]

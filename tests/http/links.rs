@@ -1,7 +1,5 @@
 //! The URLs in `href` and `Location`.
 
-use std::sync::Arc;
-
 use axum::Router;
 use dicom_export::ErrorKind;
 use dicom_export::http::{self, ApiVersion, BaseUrl, HttpOptions};
@@ -84,13 +82,12 @@ async fn links_begin_with_the_configured_base_url() {
 
 #[tokio::test]
 async fn links_keep_the_prefix_of_a_nested_router() {
-    let nested = |version| {
-        http::routes(Arc::new(engine(archive(3), GatedSink::new(true))), HttpOptions::new(), version)
-    };
+    let nested =
+        |version| http::routes(engine(archive(3), GatedSink::new(true)), HttpOptions::new(), version);
     let app = Router::new()
         .nest("/v1/partitions/{partition}", nested(ApiVersion::V1))
         .nest("/v2/partitions/{partition}", nested(ApiVersion::V2))
-        .nest("/dicom", http::router(Arc::new(engine(archive(3), GatedSink::new(true))), HttpOptions::new()))
+        .nest("/dicom", http::router(engine(archive(3), GatedSink::new(true)), HttpOptions::new()))
         .fallback(http::not_found);
     let mut server = Server::serve(app).await;
     for (prefix, links, completed) in [

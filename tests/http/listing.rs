@@ -51,6 +51,10 @@ async fn an_invalid_query_is_400() {
         "continuationToken=1.2",
         "continuationToken=99999999999999999999999999999999.00000000000000000000000000000000",
         "limit=99999999999999999999999999",
+        "status=",
+        "status=done",
+        "status=failed,running",
+        "status=failed&status=running",
     ] {
         let response = server.get(&format!("/operations?{query}")).await;
         let name = query.split('=').next().unwrap();
@@ -58,4 +62,51 @@ async fn an_invalid_query_is_400() {
     }
     // Unknown parameters are ignored.
     server.get("/operations?api-version=1").await;
+}
+
+#[tokio::test]
+async fn a_status_selects_operations_on_every_page() {
+    let sink = GatedSink::new(true);
+    let server = Server::start(&engine(archive(3), sink.clone()), HttpOptions::new()).await;
+    let mut completed = Vec::new();
+    for _ in 0..3 {
+        let id = server.export("/v1/export", &export_everything()).await;
+        server.wait(&format!("/v1/operations/{id}")).await;
+        completed.push(id);
+    }
+    sink.set_open(false);
+    let mut running = Vec::new();
+    for _ in 0..3 {
+        running.push(server.export("/v1/export", &export_everything()).await);
+    }
+    let mut canceled = running.split_off(2);
+    for id in &canceled {
+        server.delete(&format!("/v1/operations/{id}")).await;
+        server.wait(&format!("/v1/operations/{id}")).await;
+    }
+    for ids in [&mut completed, &mut running, &mut canceled] {
+        ids.reverse();
+    }
+    let none = Vec::new();
+    for (status, expected) in [
+        ("completed", &completed),
+        // Both versions' names are read under both, in any case.
+        ("Succeeded", &completed),
+        ("running", &running),
+        ("canceled", &canceled),
+        ("failed", &none),
+    ] {
+        for limit in [1, 2, 100] {
+            let (mut found, mut next) = (Vec::new(), format!("/v1/operations?status={status}&limit={limit}"));
+            loop {
+                let page = server.get(&next).await.body;
+                let operations = page["operations"].as_array().unwrap();
+                assert!(operations.len() <= limit);
+                found.extend(operations.iter().map(|one| one["operationId"].as_str().unwrap().to_owned()));
+                let Some(token) = page["continuationToken"].as_str() else { break };
+                next = format!("/v1/operations?status={status}&limit={limit}&continuationToken={token}");
+            }
+            assert_eq!(&found, expected, "{status}");
+        }
+    }
 }

@@ -14,11 +14,13 @@ mod proxy;
 mod authorize;
 mod clients;
 mod errors;
+mod idempotency;
 mod lenient;
 mod lifecycle;
 mod links;
 mod listing;
 mod openapi;
+mod partitions;
 #[cfg(feature = "redb")]
 mod restart;
 mod schemathesis;

@@ -1,5 +1,6 @@
 //! The OpenAPI document. Every test in this binary checks its responses against it.
 
+use dicom_export::http::ApiDescription;
 use serde_json::json;
 
 use crate::lifecycle::reference_case;
@@ -46,6 +47,46 @@ fn it_is_openapi_3_1_with_valid_references_and_unique_operations() {
             assert!(ids.contains(&link["operationId"].as_str().unwrap()));
         }
     }
+}
+
+#[test]
+fn a_description_has_the_paths_parameters_and_destination_types_of_its_router() {
+    let paths = |description: ApiDescription| {
+        let document = serde_json::to_value(description.build()).unwrap();
+        document["paths"].as_object().unwrap().clone()
+    };
+    let nested = paths(ApiDescription::routes().nest("/tenants/{tenant}/").nest("/api"));
+    let operation = &nested["/api/tenants/{tenant}/operations/{operationId}/resume"]["post"];
+    let names: Vec<_> = operation["parameters"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+    assert_eq!(names, ["tenant", "operationId"]);
+    assert_eq!(nested.len(), 4);
+    let list = &nested["/api/tenants/{tenant}/operations"]["get"]["parameters"];
+    let names: Vec<_> = list.as_array().unwrap().iter().map(|one| &one["name"]).collect();
+    assert_eq!(names, ["tenant", "limit", "continuationToken", "status"]);
+    let partitioned = paths(ApiDescription::partition_router());
+    let export = &partitioned["/v2/partitions/{partition}/export"]["post"];
+    assert_eq!(export["parameters"][0]["name"], "partition");
+    assert_eq!(export["parameters"][1]["name"], "Idempotency-Key");
+    assert!(export["responses"].get("404").is_none());
+    assert!(partitioned.contains_key("/v2/operations/{operationId}") && !partitioned.contains_key("/export"));
+
+    let document = ApiDescription::router().destination_types(["azureblob", "archive"]).build();
+    let document = serde_json::to_value(document).unwrap();
+    let kind = &document["components"]["schemas"]["ExportDestination"]["properties"]["type"];
+    assert_eq!(kind["enum"], json!(["azureblob", "archive"]));
+}
+
+#[test]
+fn times_need_not_have_seven_fractional_digits() {
+    // Azure's own have fewer if they end in zeros.
+    let mut operation = json!({
+        "operationId": "df1ff476b83a4a3eaf11b1eac2e5ac56", "type": "export", "createdTime": "2022-09-08T16:40:36.26Z",
+        "lastUpdatedTime": "2022-09-08T16:41:01Z", "status": "completed", "warnings": [],
+        "results": { "errorHref": "https://a.example/errors.log", "exported": 1, "skipped": 0 }
+    });
+    check("#/components/schemas/Operation", &operation);
+    operation["createdTime"] = json!("2022-09-08T16:40:36.2600000Z");
+    check("#/components/schemas/Operation", &operation);
 }
 
 #[test]

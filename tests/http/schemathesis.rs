@@ -27,7 +27,7 @@ async fn every_response_is_documented() {
         json!(["azureblob"]);
     let engine = engine(archive(3), GatedSink::new(true));
     let app = Router::new()
-        .merge(http::router(std::sync::Arc::new(engine), HttpOptions::new().max_running(20)))
+        .merge(http::router(engine, HttpOptions::new().max_running(20)))
         .route("/openapi.json", get(async || Json(document)));
     let server = Server::serve(app).await;
     // Schemathesis writes files to its working directory.

@@ -110,8 +110,12 @@ impl BlobSink for GatedSink {
 
 #[async_trait]
 impl SinkProvider for GatedSink {
-    fn validate(&self, _: &Value) -> Result<ValidatedSettings> {
-        Ok(ValidatedSettings::new("memory", Value::Null))
+    /// The location is the container's URI, whose name is case-insensitive as that of the published destination type.
+    fn validate(&self, settings: &Value) -> Result<ValidatedSettings> {
+        let members = settings.as_object().into_iter().flatten();
+        let uri = members.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("blobContainerUri"));
+        let location = uri.and_then(|(_, uri)| uri.as_str()).unwrap_or("memory");
+        Ok(ValidatedSettings::new(location, Value::Null))
     }
 
     async fn open(&self, _: &OperationSpec, _: Option<&Secret>) -> Result<Arc<dyn BlobSink>> {
@@ -142,6 +146,8 @@ pub(crate) struct Server {
     pub(crate) url: String,
     /// The path prefix of the API's routes.
     pub(crate) prefix: String,
+    /// The paths of the OpenAPI document that describes the server.
+    pub(crate) paths: Value,
     pub(crate) client: reqwest::Client,
     task: Option<JoinHandle<()>>,
 }
@@ -156,7 +162,7 @@ impl Drop for Server {
 
 impl Server {
     pub(crate) async fn start(engine: &ExportEngine, options: HttpOptions) -> Self {
-        Self::serve(http::router(Arc::new(engine.clone()), options)).await
+        Self::serve(http::router(engine.clone(), options)).await
     }
 
     pub(crate) async fn serve(app: Router) -> Self {
@@ -171,7 +177,7 @@ impl Server {
     /// A server that runs elsewhere.
     pub(crate) fn at(url: String) -> Self {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { url, prefix: String::new(), client, task: None }
+        Self { url, prefix: String::new(), paths: DOCUMENT["paths"].clone(), client, task: None }
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -203,7 +209,11 @@ impl Server {
         let text = response.text().await.unwrap();
         let body = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status} is not JSON: {text}"));
         let response = Response { status, headers, body };
-        response.assert_documented(&method, path.strip_prefix(&self.prefix).expect("the API's prefix"));
+        response.assert_documented(
+            &method,
+            path.strip_prefix(&self.prefix).expect("the API's prefix"),
+            &self.paths,
+        );
         response
     }
 
@@ -258,7 +268,7 @@ impl Response {
     }
 
     /// Checks status, media type, headers and body against the document.
-    fn assert_documented(&self, method: &Method, path: &str) {
+    fn assert_documented(&self, method: &Method, path: &str, paths: &Value) {
         assert_eq!(self.header("cache-control"), "no-store");
         let kind = self.header("content-type");
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
@@ -271,7 +281,7 @@ impl Response {
             template.len() == segments.len()
                 && template.iter().zip(&segments).all(|(a, b)| a.starts_with('{') || a == b)
         };
-        let (_, item) = DOCUMENT["paths"]
+        let (_, item) = paths
             .as_object()
             .unwrap()
             .iter()

@@ -39,6 +39,7 @@ const PASSWORD: &str = "canary-password";
 const HARMLESS: &[&str] = &[
     "Addressing",
     "AllowAll",
+    "ApiDescription",
     "ApiVersion",
     "BatchDone",
     "BlobPath",

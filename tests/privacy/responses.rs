@@ -46,7 +46,7 @@ impl Api {
             .checkpoint_interval(Duration::ZERO)
             .build()
             .unwrap();
-        let app = http::router(Arc::new(engine.clone()), HttpOptions::new().body_limit(1 << 20));
+        let app = http::router(engine.clone(), HttpOptions::new().body_limit(1 << 20));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });

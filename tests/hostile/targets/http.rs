@@ -1,6 +1,5 @@
 //! A request to the router: a line `METHOD target`, headers, an empty line, a body.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -18,7 +17,7 @@ pub(crate) fn run(input: &[u8]) {
             .build()
             .unwrap();
         let options = HttpOptions::new().base_url(BaseUrl::Forwarded).body_limit(64 << 10);
-        let router = http::router(Arc::new(engine.clone()), options);
+        let router = http::router(engine.clone(), options);
         let response = router.oneshot(request).await.unwrap();
         assert!(response.status().as_u16() < 500, "{}", response.status());
         let headers: usize = response.headers().values().map(|value| value.len()).sum();
