@@ -7,13 +7,16 @@ use ::object_store::{Error as StoreError, ObjectStoreExt, UpdateVersion};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use super::error::store_error;
 use super::objects::{Expected, Objects};
-use super::{JSON_LINES, store_error};
+
 use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::UploadContext;
 use crate::object_store_error::{SanitizedError, error_kind};
 use crate::sink::LogKey;
+
+const JSON_LINES: &str = "application/x-ndjson";
 
 /// How often joining starts again because another runner joins the same log.
 const MAX_JOIN_ATTEMPTS: usize = 5;

@@ -1,5 +1,6 @@
 //! [`ObjectStoreSink`]: any store of the `object_store` crate as a container.
 
+mod error;
 mod log;
 mod multipart;
 mod objects;
@@ -7,8 +8,8 @@ mod objects;
 use std::fmt;
 use std::sync::Arc;
 
+use ::object_store::ObjectStore;
 use ::object_store::path::Path;
-use ::object_store::{Error as StoreError, ObjectStore};
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -19,11 +20,9 @@ use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{RetryPolicy, UploadContext};
 use crate::model::BlobPath;
-use crate::object_store_error::{SanitizedError, error_kind};
 use crate::sink::{BlobSink, LogKey, PutResult};
 
 const DICOM: &str = "application/dicom";
-const JSON_LINES: &str = "application/x-ndjson";
 
 /// Any [`ObjectStore`] as a destination, optionally below a prefix.
 ///
@@ -178,20 +177,4 @@ fn without_credentials(url: &str) -> String {
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     format!("{scheme}://{host}{path}")
-}
-
-/// Converts an error of the store, without its text.
-fn store_error(cause: StoreError) -> Error {
-    let kind = error_kind(&cause);
-    let message = match kind {
-        ErrorKind::NotFound => "the destination does not exist",
-        ErrorKind::Unauthorized => "the destination refuses the credential",
-        ErrorKind::Conflict => "the destination's state does not allow the request",
-        ErrorKind::Unsupported => "the destination does not support the request",
-        ErrorKind::Invalid => "the destination refuses the request",
-        ErrorKind::Internal => "an internal task of the object store failed",
-        ErrorKind::Throttled => "the destination asks for fewer requests",
-        _ => "the destination failed or does not respond",
-    };
-    Error::new(kind, message).with_source(SanitizedError::of(&cause))
 }

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::time::sleep;
 use tracing::Instrument;
 
-use super::store_error;
+use super::error::store_error;
 use crate::content::{Chunk, ChunkReader};
 use crate::error::{Error, ErrorKind, Result};
 

@@ -9,8 +9,8 @@ use ::object_store::{
     PutOptions, PutPayload, UpdateVersion,
 };
 
+use super::error::store_error;
 use super::multipart::{PartSizes, Upload};
-use super::store_error;
 use crate::content::{ChunkReader, Content};
 use crate::error::Result;
 use crate::limits::UploadContext;

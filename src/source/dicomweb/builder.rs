@@ -47,6 +47,14 @@ pub struct DicomWebSourceBuilder {
     timeout: Duration,
 }
 
+impl DicomWebSource {
+    /// Starts to configure a source for the DICOMweb service at this root, for example
+    /// `https://pacs.example/dicom-web`.
+    pub fn builder(service_root: impl Into<String>) -> DicomWebSourceBuilder {
+        DicomWebSourceBuilder::new(service_root.into())
+    }
+}
+
 impl DicomWebSourceBuilder {
     pub(super) fn new(service_root: String) -> Self {
         Self {

@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use futures::stream::{self, StreamExt};
 use tokio::time::Instant;
 
-use super::builder::DicomWebSourceBuilder;
 use super::client::Client;
 use super::list_key::{self, FAILED, Level};
 use super::listing_cache::{ListingCache, MAX_AGE};
@@ -99,12 +98,6 @@ struct CachedStudies {
 }
 
 impl DicomWebSource {
-    /// Starts to configure a source for the DICOMweb service at this root, for example
-    /// `https://pacs.example/dicom-web`.
-    pub fn builder(service_root: impl Into<String>) -> DicomWebSourceBuilder {
-        DicomWebSourceBuilder::new(service_root.into())
-    }
-
     pub(super) fn new(client: Client, page_size: usize) -> Self {
         Self {
             queries: Queries::new(client, page_size),

@@ -6,13 +6,13 @@ use std::path::Path;
 
 use redb::ReadOnlyTable;
 
+use super::entry::{Entry, EntryKind, Stamp};
 use super::head::{FileType, identify};
 use super::index::{FILES, Index, index_error};
 use super::opener::Opener;
 use super::path;
 use super::read_ahead::ReadAhead;
-use super::record::{Record, Stamp};
-use super::scan::{Entry, EntryKind};
+use super::record::Record;
 use super::tree::Tree;
 use super::walk::WalkEntry;
 use crate::error::Result;

@@ -12,7 +12,7 @@ use redb::{
 };
 
 use super::path;
-use super::record::{Record, first_key_after, prefix, split_key};
+use super::record::{Record, damaged, first_key_after, prefix, split_key};
 use super::temporary::TemporaryFile;
 use super::tree::Tree;
 use crate::error::{Error, ErrorKind, Result};
@@ -199,10 +199,6 @@ fn builder() -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE_SIZE);
     builder
-}
-
-pub(super) fn damaged() -> Error {
-    Error::new(ErrorKind::Internal, "the index of the source is damaged")
 }
 
 fn file_error(cause: io::Error) -> Error {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use redb::{ReadableTable, WriteTransaction};
 
-use super::index::{BY_IDENTIFIER, FILES, Index, damaged, index_error};
+use super::entry::Entry;
+use super::index::{BY_IDENTIFIER, FILES, Index, index_error};
 use super::path;
-use super::record::Record;
-use super::scan::Entry;
+use super::record::{Record, damaged};
 use crate::error::Result;
 
 /// How many changes are written at once.

@@ -1,5 +1,6 @@
 //! [`DirectorySource`]: a folder tree of DICOM files.
 
+mod entry;
 mod head;
 mod head_reader;
 mod index;

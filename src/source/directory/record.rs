@@ -1,38 +1,8 @@
 //! What the index stores of a file, and its keys.
 
-use std::fs::Metadata;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use super::index::damaged;
-use super::scan::EntryKind;
+use super::entry::{EntryKind, Stamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Cursor, DicomIdentifier, InstanceIdentifier, ListFailure};
-
-/// A file that was changed more recently than this may change again without a new modification time.
-const MIN_AGE: Duration = Duration::from_secs(2);
-
-/// When a file was changed and how long it is. While both are the same, so is the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
-    /// In nanoseconds since 1970; 0 if the file may change without a change of this time.
-    modified: u64,
-    pub(super) size: u64,
-}
-
-impl Stamp {
-    pub(super) fn of(metadata: &Metadata) -> Self {
-        let modified = metadata.modified().unwrap_or(UNIX_EPOCH);
-        let is_old = SystemTime::now().duration_since(modified).is_ok_and(|age| age >= MIN_AGE);
-        let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let modified = if is_old { u64::try_from(since.as_nanos()).unwrap_or(0) } else { 0 };
-        Self { modified, size: metadata.len() }
-    }
-
-    /// Whether a file with this stamp is the one that was stored with another.
-    pub(super) fn vouches_for(&self, stored: &Self) -> bool {
-        self == stored && self.modified != 0
-    }
-}
 
 /// What the index stores of a file.
 #[derive(Debug, PartialEq, Eq)]
@@ -163,4 +133,8 @@ pub(super) fn first_key_after(cursor: &Cursor) -> Result<Vec<u8>> {
         }
     }
     Ok(key)
+}
+
+pub(super) fn damaged() -> Error {
+    Error::new(ErrorKind::Internal, "the index of the source is damaged")
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::scan::{Entry, EntryKind};
+use super::entry::{Entry, EntryKind};
 use crate::model::{ListFailure, ListWarning};
 
 /// How many paths a report holds.

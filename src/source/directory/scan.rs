@@ -1,64 +1,24 @@
 //! [`Scan`]: the entries of a folder tree in path order, with the UIDs from their heads.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use futures::future::try_join_all;
 
+use super::entry::{Entry, EntryKind};
 use super::head_reader::HeadReader;
 use super::index::Index;
 use super::index_writer::IndexWriter;
 use super::read_ahead::ReadAhead;
-use super::record::Stamp;
 use super::seen::SeenInstances;
 use super::tree::Tree;
 use super::walk::{Walk, WalkEntry};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{InstanceIdentifier, ListFailure};
 use crate::sync::blocking;
 
 /// How many files are read before the walk continues: enough to keep all threads busy, few enough to stop soon.
 const FILES_PER_ROUND: usize = 128;
-
-/// A file, or a folder that cannot be read.
-pub(super) struct Entry {
-    /// Relative to the root.
-    pub(super) path: PathBuf,
-    /// The encoded path.
-    pub(super) locator: String,
-    pub(super) kind: EntryKind,
-    /// Of a file, if the scan uses an index.
-    pub(super) stamp: Option<Stamp>,
-    /// Whether the kind comes from the index.
-    pub(super) is_known: bool,
-}
-
-impl Entry {
-    /// Whether the entry is part of a page, as an instance or a failure.
-    pub(super) fn is_listed(&self) -> bool {
-        !matches!(self.kind, EntryKind::Duplicate | EntryKind::Directory | EntryKind::Ignored)
-    }
-}
-
-pub(super) enum EntryKind {
-    Instance {
-        identifier: InstanceIdentifier,
-        size: u64,
-        has_preamble: bool,
-    },
-    /// A file of an instance that an earlier file contains.
-    Duplicate,
-    /// A DICOM file without three valid UIDs.
-    Unidentified(ListFailure),
-    /// A DICOMDIR.
-    Directory,
-    UnreadableFile,
-    UnreadableFolder,
-    /// Not a DICOM file, or deleted since the walk found it.
-    Ignored,
-}
 
 /// Reads the heads of the files of a tree in path order.
 pub(super) struct Scan {

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use super::entry::EntryKind;
 use super::index::Index;
 use super::path;
 use super::read_ahead::ReadAhead;
 use super::report::DirectoryReport;
-use super::scan::{EntryKind, Scan};
+use super::scan::Scan;
 use super::tree::Tree;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Cursor, Instance, Locator, Page};
