@@ -1,8 +1,9 @@
 //! [`DicomWebSource`]: exports from any server that speaks DICOMweb.
 //!
-//! `source` lists studies (`study_list`) and the contents of each (`study_listing`, kept by `listing_cache`) into pages
-//! (`page`). Every list is a `paged_list` of `query` results. `retrieve` reads instances, through `multipart`. Everything
-//! is sent by `client`.
+//! `source` lists the studies (`study_lister`, which checks them against `study_parts`) and the contents of each
+//! (`study_listing`, kept by `listing_cache` and completed by `recovery`) into pages (`page`). A `paged_list` reads one list
+//! into a `row_set`, through `query` and `json_rows`. `retrieve` reads instances, through `multipart`. `client` sends all
+//! requests.
 
 mod builder;
 mod client;
@@ -19,6 +20,7 @@ mod recovery;
 mod request_limiter;
 mod response;
 mod retrieve;
+mod row_set;
 mod source;
 mod study_list;
 mod study_lister;

@@ -1,15 +1,14 @@
 //! [`PagedList`]: one QIDO-RS list, read page by page from a server that may ignore paging, cap lists or change them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::{Bound, Range};
+use std::ops::Range;
 use std::time::Duration;
 
-use chrono::NaiveDate;
 use tokio::time::sleep;
 
 use super::list_key;
 use super::page::ListingCaveat;
 use super::query::{Counts, Queries, Query, QueryPage, Row};
+use super::row_set::{Known, RowSet};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The number of consecutive pages without a new row after which a pass ends.
@@ -43,10 +42,7 @@ const MAX_BROKEN_ROWS: u32 = 16;
 /// The maximum number of rows with a UID. A list that is longer does not end.
 const MAX_ROWS: usize = 5_000_000;
 
-/// The maximum number of rows without a UID that are reported one by one.
-const MAX_UNNAMED_ROWS: usize = 1000;
-
-/// The distinct rows of one list, sorted.
+/// One list.
 ///
 /// QIDO-RS guarantees no order, and servers may ignore `limit` and `offset`, cap pages, or return short and empty pages in
 /// the middle. So a list is read in **passes**. A pass reads pages until no page has a new row, looks past the end once, and
@@ -59,12 +55,7 @@ pub(super) struct PagedList {
     stated_count: Option<u32>,
     /// The number of instances in all rows that the server stated.
     stated_instances: Option<u32>,
-    /// The number of instances in the rows so far, if the server states it for each.
-    instances: Option<u32>,
-    rows: BTreeMap<Box<str>, Entry>,
-    /// The number of rows with a UID.
-    named_rows: usize,
-    unnamed_rows: usize,
+    pub(super) rows: RowSet,
     has_broken_rows: bool,
     pass: Pass,
     /// Passes before this one.
@@ -76,19 +67,8 @@ pub(super) struct PagedList {
     /// While set, a page is being divided to find the row that the server fails to list.
     divided_limit: Option<usize>,
     consecutive_broken_rows: u32,
-    /// The numbers of rows by study date.
-    dates: BTreeMap<NaiveDate, u32>,
-    /// The studies or series that the rows belong to, where the rows state it.
-    parents: BTreeSet<Box<str>>,
     is_done: bool,
     caveat: Option<ListingCaveat>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    counts: Counts,
-    /// The last pass that had it.
-    pass: u32,
 }
 
 /// The state of a pass.
@@ -129,10 +109,7 @@ impl PagedList {
             query,
             stated_count: None,
             stated_instances: None,
-            instances: Some(0),
-            rows: BTreeMap::new(),
-            named_rows: 0,
-            unnamed_rows: 0,
+            rows: RowSet::new(),
             has_broken_rows: false,
             pass: Pass::default(),
             passes: 0,
@@ -141,8 +118,6 @@ impl PagedList {
             enlarged_limit: None,
             divided_limit: None,
             consecutive_broken_rows: 0,
-            dates: BTreeMap::new(),
-            parents: BTreeSet::new(),
             is_done: false,
             caveat: None,
         }
@@ -159,7 +134,7 @@ impl PagedList {
         let stated_count = self.stated_count;
         *self = Self { is_done: true, stated_count, ..Self::new(self.query.clone()) };
         for key in keys {
-            self.insert(key, Counts::default());
+            self.rows.insert(key, Counts::default());
             self.has_broken_rows |= list_key::is_broken(key);
         }
     }
@@ -177,7 +152,7 @@ impl PagedList {
             match queries.page(&self.query, request.offset, request.limit).await {
                 Ok(page) => {
                     self.add(page, &request);
-                    if self.named_rows > MAX_ROWS {
+                    if self.rows.named() > MAX_ROWS {
                         let message = "a list of the server has too many rows, or does not end";
                         return Err(Error::new(ErrorKind::Unsupported, message));
                     }
@@ -196,9 +171,10 @@ impl PagedList {
         wait: bool,
     ) -> Result<()> {
         // These concern the server as a whole, or a study or series that does not exist.
-        let is_general =
-            matches!(error.kind(), ErrorKind::Throttled | ErrorKind::Unauthorized | ErrorKind::NotFound);
-        if is_general {
+        let is_general = |error: &Error| {
+            matches!(error.kind(), ErrorKind::Throttled | ErrorKind::Unauthorized | ErrorKind::NotFound)
+        };
+        if is_general(&error) {
             return Err(error);
         }
         if self.enlarged_limit.take().is_some() {
@@ -220,6 +196,7 @@ impl PagedList {
                     self.add(page, request);
                     return Ok(());
                 }
+                Err(last) if is_general(&last) => return Err(last),
                 Err(last) => error = last,
             }
         }
@@ -243,7 +220,7 @@ impl PagedList {
         self.pass.last_key = None;
         self.pass.offset = request.offset + 1;
         self.has_broken_rows = true;
-        self.insert(&list_key::broken_row(request.offset), Counts::default());
+        self.rows.insert(&list_key::broken_row(request.offset), Counts::default());
         self.consecutive_broken_rows += 1;
         let remaining = self.stated_count.map(|count| (count as usize).saturating_sub(self.pass.offset));
         if remaining == Some(0) {
@@ -256,10 +233,10 @@ impl PagedList {
     fn fail_rest(&mut self) {
         let first = self.pass.offset - self.consecutive_broken_rows as usize;
         for offset in first..self.pass.offset {
-            self.rows.remove(&*list_key::broken_row(offset));
+            self.rows.remove(&list_key::broken_row(offset));
         }
         self.has_broken_rows = true;
-        self.insert(list_key::FAILED, Counts::default());
+        self.rows.insert(list_key::FAILED, Counts::default());
         self.is_done = true;
     }
 
@@ -305,9 +282,10 @@ impl PagedList {
         }
         if new_in_pass > 0 || request.offset == 0 {
             // Rows without a UID cannot be recognized as repeated: they count if they come with new ones.
-            self.add_unnamed(unnamed);
+            self.pass.unnamed_rows += unnamed;
+            self.rows.set_unnamed(self.pass.unnamed_rows);
         }
-        if self.query.uid.as_ref().is_some_and(|uid| self.rows.contains_key(uid)) {
+        if self.query.uid.as_ref().is_some_and(|uid| self.rows.contains(uid)) {
             self.is_done = true;
             return;
         }
@@ -346,20 +324,14 @@ impl PagedList {
         let mut expected = self.pass.last_key.take().filter(|_| request.overlaps);
         let (is_expected, mut has_last_row) = (expected.is_some(), false);
         let (mut last_key, row_count) = (None, rows.len());
-        for Row { key, parent, counts, date } in rows {
-            if let Some(parent) = parent.filter(|parent| !self.parents.contains(parent)) {
-                self.parents.insert(parent);
-            }
-            let Some(key) = key else {
-                last_key = None;
-                continue;
-            };
-            let is_last = expected.as_ref() == Some(&key);
-            let pass = self.passes;
-            let seen = self.rows.get(&key).map(|entry| entry.pass);
-            let is_repeated = seen == Some(pass);
+        for row in rows {
+            let known = row.key.as_ref().map(|key| self.rows.known(key, self.passes));
+            last_key = self.rows.add(row, self.passes);
+            let Some(known) = known else { continue };
+            let is_repeated = known == Known::FromThisPass;
             if expected.is_some() {
                 // Rows that were added to the list shift rows of the last page to this one, which loses none.
+                let is_last = expected == last_key;
                 has_last_row |= is_last;
                 if is_last || !is_repeated {
                     self.pass.is_suspect |= !is_last;
@@ -368,21 +340,8 @@ impl PagedList {
             } else if is_repeated {
                 self.pass.is_suspect = true;
             }
-            if !is_repeated {
-                self.pass.distinct_rows += 1;
-                if seen.is_none() {
-                    self.named_rows += 1;
-                    let sum = self.instances.zip(counts.instances);
-                    self.instances = sum.and_then(|(sum, count)| sum.checked_add(count));
-                    self.pass.new_rows += 1;
-                    if let Some(date) = date {
-                        *self.dates.entry(date).or_default() += 1;
-                    }
-                }
-            }
-            let entry = self.rows.entry(key.clone()).or_insert(Entry { counts, pass });
-            *entry = Entry { counts, pass };
-            last_key = Some(key);
+            self.pass.distinct_rows += usize::from(!is_repeated);
+            self.pass.new_rows += usize::from(known == Known::No);
         }
         self.pass.is_suspect |= is_expected && !has_last_row;
         // A first page of one row may be a cap: pages that overlap by it would not advance.
@@ -391,15 +350,6 @@ impl PagedList {
         let is_stuck = is_expected && !has_last_row && row_count == 1;
         self.pass.last_key = last_key.filter(|_| !is_first_of_one && !is_stuck);
         has_last_row
-    }
-
-    fn add_unnamed(&mut self, unnamed: usize) {
-        self.pass.unnamed_rows += unnamed;
-        let known = self.unnamed_rows;
-        for number in known.min(MAX_UNNAMED_ROWS)..self.pass.unnamed_rows.min(MAX_UNNAMED_ROWS) {
-            self.insert(&list_key::unnamed_row(number), Counts::default());
-        }
-        self.unnamed_rows = known.max(self.pass.unnamed_rows);
     }
 
     /// Looks for rows after an empty page, or ends the pass.
@@ -421,7 +371,7 @@ impl PagedList {
             self.is_capped = pass.is_capped;
             self.uncertainty = 1.0;
         } else {
-            let coverage = pass.distinct_rows as f64 / self.named_rows.max(1) as f64;
+            let coverage = pass.distinct_rows as f64 / self.rows.named().max(1) as f64;
             self.uncertainty *= 1.0 - coverage;
         }
         if pass.paging_ignored {
@@ -440,7 +390,7 @@ impl PagedList {
             }
             return self.finish();
         }
-        self.enlarged_limit = Some((2 * self.row_count()).clamp(1000, MAX_ENLARGED_LIMIT));
+        self.enlarged_limit = Some((2 * self.rows.len()).clamp(1000, MAX_ENLARGED_LIMIT));
     }
 
     fn finish(&mut self) {
@@ -454,25 +404,14 @@ impl PagedList {
 
     /// Whether the rows are as many, or contain as many instances, as the server stated.
     fn is_complete(&self) -> bool {
-        let has_all = |count| self.row_count() == count as usize;
-        let has_instances = self.stated_instances.is_some() && self.stated_instances == self.instances;
+        let has_all = |count| self.rows.len() == count as usize;
+        let has_instances = self.stated_instances.is_some() && self.stated_instances == self.rows.instances();
         self.stated_count.map_or(has_instances, has_all)
     }
 
     /// Whether rows are missing that the server stated.
     pub(super) fn is_short(&self) -> bool {
-        self.stated_count.is_some_and(|count| self.row_count() < count as usize)
-    }
-
-    /// Inserts an entry. Returns whether it is new.
-    pub(super) fn insert(&mut self, key: &str, counts: Counts) -> bool {
-        self.rows.insert(key.into(), Entry { counts, pass: self.passes }).is_none()
-    }
-
-    /// The number of rows of the server, including those that failed.
-    pub(super) fn row_count(&self) -> usize {
-        let unnamed = self.unnamed_rows.saturating_sub(self.unnamed_rows.min(MAX_UNNAMED_ROWS));
-        self.rows.len() + unnamed
+        self.stated_count.is_some_and(|count| self.rows.len() < count as usize)
     }
 
     /// Whether the list contains failures in place of rows.
@@ -487,16 +426,12 @@ impl PagedList {
     /// Removes up to this number of failures in place of rows, which were found in another way.
     pub(super) fn remove_broken_rows(&mut self, count: usize) {
         let is_broken = |key: &str| list_key::is_broken(key);
-        let broken: Vec<_> = self.rows.keys().filter(|key| is_broken(key)).take(count).cloned().collect();
+        let broken: Vec<_> =
+            self.rows.keys().filter(|key| is_broken(key)).take(count).map(str::to_owned).collect();
         for key in broken {
             self.rows.remove(&key);
         }
-        self.has_broken_rows = self.rows.keys().any(|key| is_broken(key));
-    }
-
-    /// The studies or series that the rows belong to.
-    pub(super) fn parents(&self) -> impl Iterator<Item = &str> {
-        self.parents.iter().map(|parent| &**parent)
+        self.has_broken_rows = self.rows.keys().any(is_broken);
     }
 
     /// Sets the numbers of rows, and of instances in all rows, that the server stated.
@@ -508,10 +443,6 @@ impl PagedList {
     /// Ignores the stated number of rows, which turned out to be wrong.
     pub(super) fn ignore_stated_count(&mut self) {
         self.stated_count = None;
-    }
-
-    pub(super) fn contains(&self, key: &str) -> bool {
-        self.rows.contains_key(key)
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -531,25 +462,7 @@ impl PagedList {
     pub(super) fn seal(&mut self) {
         let is_wrong_count = self.caveat == Some(ListingCaveat::FewerThanStated) && !self.is_short();
         if let Some(key) = self.caveat.filter(|_| !is_wrong_count).and_then(list_key::of_caveat) {
-            self.insert(key, Counts::default());
+            self.rows.insert(key, Counts::default());
         }
-    }
-
-    /// The numbers of rows by study date.
-    pub(super) fn dates(&self) -> &BTreeMap<NaiveDate, u32> {
-        &self.dates
-    }
-
-    /// The entries from this bound on.
-    pub(super) fn rows_from(&self, from: Bound<&str>) -> impl Iterator<Item = (&str, Counts)> {
-        self.rows.range::<str, _>((from, Bound::Unbounded)).map(|(key, entry)| (&**key, entry.counts))
-    }
-
-    pub(super) fn counts(&self, key: &str) -> Counts {
-        self.rows.get(key).map(|entry| entry.counts).unwrap_or_default()
-    }
-
-    pub(super) fn into_rows(self) -> impl Iterator<Item = (Box<str>, Counts)> {
-        self.rows.into_iter().map(|(key, entry)| (key, entry.counts))
     }
 }

@@ -23,13 +23,13 @@ pub(super) async fn recover_instances(
     for &way in ways {
         let resource = Resource::Alternative { way, study: study.into(), series: Some(series.into()) };
         let Some(found) = list_alternative(queries, resource).await? else { continue };
-        let before = list.row_count();
+        let before = list.rows.len();
         for sop in found.into_iter().filter_map(|row| row.key) {
-            if !list.contains(&sop) {
-                list.insert(&sop, Counts::default());
+            if !list.rows.contains(&sop) {
+                list.rows.insert(&sop, Counts::default());
             }
         }
-        settle(list, way, list.row_count() > before);
+        settle(list, way, list.rows.len() > before);
         if !needs_recovery(list) {
             break;
         }
@@ -49,7 +49,7 @@ pub(super) async fn recover_study(
     let known = |instances: &BTreeMap<Box<str>, PagedList>| {
         let counts = instances
             .values()
-            .map(|list| list.row_count().max(list.stated_count().unwrap_or_default() as usize));
+            .map(|list| list.rows.len().max(list.stated_count().unwrap_or_default() as usize));
         counts.sum::<usize>()
     };
     let is_short = |instances: &BTreeMap<Box<str>, PagedList>| {
@@ -67,16 +67,16 @@ pub(super) async fn recover_study(
             if Uid::new(&key).is_err() {
                 continue;
             }
-            if !series.contains(&key) {
-                series.insert(&key, Counts::default());
+            if !series.rows.contains(&key) {
+                series.rows.insert(&key, Counts::default());
             }
             let list = instances.entry(key).or_insert_with_key(|key| {
                 let mut list = PagedList::new(Query::all(Resource::instances_of(study, key)));
                 list.replace([]);
                 list
             });
-            if !list.contains(&sop) {
-                list.insert(&sop, Counts::default());
+            if !list.rows.contains(&sop) {
+                list.rows.insert(&sop, Counts::default());
             }
         }
         let is_complete = stated.instances.is_some_and(|_| !is_short(instances));
@@ -119,9 +119,9 @@ pub(super) async fn recover_broken_rows(
         Err(_) => return Ok(()),
     }
     let mut found = 0;
-    for parent in contents.parents() {
-        if Uid::new(parent).is_ok() && !list.contains(parent) {
-            list.insert(parent, Counts::default());
+    for parent in contents.rows.parents() {
+        if Uid::new(parent).is_ok() && !list.rows.contains(parent) {
+            list.rows.insert(parent, Counts::default());
             found += 1;
         }
     }
@@ -150,7 +150,7 @@ fn needs_recovery(list: &PagedList) -> bool {
         Some(ListingCaveat::FewerThanStated) => list.is_short() && !list.has_broken_rows(),
         Some(ListingCaveat::Capped | ListingCaveat::Changed) => true,
         Some(ListingCaveat::PagingIgnored) => false,
-        None => list.stated_count().is_none() && looks_capped(list.row_count()),
+        None => list.stated_count().is_none() && looks_capped(list.rows.len()),
     }
 }
 
@@ -184,7 +184,9 @@ pub(super) async fn check_unlisted(
     if let Some(series) = series {
         let mut parent = PagedList::new(Query::one(Resource::series_of(study), series));
         match parent.complete(queries, false).await {
-            Ok(()) if parent.contains(series) => return unlisted(&Resource::instances_of(study, series)),
+            Ok(()) if parent.rows.contains(series) => {
+                return unlisted(&Resource::instances_of(study, series));
+            }
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -192,7 +194,7 @@ pub(super) async fn check_unlisted(
     }
     let mut parent = PagedList::new(Query::one(Resource::Studies, study));
     match parent.complete(queries, false).await {
-        Ok(()) if parent.contains(study) => unlisted(&Resource::series_of(study)),
+        Ok(()) if parent.rows.contains(study) => unlisted(&Resource::series_of(study)),
         result => result,
     }
 }

@@ -247,7 +247,7 @@ impl DicomWebSource {
             check_unlisted(&self.queries, error, study, Some(series)).await?;
         }
         // An instance that the server fails to list may exist, and is tried.
-        let found = list.contains(sop) || list.contains(FAILED);
+        let found = list.rows.contains(sop) || list.rows.contains(FAILED);
         Ok(Page::last(if found { vec![Instance::new(identifier)] } else { Vec::new() }))
     }
 
@@ -261,7 +261,7 @@ impl DicomWebSource {
         };
         let mut list = PagedList::new(Query::one(resource, uid.as_str()));
         list.complete(&self.queries, false).await?;
-        Ok(list.counts(uid.as_str()).instances.map(u64::from))
+        Ok(list.rows.counts(uid.as_str()).instances.map(u64::from))
     }
 }
 

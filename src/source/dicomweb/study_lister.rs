@@ -43,14 +43,14 @@ impl StudyLister {
         for contents in [Resource::AllSeries, Resource::AllInstances] {
             recover_broken_rows(queries, &mut self.list, contents).await?;
         }
-        let (length, is_capped) = (self.list.row_count(), self.list.caveat() == Some(ListingCaveat::Capped));
+        let (length, is_capped) = (self.list.rows.len(), self.list.caveat() == Some(ListingCaveat::Capped));
         let is_checked =
             is_capped || (length >= MIN_CHECKED && (length <= MAX_CHECKED || looks_capped(length)));
         if !is_checked {
             return Ok(());
         }
         loop {
-            let dates = self.list.dates();
+            let dates = self.list.rows.dates();
             let parts = self.parts.get_or_insert_with(|| StudyParts::new(length, dates, is_capped));
             let next = parts.take(MAX_CONCURRENT_PARTS);
             if next.is_empty() {
@@ -75,7 +75,7 @@ impl StudyLister {
         let mut has_hidden = false;
         for row in rows {
             let Some(key) = row.key.as_ref().filter(|key| Uid::new(key).is_ok()) else { continue };
-            if !self.list.contains(key) {
+            if !self.list.rows.contains(key) {
                 has_hidden = true;
                 self.hidden.insert(key.clone(), row.counts);
             }
@@ -93,9 +93,9 @@ impl StudyLister {
         }
         self.list.seal();
         for (key, counts) in self.hidden {
-            self.list.insert(&key, counts);
+            self.list.rows.insert(&key, counts);
         }
-        StudyList::new(self.list.into_rows(), caveat)
+        StudyList::new(self.list.rows.into_entries(), caveat)
     }
 }
 

@@ -53,7 +53,7 @@ impl StudyListing {
         let way = Way::StudyInstances;
         let contents = Resource::Alternative { way, study: study.into(), series: None };
         recover_broken_rows(queries, &mut self.series, contents).await?;
-        for (key, counts) in self.series.rows_from(Bound::Unbounded) {
+        for (key, counts) in self.series.rows.range_from(Bound::Unbounded) {
             if Uid::new(key).is_ok() && !self.instances.contains_key(key) {
                 let list = PagedList::new(Query::all(Resource::instances_of(study, key)));
                 self.instances.insert(key.into(), list.with_stated_count(counts.instances));
@@ -101,7 +101,7 @@ impl StudyListing {
         let counts = self.counts.unwrap_or_default();
         if let Some(series) = &self.scope.series {
             self.series.replace([]);
-            self.series.insert(series.as_str(), counts);
+            self.series.rows.insert(series.as_str(), counts);
             return Ok(());
         }
         self.series.set_stated_counts(counts);
@@ -127,7 +127,7 @@ impl StudyListing {
     ) -> impl Iterator<Item = ListItem> + 'a {
         let after = after.filter(|after| *after.study == *self.scope.study.as_str());
         let from = after.map_or(Bound::Unbounded, |after| Bound::Included(&*after.series));
-        self.series.rows_from(from).flat_map(move |(series, _)| {
+        self.series.rows.range_from(from).flat_map(move |(series, _)| {
             let after = after.filter(|after| *after.series == *series).map(|after| &*after.instance);
             self.items_of(series, after)
         })
@@ -145,7 +145,8 @@ impl StudyListing {
             self.item(series, "", Err(ListFailure::new(study.as_str(), message)))
         });
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let instances = self.instances.get(series).into_iter().flat_map(move |list| list.rows_from(from));
+        let instances =
+            self.instances.get(series).into_iter().flat_map(move |list| list.rows.range_from(from));
         let instances = instances.filter_map(move |(sop, _)| {
             let series_uid = uid.clone()?;
             let result = match Uid::new(sop) {
