@@ -4,21 +4,23 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use dicom_dictionary_std::tags;
 use dicom_export::source::DirectorySource;
-use dicom_export::store::MemoryOperationStore;
+use dicom_export::store::{Checkpoint, MemoryOperationStore, OperationFilter, OperationKey, OperationStore};
 use dicom_export::testing::{
     SinkTestOptions, fixtures, sink_conformance, source_conformance, store_conformance,
 };
 use dicom_export::{
-    BlobSink, DirectorySink, ErrorKind, InstanceIdentifier, MemorySink, MemorySource, ObjectStoreSink,
-    ObjectStoreSource,
+    BlobSink, DirectorySink, Error, ErrorKind, InstanceIdentifier, MemorySink, MemorySource, ObjectStoreSink,
+    ObjectStoreSource, OperationId, OperationSpec, Result, Timestamp,
 };
 use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::{Attribute, ObjectStore, ObjectStoreExt};
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -171,6 +173,69 @@ fn prefixes_with_other_characters_are_refused() {
 #[tokio::test]
 async fn memory_operation_store() {
     store_conformance(&MemoryOperationStore::new()).await;
+}
+
+/// A store that does not implement `query`, and cannot load one of its operations.
+#[derive(Default)]
+struct ListingStore {
+    inner: MemoryOperationStore,
+    damaged: Option<OperationId>,
+}
+
+#[async_trait]
+impl OperationStore for ListingStore {
+    async fn create(&self, spec: &OperationSpec, checkpoint: &Checkpoint) -> Result<()> {
+        self.inner.create(spec, checkpoint).await
+    }
+
+    async fn spec(&self, id: OperationId) -> Result<Arc<OperationSpec>> {
+        self.inner.spec(id).await
+    }
+
+    async fn load(&self, id: OperationId) -> Result<Checkpoint> {
+        match self.damaged {
+            Some(damaged) if damaged == id => Err(Error::new(ErrorKind::Unreadable, "planned damage")),
+            _ => self.inner.load(id).await,
+        }
+    }
+
+    async fn save(&self, id: OperationId, checkpoint: &Checkpoint) -> Result<u64> {
+        self.inner.save(id, checkpoint).await
+    }
+
+    async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationKey>> {
+        self.inner.list(after, limit).await
+    }
+
+    async fn delete(&self, id: OperationId) -> Result<()> {
+        self.inner.delete(id).await
+    }
+}
+
+#[tokio::test]
+async fn an_operation_store_with_the_default_query() {
+    store_conformance(&ListingStore::default()).await;
+}
+
+/// One damaged record made listing fail for all tenants.
+#[tokio::test]
+async fn the_default_query_skips_damaged_records() {
+    let mut store = ListingStore::default();
+    let mut ids = Vec::new();
+    for number in 0..200_u128 {
+        let spec: OperationSpec = serde_json::from_value(json!({
+            "id": OperationId::from_u128(number), "createdTime": Timestamp::now(), "source": null, "errorHref": "",
+            "destination": { "type": "memory", "location": "", "settings": null, "hasSecret": false },
+        }))
+        .unwrap();
+        store.create(&spec, &Checkpoint::first(spec.created_time)).await.unwrap();
+        ids.push(OperationKey::from(&spec));
+    }
+    store.damaged = Some(OperationId::from_u128(150));
+    ids.retain(|key| Some(key.id) != store.damaged);
+    ids.sort_unstable_by(|one, other| other.cmp(one));
+    let found = store.query(&OperationFilter::new(1000)).await.unwrap();
+    assert_eq!(found.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), ids);
 }
 
 #[tokio::test]

@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Cursor, ListWarning, OperationContext, OperationIssue, OperationStatus, StoredDestination, Timestamp,
+    Cursor, ListWarning, OperationContext, OperationIssue, OperationStatus, RecordFormat, StoredDestination,
+    Timestamp,
 };
 
 /// The progress of an operation: small, and saved repeatedly while the operation runs.
@@ -17,14 +18,18 @@ use crate::model::{
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Checkpoint {
+    #[serde(default)]
+    pub(crate) format: RecordFormat,
     /// The number of this save, starting at 1; set by the store. 0: not stored yet.
     pub version: u64,
     /// When the operation was accepted. This and the next two are copies from the spec, so that a poll reads only the
     /// checkpoint: a spec may contain a million identifiers.
     pub created_time: Timestamp,
     /// The URL of `errors.log`, without a credential.
+    #[serde(default)]
     pub error_href: String,
     /// The context that the host has given the operation.
+    #[serde(default)]
     pub context: OperationContext,
     /// The state of the operation.
     pub status: OperationStatus,
@@ -39,10 +44,12 @@ pub struct Checkpoint {
     /// Why the operation failed.
     pub error: Option<OperationIssue>,
     /// Warnings for the owner of the operation, besides those in `totals`.
+    #[serde(default)]
     pub warnings: Vec<OperationIssue>,
     /// The runner that currently runs the operation.
     pub lease: Option<Lease>,
     /// Whether cancellation has been requested.
+    #[serde(default)]
     pub cancel_requested: bool,
     /// The destination that replaces the spec's after a resumption: the same container, new credentials.
     pub destination: Option<StoredDestination>,
@@ -52,6 +59,7 @@ impl Checkpoint {
     /// The first checkpoint of an operation that is accepted at `now`.
     pub fn first(now: Timestamp) -> Self {
         Self {
+            format: RecordFormat,
             version: 0,
             created_time: now,
             error_href: String::new(),
@@ -104,6 +112,7 @@ pub struct Totals {
     /// The total size of the exported instances in bytes.
     pub bytes: u64,
     /// Listing warnings by code: the message, and the count.
+    #[serde(default)]
     pub warnings: BTreeMap<String, (String, u64)>,
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod json;
 mod listing;
 mod manifest;
 mod operation;
+mod record_format;
 mod request;
 mod request_reader;
 mod spec;
@@ -24,6 +25,7 @@ pub use self::manifest::ManifestEntry;
 pub use self::operation::{
     ExportResults, Operation, OperationId, OperationIssue, OperationStatus, OperationType,
 };
+pub(crate) use self::record_format::RecordFormat;
 pub use self::request::{ExportDestination, ExportRequest, ExportSource};
 pub use self::spec::{OperationContext, OperationKey, OperationSpec, StoredDestination};
 pub use self::timestamp::Timestamp;

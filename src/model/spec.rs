@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::{ExportSource, OperationId, Timestamp};
+use crate::model::{ExportSource, OperationId, RecordFormat, Timestamp};
 
 /// Information that the host gives an operation when it starts. It is stored with the operation, is never sent to
 /// clients, and must not contain secrets.
@@ -25,6 +25,7 @@ pub struct OperationContext {
     /// The caller that started the operation.
     pub caller: Option<String>,
     /// Other information of the host.
+    #[serde(default)]
     pub attributes: BTreeMap<String, String>,
     /// A digest of the request that started the operation, if it had an `Idempotency-Key`. The HTTP API sets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,6 +59,8 @@ impl OperationContext {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct OperationSpec {
+    #[serde(default)]
+    pub(crate) format: RecordFormat,
     /// The operation's id.
     pub id: OperationId,
     /// When the operation was accepted.
@@ -69,6 +72,7 @@ pub struct OperationSpec {
     /// The URL of `errors.log`, without a credential.
     pub error_href: String,
     /// The context that the host has given the operation.
+    #[serde(default)]
     pub context: OperationContext,
     /// Whether `manifest.jsonl` is written.
     #[serde(default, alias = "receipt")]

@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::limits::{Retrier, RetryPolicy};
 use crate::model::{
-    BlobPath, Checkpoint, ExportDestination, OperationSpec, OperationStatus, StoredDestination, Timestamp,
+    BlobPath, Checkpoint, ExportDestination, OperationSpec, OperationStatus, RecordFormat, StoredDestination,
+    Timestamp,
 };
 use crate::pipeline::config::ExportConfig;
 use crate::pipeline::expiry::update_expiry_warning;
@@ -44,6 +45,7 @@ pub(crate) async fn prepare(config: &ExportConfig, new: NewOperation) -> Result<
     let NewOperation { id, source: exported, target, context } = new;
     let now = Timestamp::now();
     let mut spec = OperationSpec {
+        format: RecordFormat,
         id,
         created_time: now,
         source: exported,

@@ -1,6 +1,7 @@
 //! Stores in memory. Their contents are lost when the process ends.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
@@ -8,7 +9,7 @@ use async_trait::async_trait;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Checkpoint, OperationId, OperationKey, OperationSpec};
 use crate::secret::Secret;
-use crate::store::{OperationStore, SecretStore};
+use crate::store::{OperationFilter, OperationStore, SecretStore};
 use crate::sync::lock;
 
 /// Operations in memory. Clones share them. They are lost when the process ends.
@@ -34,6 +35,13 @@ pub struct MemoryOperationStore {
 struct Operations {
     by_id: HashMap<OperationId, (Arc<OperationSpec>, Checkpoint)>,
     by_key: BTreeSet<OperationKey>,
+}
+
+impl Operations {
+    fn newest_first(&self, after: Option<OperationKey>) -> impl Iterator<Item = &OperationKey> {
+        let end = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_key.range((Bound::Unbounded, end)).rev()
+    }
 }
 
 impl MemoryOperationStore {
@@ -83,12 +91,16 @@ impl OperationStore for MemoryOperationStore {
     }
 
     async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationKey>> {
+        Ok(self.lock().newest_first(after).take(limit).copied().collect())
+    }
+
+    async fn query(&self, filter: &OperationFilter) -> Result<Vec<(OperationKey, Checkpoint)>> {
         let operations = self.lock();
-        let newest_first = match after {
-            Some(after) => operations.by_key.range(..after),
-            None => operations.by_key.range(..),
-        };
-        Ok(newest_first.rev().take(limit).copied().collect())
+        let found = operations.newest_first(filter.after).filter_map(|key| {
+            let (_, checkpoint) = operations.by_id.get(&key.id)?;
+            filter.matches(checkpoint).then(|| (*key, checkpoint.clone()))
+        });
+        Ok(found.take(filter.limit).collect())
     }
 
     async fn delete(&self, id: OperationId) -> Result<()> {

@@ -3,23 +3,31 @@
 //! [`MemoryOperationStore`] is the default. `RedbOperationStore` (feature `redb`) keeps operations in one durable file. To
 //! keep them in a database, implement [`OperationStore`]. The conformance suites in `testing` check implementations.
 
+mod filter;
 mod memory;
+#[cfg(feature = "redb")]
+mod record;
 #[cfg(feature = "redb")]
 mod redb;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::future::join_all;
 
+pub use self::filter::OperationFilter;
 pub use self::memory::{MemoryOperationStore, MemorySecretStore};
 #[cfg(feature = "redb")]
 pub use self::redb::{RedbOperationStore, StorageBackend};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 pub use crate::model::{
     Checkpoint, Lease, OperationContext, OperationId, OperationIssue, OperationKey, OperationSpec,
     OperationStatus, Position, StoredDestination, Timestamp, Totals,
 };
 pub use crate::secret::Secret;
+
+/// The number of operations that the default implementation of [`OperationStore::query`] loads at once.
+const QUERY_PAGE: usize = 64;
 
 /// Stores operations and their progress.
 ///
@@ -32,7 +40,9 @@ pub use crate::secret::Secret;
 ///
 /// # Errors
 /// [`Unavailable`](crate::ErrorKind::Unavailable) is retried by the engine within its retry budget. A lost race is
-/// [`Conflict`](crate::ErrorKind::Conflict), an unknown operation [`NotFound`](crate::ErrorKind::NotFound).
+/// [`Conflict`](crate::ErrorKind::Conflict), an unknown operation [`NotFound`](crate::ErrorKind::NotFound). A damaged record
+/// affects its operation only: loading it fails with [`Unreadable`](crate::ErrorKind::Unreadable), or with
+/// [`Unsupported`](crate::ErrorKind::Unsupported) if a later version has written it.
 ///
 /// # Cancellation
 /// A call whose future is dropped is either complete or has no effect.
@@ -145,8 +155,46 @@ pub trait OperationStore: Send + Sync + 'static {
     /// the key `after`. The operation of that key may have been deleted.
     async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationKey>>;
 
-    /// Deletes an operation. Does nothing if it does not exist.
+    /// Returns the operations that match a filter, newest first, with their checkpoints. Fewer than the filter's limit are
+    /// returned only at the end of the listing.
+    ///
+    /// A record that is damaged, or that a later version has written, is skipped and logged with its id.
+    ///
+    /// The default implementation loads every operation that [`list`](Self::list) returns. A store with many operations
+    /// should override it, so that a search for unfinished operations does not read those that have ended.
+    async fn query(&self, filter: &OperationFilter) -> Result<Vec<(OperationKey, Checkpoint)>> {
+        let (mut found, mut after) = (Vec::new(), filter.after);
+        while found.len() < filter.limit {
+            let keys = self.list(after, QUERY_PAGE).await?;
+            let Some(last) = keys.last() else { break };
+            after = Some(*last);
+            let loaded = join_all(keys.iter().map(|key| self.load(key.id))).await;
+            for (key, loaded) in keys.into_iter().zip(loaded) {
+                match loaded {
+                    Ok(checkpoint) if filter.matches(&checkpoint) => found.push((key, checkpoint)),
+                    Ok(_) => {}
+                    // It was deleted meanwhile.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) if is_record_error(&error) => log_skipped(key.id, &error),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        found.truncate(filter.limit);
+        Ok(found)
+    }
+
+    /// Deletes an operation, even if its records are damaged. Does nothing if it does not exist.
     async fn delete(&self, id: OperationId) -> Result<()>;
+}
+
+/// Whether an error concerns one record, not the store.
+fn is_record_error(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unreadable | ErrorKind::Unsupported)
+}
+
+fn log_skipped(id: OperationId, error: &Error) {
+    tracing::warn!(operation = %id, kind = error.kind().as_str(), %error, "skipped an operation");
 }
 
 /// Stores the credentials of operations that have not ended, for example in a vault. Credentials are never in the
@@ -232,6 +280,10 @@ macro_rules! delegate {
 
             async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationKey>> {
                 (**self).list(after, limit).await
+            }
+
+            async fn query(&self, filter: &OperationFilter) -> Result<Vec<(OperationKey, Checkpoint)>> {
+                (**self).query(filter).await
             }
 
             async fn delete(&self, id: OperationId) -> Result<()> {

@@ -1,17 +1,20 @@
 //! [`store_conformance`]: a conformance suite for [`OperationStore`].
 #![allow(clippy::expect_used, reason = "a suite panics on a violation")]
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use futures::future::join_all;
 use serde_json::json;
 
 use crate::error::ErrorKind;
 use crate::model::{
     Checkpoint, Cursor, DicomIdentifier, ExportSource, Lease, OperationContext, OperationId, OperationIssue,
-    OperationKey, OperationSpec, OperationStatus, StoredDestination, Timestamp,
+    OperationKey, OperationSpec, OperationStatus, Position, RecordFormat, StoredDestination, Timestamp,
+    Totals,
 };
-use crate::store::OperationStore;
+use crate::store::{OperationFilter, OperationStore};
 use crate::testing::fixtures;
 
 /// Checks a store against the contract of [`OperationStore`]. The store must be empty, and is empty again afterwards.
@@ -33,6 +36,7 @@ pub async fn store_conformance(store: &dyn OperationStore) {
     created_operations_can_be_loaded(store).await;
     save_compares_versions(store).await;
     operations_are_listed_newest_first(store).await;
+    queries_return_the_operations_that_match(store).await;
     assert_eq!(store.list(None, 10).await.expect("list succeeds"), [], "deleted operations are still listed");
 }
 
@@ -45,12 +49,16 @@ fn spec(id: OperationId, created_time: Timestamp, identifiers: u32) -> Operation
         .expect("identifiers"),
     };
     OperationSpec {
+        format: RecordFormat,
         id,
         created_time,
         source,
-        destination: StoredDestination::new("test", "memory:///", json!({ "a": [1, null, "ü"] }), true),
+        destination: destination(),
         error_href: format!("memory:///{id}/errors.log"),
-        context: OperationContext::default().with_partition("one").with_attribute("ä", "\"\n"),
+        context: OperationContext::default()
+            .with_partition("one")
+            .with_caller("ü")
+            .with_attribute("ä", "\"\n"),
         manifest: identifiers % 2 == 1,
     }
 }
@@ -59,25 +67,47 @@ fn new_spec() -> OperationSpec {
     spec(OperationId::random(), Timestamp::now(), 0)
 }
 
-/// A checkpoint with a value in every field.
-fn progressed(mut checkpoint: Checkpoint) -> Checkpoint {
+fn destination() -> StoredDestination {
+    let settings = json!({ "a": [1, null, "ü"] });
+    let expires = Some(Timestamp::now());
+    StoredDestination { expires, ..StoredDestination::new("test", "memory:///", settings, true) }
+}
+
+/// A checkpoint with another value than the default in every field.
+fn filled(version: u64) -> Checkpoint {
     let now = Timestamp::now();
-    checkpoint.status = OperationStatus::Running;
-    checkpoint.last_updated_time = now;
-    checkpoint.position.scope += 1;
-    checkpoint.position.after = Some(Cursor::new("{\"after\":\"ü\"}"));
-    checkpoint.position.found = u64::MAX;
-    checkpoint.position.batch += 1;
-    checkpoint.totals.exported += 10;
-    checkpoint.totals.skipped += 1;
-    checkpoint.totals.bytes = u64::MAX;
-    checkpoint.totals.warnings.insert("aWarning".to_owned(), ("some".to_owned(), 3));
-    checkpoint.estimate = Some(100);
-    checkpoint.error = Some(OperationIssue::new("unavailable", "it was"));
-    checkpoint.warnings.push(OperationIssue::new("another", "one"));
-    checkpoint.lease = Some(Lease::new("a runner", now, Duration::from_secs(30)));
-    checkpoint.cancel_requested = true;
-    checkpoint
+    // Without `..`, so that a new field is not forgotten.
+    Checkpoint {
+        format: RecordFormat,
+        version,
+        created_time: now,
+        error_href: "memory:///errors.log".to_owned(),
+        context: OperationContext::default()
+            .with_partition("two")
+            .with_caller("ü")
+            .with_attribute("ä", "\"\n"),
+        status: OperationStatus::Running,
+        last_updated_time: now,
+        position: Position {
+            scope: 1,
+            after: Some(Cursor::new("{\"after\":\"ü\"}")),
+            found: u64::MAX,
+            batch: 2,
+            done: true,
+        },
+        totals: Totals {
+            exported: 10,
+            skipped: 1,
+            bytes: u64::MAX,
+            warnings: [("aWarning".to_owned(), ("some".to_owned(), 3))].into(),
+        },
+        estimate: Some(100),
+        error: Some(OperationIssue::new("unavailable", "planned failure")),
+        warnings: vec![OperationIssue::new("another", "one")],
+        lease: Some(Lease::new("a runner", now, Duration::from_secs(30))),
+        cancel_requested: true,
+        destination: Some(destination()),
+    }
 }
 
 async fn unknown_operations_are_not_found(store: &dyn OperationStore) {
@@ -104,7 +134,7 @@ async fn unknown_operations_are_not_found(store: &dyn OperationStore) {
 
 async fn created_operations_can_be_loaded(store: &dyn OperationStore) {
     let spec = spec(OperationId::random(), Timestamp::now(), 5000);
-    let first = progressed(Checkpoint::first(Timestamp::now()));
+    let first = filled(0);
     store.create(&spec, &first).await.expect("create succeeds");
     assert_eq!(*store.spec(spec.id).await.expect("spec succeeds"), spec, "the loaded spec differs");
     let stored = Checkpoint { version: 1, ..first.clone() };
@@ -141,7 +171,7 @@ async fn save_compares_versions(store: &dyn OperationStore) {
     let spec = new_spec();
     store.create(&spec, &Checkpoint::first(Timestamp::now())).await.expect("create succeeds");
     let old = store.load(spec.id).await.expect("load succeeds");
-    let new = progressed(old.clone());
+    let new = filled(old.version);
     assert_eq!(
         store.save(spec.id, &new).await.expect("save succeeds"),
         2,
@@ -150,7 +180,7 @@ async fn save_compares_versions(store: &dyn OperationStore) {
     let stored = Checkpoint { version: 2, ..new };
     assert_eq!(store.load(spec.id).await.expect("load succeeds"), stored, "the loaded checkpoint differs");
     for version in [0, 1, 3, u64::MAX] {
-        let stale = Checkpoint { version, ..progressed(stored.clone()) };
+        let stale = filled(version);
         let refused = store.save(spec.id, &stale).await;
         assert_eq!(
             refused.err().map(|error| error.kind()),
@@ -213,7 +243,7 @@ async fn operations_are_listed_newest_first(store: &dyn OperationStore) {
     }
     // A save does not change the order, and the key of a deleted operation is a valid position.
     let loaded = store.load(keys[3].id).await.expect("load succeeds");
-    store.save(keys[3].id, &progressed(loaded)).await.expect("save succeeds");
+    store.save(keys[3].id, &filled(loaded.version)).await.expect("save succeeds");
     store.delete(keys[2].id).await.expect("delete succeeds");
     assert_eq!(
         store.list(Some(keys[2]), 2).await.expect("list succeeds"),
@@ -223,4 +253,71 @@ async fn operations_are_listed_newest_first(store: &dyn OperationStore) {
     for key in keys {
         store.delete(key.id).await.expect("delete succeeds");
     }
+}
+
+async fn queries_return_the_operations_that_match(store: &dyn OperationStore) {
+    let now = Timestamp::now();
+    let lease = |seconds: i64| {
+        let expires = Timestamp::try_from(now.to_utc() + TimeDelta::seconds(seconds)).expect("a valid time");
+        Some(Lease { holder: "a runner".to_owned(), expires })
+    };
+    let statuses = [
+        OperationStatus::NotStarted,
+        OperationStatus::Running,
+        OperationStatus::Completed,
+        OperationStatus::Failed,
+        OperationStatus::Canceled,
+    ];
+    let mut stored = Vec::new();
+    for (status, partition, lease) in statuses.into_iter().flat_map(|status| {
+        [(status, None, None), (status, Some("one"), lease(10)), (status, Some("two"), lease(-10))]
+    }) {
+        let spec = new_spec();
+        // Created in another status, so that an index must follow the saves.
+        let first = if status.is_ended() { OperationStatus::Running } else { OperationStatus::Completed };
+        let first = Checkpoint { status: first, ..Checkpoint::first(spec.created_time) };
+        store.create(&spec, &first).await.expect("create succeeds");
+        let mut checkpoint = Checkpoint { version: 1, status, lease, ..first };
+        checkpoint.context.partition = partition.map(str::to_owned);
+        checkpoint.version = store.save(spec.id, &checkpoint).await.expect("save succeeds");
+        stored.push((OperationKey::from(&spec), checkpoint));
+    }
+    stored.sort_unstable_by_key(|(key, _)| Reverse(*key));
+
+    let all = OperationFilter::new(100);
+    let mut filters = vec![
+        all.clone(),
+        all.clone().unfinished_only(),
+        all.clone().lease_lapsed_at(now),
+        all.clone().partition("one"),
+        all.clone().partition("three"),
+        all.clone().unfinished_only().lease_lapsed_at(now),
+        all.clone().unfinished_only().partition("two").lease_lapsed_at(now).status(OperationStatus::Running),
+    ];
+    filters.extend(statuses.map(|status| all.clone().status(status)));
+    for filter in filters {
+        let expected: Vec<_> =
+            stored.iter().filter(|(_, checkpoint)| filter.matches(checkpoint)).cloned().collect();
+        for limit in [1, 2, 100] {
+            let mut found: Vec<(OperationKey, Checkpoint)> = Vec::new();
+            loop {
+                let page =
+                    OperationFilter { limit, after: found.last().map(|(key, _)| *key), ..filter.clone() };
+                let page = store.query(&page).await.expect("query succeeds");
+                assert!(page.len() <= limit, "query returned more operations than its limit");
+                let is_last = page.len() < limit;
+                found.extend(page);
+                assert!(found.len() <= stored.len(), "query returned an operation twice");
+                if is_last {
+                    break;
+                }
+            }
+            assert_eq!(found, expected, "the operations of {filter:?} with pages of {limit}");
+        }
+    }
+    assert_eq!(store.query(&OperationFilter::new(0)).await.expect("query succeeds"), [], "a limit of 0");
+    for (key, _) in stored {
+        store.delete(key.id).await.expect("delete succeeds");
+    }
+    assert_eq!(store.query(&all).await.expect("query succeeds"), [], "deleted operations are still returned");
 }

@@ -120,7 +120,8 @@ async fn guarantee_6_errors_of_a_damaged_state_file_do_not_quote_it() {
     for damaged in [json!({ "scope": name }), json!(name), json!({ name: name }), json!([name])] {
         checkpoint["position"] = damaged;
         damage(&checkpoint.to_string(), "{}");
-        assert_eq!(assert_discreet(RedbOperationStore::open(&path)), ErrorKind::Unreadable);
+        let store = RedbOperationStore::open(&path).unwrap();
+        assert_eq!(assert_discreet(store.load(id).await), ErrorKind::Unreadable);
     }
     std::fs::write(&path, name.repeat(1000)).unwrap();
     assert_discreet(RedbOperationStore::open(&path));

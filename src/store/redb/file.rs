@@ -1,5 +1,6 @@
 //! [`StateFile`]: opens, creates and checks the file, and opens it again after a failure.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -11,9 +12,12 @@ use redb::{
 };
 use uuid::Uuid;
 
-use super::record::{AgeKey, damaged, from_json, to_json};
+use super::key::AgeKey;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::Checkpoint;
+use crate::model::{Checkpoint, OperationId};
+use crate::store::filter::is_unfinished;
+use crate::store::log_skipped;
+use crate::store::record::{decode, encode};
 
 /// The format of the tables below. A file with a later format is refused.
 const FORMAT: u64 = 1;
@@ -26,6 +30,10 @@ pub(super) const SPECS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new(
 pub(super) const CHECKPOINTS: TableDefinition<'_, u128, (u64, &[u8])> = TableDefinition::new("checkpoints");
 /// The operations in the order in which they are listed.
 pub(super) const BY_AGE: TableDefinition<'_, AgeKey, ()> = TableDefinition::new("by_age");
+
+/// The operations that have not ended, by id, with the times of their keys in [`BY_AGE`]. Rebuilt when the file is opened,
+/// because earlier versions do not maintain it.
+pub(super) const UNFINISHED: TableDefinition<'_, u128, (i64, u32)> = TableDefinition::new("unfinished");
 
 /// The size of redb's cache, in bytes. Checkpoints are small and specs are read once, so a larger one would gain little;
 /// redb's default is 1 GiB.
@@ -61,7 +69,7 @@ impl StateFile {
         reopen: impl Fn() -> Result<Database> + Send + Sync + 'static,
     ) -> Result<Self> {
         check_format(&database)?;
-        release_leases(&database)?;
+        recover(&database)?;
         Ok(Self { database: RwLock::new(Some(database)), reopen: Box::new(reopen) })
     }
 
@@ -145,9 +153,10 @@ fn check_format(database: &Database) -> Result<()> {
     };
     match stored {
         Some(FORMAT) => Ok(()),
-        Some(later) if later > FORMAT => {
-            Err(Error::new(ErrorKind::Unsupported, "the state file was written by a later version"))
-        }
+        Some(later) if later > FORMAT => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("the state file has format {later}, which a later version has written"),
+        )),
         Some(_) => Err(not_a_state_file()),
         None => write(database, |transaction| {
             let mut about = transaction.open_table(ABOUT).map_err(redb_error)?;
@@ -155,33 +164,46 @@ fn check_format(database: &Database) -> Result<()> {
             transaction.open_table(SPECS).map_err(redb_error)?;
             transaction.open_table(CHECKPOINTS).map_err(redb_error)?;
             transaction.open_table(BY_AGE).map_err(redb_error)?;
+            transaction.open_table(UNFINISHED).map_err(redb_error)?;
             Ok(())
         }),
     }
 }
 
-/// Releases all leases: the file has one owner, so their holders have stopped, and their operations can be resumed at once.
-fn release_leases(database: &Database) -> Result<()> {
-    let mut released = Vec::new();
-    {
-        let reading = database.begin_read().map_err(redb_error)?;
-        let checkpoints = reading.open_table(CHECKPOINTS).map_err(redb_error)?;
-        for entry in checkpoints.iter().map_err(redb_error)? {
-            let (id, stored) = entry.map_err(redb_error)?;
-            let (version, json) = stored.value();
-            let checkpoint: Checkpoint = from_json(json)?;
-            if checkpoint.lease.is_some() {
-                released.push((id.value(), version, to_json(&Checkpoint { lease: None, ..checkpoint })?));
+/// Releases all leases, because the file has one owner, so their holders have stopped. Rebuilds [`UNFINISHED`].
+///
+/// A damaged record is skipped: it affects its operation only.
+fn recover(database: &Database) -> Result<()> {
+    let (mut released, mut unfinished) = (Vec::new(), BTreeMap::new());
+    let reading = database.begin_read().map_err(redb_error)?;
+    let checkpoints = reading.open_table(CHECKPOINTS).map_err(redb_error)?;
+    let by_age = reading.open_table(BY_AGE).map_err(redb_error)?;
+    for entry in by_age.iter().map_err(redb_error)? {
+        let (seconds, nanoseconds, id) = entry.map_err(redb_error)?.0.value();
+        let Some(stored) = checkpoints.get(id).map_err(redb_error)? else { continue };
+        let (version, json) = stored.value();
+        match decode::<Checkpoint>(json) {
+            Ok(checkpoint) => {
+                if is_unfinished(checkpoint.status) {
+                    unfinished.insert(id, (seconds, nanoseconds));
+                }
+                if checkpoint.lease.is_some() {
+                    released.push((id, version, encode(&Checkpoint { lease: None, ..checkpoint })?));
+                }
             }
+            Err(error) => log_skipped(OperationId::from_u128(id), &error),
         }
     }
-    if released.is_empty() {
-        return Ok(());
-    }
+    drop((checkpoints, by_age, reading));
     write(database, |transaction| {
         let mut checkpoints = transaction.open_table(CHECKPOINTS).map_err(redb_error)?;
         for (id, version, json) in &released {
             checkpoints.insert(*id, (*version, &**json)).map_err(redb_error)?;
+        }
+        let mut table = transaction.open_table(UNFINISHED).map_err(redb_error)?;
+        table.retain(|id, time| unfinished.get(&id) == Some(&time)).map_err(redb_error)?;
+        for (id, time) in &unfinished {
+            table.insert(*id, *time).map_err(redb_error)?;
         }
         Ok(())
     })
@@ -201,6 +223,10 @@ pub(super) fn write<T>(
 
 fn unavailable() -> Error {
     Error::new(ErrorKind::Unavailable, "the state file cannot be read or written")
+}
+
+fn damaged() -> Error {
+    Error::new(ErrorKind::Unreadable, "the state file is damaged")
 }
 
 fn not_a_state_file() -> Error {

@@ -1,7 +1,7 @@
 //! [`RedbOperationStore`]: operations in one durable file.
 
 mod file;
-mod record;
+mod key;
 
 use std::fmt;
 use std::io;
@@ -9,16 +9,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use redb::{Database, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 use serde::Deserialize;
 
 pub use redb::StorageBackend;
 
-use self::file::{BY_AGE, CHECKPOINTS, SPECS, StateFile, redb_error, write};
-use self::record::{AgeKey, age_of, from_json, key_of, to_json};
+use self::file::{BY_AGE, CHECKPOINTS, SPECS, StateFile, UNFINISHED, redb_error, write};
+use self::key::{AGE_MAX, AgeKey, age_of, key_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Checkpoint, OperationId, OperationKey, OperationSpec, Timestamp};
-use crate::store::OperationStore;
+use crate::store::filter::is_unfinished;
+use crate::store::record::{decode, encode};
+use crate::store::{OperationFilter, OperationStore, log_skipped};
 use crate::sync::blocking;
 
 /// Operations in one file, for a server without a database. Clones share it.
@@ -108,8 +110,9 @@ fn not_found() -> Error {
 impl OperationStore for RedbOperationStore {
     async fn create(&self, spec: &OperationSpec, checkpoint: &Checkpoint) -> Result<()> {
         let (id, age) = (spec.id.as_u128(), age_of(spec.into()));
-        let spec = to_json(spec)?;
-        let checkpoint = to_json(&Checkpoint { version: 1, ..checkpoint.clone() })?;
+        let spec = encode(spec)?;
+        let is_unfinished = is_unfinished(checkpoint.status);
+        let checkpoint = encode(&Checkpoint { version: 1, ..checkpoint.clone() })?;
         self.call(move |database| {
             write(database, |transaction| {
                 let mut specs = transaction.open_table(SPECS).map_err(redb_error)?;
@@ -121,6 +124,10 @@ impl OperationStore for RedbOperationStore {
                 checkpoints.insert(id, (1, &*checkpoint)).map_err(redb_error)?;
                 let mut by_age = transaction.open_table(BY_AGE).map_err(redb_error)?;
                 by_age.insert(age, ()).map_err(redb_error)?;
+                if is_unfinished {
+                    let mut unfinished = transaction.open_table(UNFINISHED).map_err(redb_error)?;
+                    unfinished.insert(id, (age.0, age.1)).map_err(redb_error)?;
+                }
                 Ok(())
             })
         })
@@ -132,7 +139,7 @@ impl OperationStore for RedbOperationStore {
             let reading = database.begin_read().map_err(redb_error)?;
             let specs = reading.open_table(SPECS).map_err(redb_error)?;
             let spec = specs.get(id.as_u128()).map_err(redb_error)?.ok_or_else(not_found)?;
-            from_json(spec.value()).map(Arc::new)
+            decode(spec.value()).map(Arc::new)
         })
         .await
     }
@@ -143,7 +150,7 @@ impl OperationStore for RedbOperationStore {
             let checkpoints = reading.open_table(CHECKPOINTS).map_err(redb_error)?;
             let stored = checkpoints.get(id.as_u128()).map_err(redb_error)?.ok_or_else(not_found)?;
             let (version, checkpoint) = stored.value();
-            Ok(Checkpoint { version, ..from_json(checkpoint)? })
+            Ok(Checkpoint { version, ..decode(checkpoint)? })
         })
         .await
     }
@@ -151,7 +158,8 @@ impl OperationStore for RedbOperationStore {
     async fn save(&self, id: OperationId, checkpoint: &Checkpoint) -> Result<u64> {
         let (id, expected) = (id.as_u128(), checkpoint.version);
         let version = expected.saturating_add(1);
-        let checkpoint = to_json(&Checkpoint { version, ..checkpoint.clone() })?;
+        let is_unfinished = is_unfinished(checkpoint.status);
+        let checkpoint = encode(&Checkpoint { version, ..checkpoint.clone() })?;
         self.call(move |database| {
             write(database, |transaction| {
                 let mut checkpoints = transaction.open_table(CHECKPOINTS).map_err(redb_error)?;
@@ -160,6 +168,14 @@ impl OperationStore for RedbOperationStore {
                     return Err(Error::new(ErrorKind::Conflict, "the operation was changed concurrently"));
                 }
                 checkpoints.insert(id, (version, &*checkpoint)).map_err(redb_error)?;
+                let mut unfinished = transaction.open_table(UNFINISHED).map_err(redb_error)?;
+                if !is_unfinished {
+                    unfinished.remove(id).map_err(redb_error)?;
+                } else if unfinished.get(id).map_err(redb_error)?.is_none()
+                    && let Some((seconds, nanoseconds, _)) = stored_age(transaction, id)?
+                {
+                    unfinished.insert(id, (seconds, nanoseconds)).map_err(redb_error)?;
+                }
                 Ok(version)
             })
         })
@@ -170,37 +186,114 @@ impl OperationStore for RedbOperationStore {
         self.call(move |database| {
             let reading = database.begin_read().map_err(redb_error)?;
             let by_age = reading.open_table(BY_AGE).map_err(redb_error)?;
-            let newest_first = match after {
-                Some(after) => by_age.range(..age_of(after)),
-                None => by_age.range::<AgeKey>(..),
+            let newest_first = by_age.range(..after.map_or(AGE_MAX, age_of));
+            let mut keys = Vec::new();
+            for entry in newest_first.map_err(redb_error)?.rev() {
+                if keys.len() == limit {
+                    break;
+                }
+                let age = entry.map_err(redb_error)?.0.value();
+                match key_of(age) {
+                    Ok(key) => keys.push(key),
+                    Err(error) => log_skipped(OperationId::from_u128(age.2), &error),
+                }
+            }
+            Ok(keys)
+        })
+        .await
+    }
+
+    async fn query(&self, filter: &OperationFilter) -> Result<Vec<(OperationKey, Checkpoint)>> {
+        let filter = filter.clone();
+        self.call(move |database| {
+            let reading = database.begin_read().map_err(redb_error)?;
+            let checkpoints = reading.open_table(CHECKPOINTS).map_err(redb_error)?;
+            let mut found = Vec::new();
+            // Returns whether the query is complete.
+            let mut visit = |age: AgeKey| -> Result<bool> {
+                if let Some(stored) = checkpoints.get(age.2).map_err(redb_error)? {
+                    let (version, json) = stored.value();
+                    match key_of(age).and_then(|key| Ok((key, decode::<Checkpoint>(json)?))) {
+                        Ok((key, checkpoint)) if filter.matches(&checkpoint) => {
+                            found.push((key, Checkpoint { version, ..checkpoint }));
+                        }
+                        Ok(_) => {}
+                        Err(error) => log_skipped(OperationId::from_u128(age.2), &error),
+                    }
+                }
+                Ok(found.len() >= filter.limit)
             };
-            let newest_first = newest_first.map_err(redb_error)?.rev().take(limit);
-            newest_first.map(|entry| key_of(entry.map_err(redb_error)?.0.value())).collect()
+            let end = filter.after.map_or(AGE_MAX, age_of);
+            if filter.limit == 0 {
+                // Nothing to visit.
+            } else if filter.is_unfinished_only() {
+                let unfinished = reading.open_table(UNFINISHED).map_err(redb_error)?;
+                let mut ages = Vec::new();
+                for entry in unfinished.iter().map_err(redb_error)? {
+                    let (id, time) = entry.map_err(redb_error)?;
+                    let (seconds, nanoseconds) = time.value();
+                    ages.push((seconds, nanoseconds, id.value()));
+                }
+                ages.retain(|age| *age < end);
+                ages.sort_unstable_by(|one, other| other.cmp(one));
+                for age in ages {
+                    if visit(age)? {
+                        break;
+                    }
+                }
+            } else {
+                let by_age = reading.open_table(BY_AGE).map_err(redb_error)?;
+                for entry in by_age.range(..end).map_err(redb_error)?.rev() {
+                    if visit(entry.map_err(redb_error)?.0.value())? {
+                        break;
+                    }
+                }
+            }
+            Ok(found)
         })
         .await
     }
 
     async fn delete(&self, id: OperationId) -> Result<()> {
-        /// The only field of the spec, which may hold a million identifiers, that is needed here.
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Created {
-            created_time: Timestamp,
-        }
+        let id = id.as_u128();
         self.call(move |database| {
             write(database, |transaction| {
-                let mut specs = transaction.open_table(SPECS).map_err(redb_error)?;
-                let Some(spec) = specs.remove(id.as_u128()).map_err(redb_error)? else {
-                    return Ok(());
-                };
-                let Created { created_time } = from_json(spec.value())?;
-                let mut checkpoints = transaction.open_table(CHECKPOINTS).map_err(redb_error)?;
-                checkpoints.remove(id.as_u128()).map_err(redb_error)?;
-                let mut by_age = transaction.open_table(BY_AGE).map_err(redb_error)?;
-                by_age.remove(age_of(OperationKey { created_time, id })).map_err(redb_error)?;
+                if let Some(age) = stored_age(transaction, id)? {
+                    transaction.open_table(BY_AGE).map_err(redb_error)?.remove(age).map_err(redb_error)?;
+                }
+                transaction.open_table(SPECS).map_err(redb_error)?.remove(id).map_err(redb_error)?;
+                transaction.open_table(CHECKPOINTS).map_err(redb_error)?.remove(id).map_err(redb_error)?;
+                transaction.open_table(UNFINISHED).map_err(redb_error)?.remove(id).map_err(redb_error)?;
                 Ok(())
             })
         })
         .await
     }
+}
+
+/// The key by which an operation is listed: from its spec, or by a search if that is damaged. `None` if it is not listed.
+fn stored_age(transaction: &WriteTransaction, id: u128) -> Result<Option<AgeKey>> {
+    /// The only member that is needed of a spec, which may contain a million identifiers.
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Created {
+        created_time: Timestamp,
+    }
+    let by_age = transaction.open_table(BY_AGE).map_err(redb_error)?;
+    let specs = transaction.open_table(SPECS).map_err(redb_error)?;
+    if let Some(spec) = specs.get(id).map_err(redb_error)?
+        && let Ok(Created { created_time }) = serde_json::from_slice(spec.value())
+    {
+        let age = age_of(OperationKey { created_time, id: OperationId::from_u128(id) });
+        if by_age.get(age).map_err(redb_error)?.is_some() {
+            return Ok(Some(age));
+        }
+    }
+    for entry in by_age.iter().map_err(redb_error)? {
+        let age = entry.map_err(redb_error)?.0.value();
+        if age.2 == id {
+            return Ok(Some(age));
+        }
+    }
+    Ok(None)
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use crate::error::Result;
 use crate::model::{Checkpoint, OperationKey};
 use crate::model::{OperationId, OperationSpec};
-use crate::store::OperationStore;
+use crate::store::{OperationFilter, OperationStore};
 use crate::testing::faults::plan::{Call, FaultPlan};
 
 /// Wraps an operation store and makes its calls fail according to a [`FaultPlan`].
@@ -45,6 +45,11 @@ impl<S: OperationStore> OperationStore for FaultyOperationStore<S> {
     async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationKey>> {
         let name = after.map(|after| after.id.to_string()).unwrap_or_default();
         self.plan.call(Call::ListOperations, &name, self.inner.list(after, limit)).await
+    }
+
+    async fn query(&self, filter: &OperationFilter) -> Result<Vec<(OperationKey, Checkpoint)>> {
+        let name = filter.after.map(|after| after.id.to_string()).unwrap_or_default();
+        self.plan.call(Call::QueryOperations, &name, self.inner.query(filter)).await
     }
 
     async fn delete(&self, id: OperationId) -> Result<()> {

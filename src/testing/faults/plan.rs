@@ -52,6 +52,9 @@ pub enum Call {
     GetSecret,
     /// [`SecretStore::delete`](crate::store::SecretStore::delete)
     DeleteSecret,
+    // At the end, so that the seeds of the other calls keep their faults.
+    /// [`OperationStore::query`](crate::store::OperationStore::query)
+    QueryOperations,
 }
 
 impl Call {
@@ -60,8 +63,15 @@ impl Call {
     /// The calls of a [`BlobSink`](crate::BlobSink).
     pub const SINK: [Self; 5] = [Self::Prepare, Self::Put, Self::CopyFrom, Self::Append, Self::Finish];
     /// The calls of an [`OperationStore`](crate::store::OperationStore).
-    pub const STORE: [Self; 6] =
-        [Self::Create, Self::Spec, Self::Load, Self::Save, Self::ListOperations, Self::Delete];
+    pub const STORE: [Self; 7] = [
+        Self::Create,
+        Self::Spec,
+        Self::Load,
+        Self::Save,
+        Self::ListOperations,
+        Self::QueryOperations,
+        Self::Delete,
+    ];
     /// The calls of a [`SecretStore`](crate::store::SecretStore).
     pub const SECRETS: [Self; 3] = [Self::PutSecret, Self::GetSecret, Self::DeleteSecret];
 }

@@ -1,6 +1,8 @@
 //! The redb store: opening and refusing files, and power failures.
 #![allow(clippy::unwrap_used)]
 
+mod records;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,0 +1,95 @@
+//! [`OperationFilter`]: which operations a query returns.
+
+use crate::model::{Checkpoint, OperationKey, OperationStatus, Timestamp};
+
+/// A filter for [`OperationStore::query`](crate::store::OperationStore::query). An operation must fulfill all conditions.
+///
+/// ```
+/// use dicom_export::store::{Checkpoint, OperationFilter};
+/// use dicom_export::Timestamp;
+///
+/// // At most 100 operations that have not ended and that no runner holds.
+/// let now = Timestamp::now();
+/// let orphaned = OperationFilter::new(100).unfinished_only().lease_lapsed_at(now);
+/// assert!(orphaned.matches(&Checkpoint::first(now)));
+/// assert!(!orphaned.partition("north").matches(&Checkpoint::first(now)));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use]
+pub struct OperationFilter {
+    /// Only operations that have not started or are running. Default: false.
+    pub unfinished_only: bool,
+    /// Only operations that no runner holds at this time: without a lease, or with one that has lapsed. Default: `None`.
+    pub lease_lapsed_at: Option<Timestamp>,
+    /// Only operations of this partition. Default: `None`.
+    pub partition: Option<String>,
+    /// Only operations with this status. Default: `None`.
+    pub status: Option<OperationStatus>,
+    /// Only operations after this one in the order of the listing. Default: `None`.
+    pub after: Option<OperationKey>,
+    /// The maximum number of operations to return.
+    pub limit: usize,
+}
+
+impl OperationFilter {
+    /// Creates a filter that returns the newest operations, at most `limit`.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            unfinished_only: false,
+            lease_lapsed_at: None,
+            partition: None,
+            status: None,
+            after: None,
+            limit,
+        }
+    }
+
+    /// Returns only operations that have not started or are running.
+    pub fn unfinished_only(mut self) -> Self {
+        self.unfinished_only = true;
+        self
+    }
+
+    /// Returns only operations that no runner holds at `time`.
+    pub fn lease_lapsed_at(mut self, time: Timestamp) -> Self {
+        self.lease_lapsed_at = Some(time);
+        self
+    }
+
+    /// Returns only operations of this partition.
+    pub fn partition(mut self, partition: impl Into<String>) -> Self {
+        self.partition = Some(partition.into());
+        self
+    }
+
+    /// Returns only operations with this status.
+    pub fn status(mut self, status: OperationStatus) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// Returns only operations after this one, for the next page.
+    pub fn after(mut self, key: OperationKey) -> Self {
+        self.after = Some(key);
+        self
+    }
+
+    /// Whether a checkpoint fulfills the conditions, except [`after`](Self::after).
+    pub fn matches(&self, checkpoint: &Checkpoint) -> bool {
+        (!self.unfinished_only || is_unfinished(checkpoint.status))
+            && self.lease_lapsed_at.is_none_or(|time| !checkpoint.is_held(time))
+            && self.partition.as_ref().is_none_or(|name| checkpoint.context.partition.as_ref() == Some(name))
+            && self.status.is_none_or(|status| checkpoint.status == status)
+    }
+
+    /// Whether all operations that the filter can match are unfinished, for stores that index those.
+    pub fn is_unfinished_only(&self) -> bool {
+        self.unfinished_only || self.status.is_some_and(is_unfinished)
+    }
+}
+
+/// Whether an operation has a known status and has not ended.
+pub(super) fn is_unfinished(status: OperationStatus) -> bool {
+    matches!(status, OperationStatus::NotStarted | OperationStatus::Running)
+}

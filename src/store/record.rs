@@ -1,0 +1,42 @@
+//! Stored records: specs and checkpoints as JSON.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::RecordFormat;
+
+pub(super) fn encode(record: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(record).map_err(|cause| {
+        Error::new(ErrorKind::Internal, "the operation cannot be encoded as JSON").with_source(cause)
+    })
+}
+
+/// Decodes a record.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] for a record of a later format, [`ErrorKind::Unreadable`] for a damaged one.
+pub(super) fn decode<T: DeserializeOwned>(json: &[u8]) -> Result<T> {
+    #[derive(Deserialize)]
+    struct Header {
+        #[serde(default)]
+        format: u64,
+    }
+    serde_json::from_slice(json).map_err(|cause| match serde_json::from_slice(json) {
+        Ok(Header { format }) if format > RecordFormat::CURRENT => {
+            let message =
+                format!("the stored operation has format {format}, which a later version has written");
+            Error::new(ErrorKind::Unsupported, message)
+        }
+        // serde_json's message could quote the record, for example a path in a cursor.
+        _ => Error::new(ErrorKind::Unreadable, "the stored operation is damaged")
+            .with_source(InvalidRecord { line: cause.line(), column: cause.column() }),
+    })
+}
+
+/// The position of an error in a stored record.
+#[derive(Debug, thiserror::Error)]
+#[error("invalid record at line {line}, column {column}")]
+struct InvalidRecord {
+    line: usize,
+    column: usize,
+}
