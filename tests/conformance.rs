@@ -8,9 +8,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dicom_dictionary_std::tags;
 use dicom_export::source::DirectorySource;
-use dicom_export::store::{Checkpoint, MemoryOperationStore, OperationFilter, OperationKey, OperationStore};
+use dicom_export::store::{
+    Checkpoint, MemoryOperationStore, MemorySecretStore, OperationFilter, OperationKey, OperationStore,
+};
 use dicom_export::testing::{
-    SinkTestOptions, fixtures, sink_conformance, source_conformance, store_conformance,
+    FaultPlan, FaultySecretStore, SinkProviderTestOptions, SinkTestOptions, fixtures,
+    secret_store_conformance, sink_conformance, sink_provider_conformance, source_conformance,
+    store_conformance,
 };
 use dicom_export::{
     BlobSink, DirectorySink, Error, ErrorKind, InstanceIdentifier, MemorySink, MemorySource, ObjectStoreSink,
@@ -285,4 +289,17 @@ fn different_numbers_produce_different_uids() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn memory_secret_store() {
+    secret_store_conformance(&MemorySecretStore::new()).await;
+    secret_store_conformance(&FaultySecretStore::new(MemorySecretStore::new(), FaultPlan::new(1))).await;
+}
+
+#[tokio::test]
+async fn memory_sink_provider() {
+    let options = SinkProviderTestOptions::default().secret("hunter2");
+    sink_provider_conformance(&MemorySink::new().provider(), &json!({ "password": "hunter2" }), &options)
+        .await;
 }

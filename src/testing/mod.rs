@@ -51,6 +51,8 @@ mod faults;
 pub mod fixtures;
 mod generated;
 mod null_sink;
+mod provider_suites;
+mod secret_store_suite;
 mod sink_suite;
 mod source_suite;
 mod store_suite;
@@ -60,6 +62,10 @@ pub use self::faults::{
 };
 pub use self::generated::GeneratedSource;
 pub use self::null_sink::NullSink;
+pub use self::provider_suites::{
+    SinkProviderTestOptions, sink_provider_conformance, source_provider_conformance,
+};
+pub use self::secret_store_suite::secret_store_conformance;
 pub use self::sink_suite::{SinkTestOptions, sink_conformance};
 pub use self::source_suite::source_conformance;
 pub use self::store_suite::store_conformance;

@@ -1,9 +1,13 @@
 //! Puts with a write-only SAS: a blob is stored byte for byte, or not at all.
 
 use bytes::Bytes;
-use dicom_export::testing::{SinkTestOptions, sink_conformance};
+use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
+use dicom_export::testing::{
+    SinkProviderTestOptions, SinkTestOptions, sink_conformance, sink_provider_conformance,
+};
 use dicom_export::{BlobSink, Content, Error, ErrorKind, UploadContext};
 use futures::stream;
+use serde_json::json;
 
 use crate::azurite::{Azurite, Container};
 use crate::{MIB, bytes, instance, sink, upload};
@@ -156,4 +160,21 @@ async fn sink_conforms_to_its_contract() {
     let read = async |name: &str| container.get(name).await.map(|blob| blob.bytes);
     let options = SinkTestOptions::default().lengths([4 * MIB, 8 * MIB + 2, 24 * MIB]);
     sink_conformance(&sink(&container.sas_url("w")), read, &options).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Azurite: tests/run.sh"]
+async fn provider_conforms_to_its_contract() {
+    let container = Azurite::shared().container().await;
+    let uri = container.sas_url("w");
+    let (_, signature) = uri.split_once("sig=").unwrap();
+    let options = SinkProviderTestOptions::default().secret(signature.split('&').next().unwrap()).invalid([
+        json!(null),
+        json!({}),
+        json!({ "blobContainerUri": 7 }),
+        json!({ "blobContainerUri": format!("{uri}&comp=block") }),
+        json!({ "blobContainerUri": uri, "unknown": true }),
+    ]);
+    let provider = AzureBlobProvider::new(AzureBlobPolicy::development());
+    sink_provider_conformance(&provider, &json!({ "blobContainerUri": uri }), &options).await;
 }

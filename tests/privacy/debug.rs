@@ -76,6 +76,7 @@ const HARMLESS: &[&str] = &[
     "OperationType",
     "Progress",
     "RetryPolicy",
+    "SinkProviderTestOptions",
     "SinkTestOptions",
     "PutResult",
     "StreamFault",
