@@ -1,4 +1,4 @@
-//! The wait that an HTTP server asks for.
+//! The header `Retry-After`.
 
 use std::time::Duration;
 
@@ -7,7 +7,10 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 use crate::error::Error;
 
-/// Adds the wait of a `Retry-After` header to an error that passes.
+/// The longest wait that is returned. A server may ask for any number of seconds, which overflows clocks.
+const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Adds the wait of a `Retry-After` header to a transient error.
 pub(crate) fn with_retry_after(error: Error, headers: &HeaderMap) -> Error {
     match retry_after(headers, Utc::now()) {
         Some(wait) if error.kind().is_transient() => error.with_retry_after(wait),
@@ -15,17 +18,17 @@ pub(crate) fn with_retry_after(error: Error, headers: &HeaderMap) -> Error {
     }
 }
 
-/// The wait of a `Retry-After` header: seconds, or a date (RFC 9110 10.2.3).
+/// The wait of a `Retry-After` header, at most a day: seconds, or a date (RFC 9110 10.2.3).
 pub(crate) fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    match text.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => {
-            let until = DateTime::parse_from_rfc2822(text).ok()?.with_timezone(&Utc);
-            // A date that has passed asks for no wait.
-            Some((until - now).to_std().unwrap_or_default())
-        }
-    }
+    let wait = if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        text.parse().map_or(MAX_WAIT, Duration::from_secs)
+    } else {
+        let until = DateTime::parse_from_rfc2822(text).ok()?.to_utc();
+        // A date in the past asks for no wait.
+        (until - now).to_std().unwrap_or_default()
+    };
+    Some(wait.min(MAX_WAIT))
 }
 
 #[cfg(test)]
@@ -41,6 +44,13 @@ mod tests {
         assert_eq!(wait("7"), Some(Duration::from_secs(7)));
         assert_eq!(wait("Fri, 02 Jan 2026 03:05:05 GMT"), Some(Duration::from_secs(60)));
         assert_eq!(wait("Fri, 02 Jan 2026 03:03:05 GMT"), Some(Duration::ZERO));
-        assert_eq!(wait("soon"), None);
+        for beyond in
+            ["86401", "18446744073709551615", "18446744073709551616", "Fri, 31 Dec 9999 23:59:59 GMT"]
+        {
+            assert_eq!(wait(beyond), Some(MAX_WAIT), "{beyond}");
+        }
+        for invalid in ["soon", "", "-1", "+1", "1.5"] {
+            assert_eq!(wait(invalid), None, "{invalid}");
+        }
     }
 }

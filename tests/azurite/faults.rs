@@ -80,6 +80,25 @@ async fn retry_after_beyond_the_budget_is_returned() {
     assert_eq!(server.requests().len(), 1);
 }
 
+/// A wait beyond what a clock can represent once ended in a panic.
+#[tokio::test]
+async fn absurd_retry_after_is_clamped() {
+    let year = "Fri, 31 Dec 9999 23:59:59 GMT";
+    for wait in ["18446744073709551615", "99999999999999999999999999", "9223372036854775807", year] {
+        let (server, _) =
+            block_server(move |_, _| Some(Reply::status(503).header("retry-after", wait))).await;
+        let error = put(&server, 3).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Throttled);
+        let wait = error.retry_after().unwrap();
+        assert!(wait >= Duration::from_secs(3600) && wait <= Duration::from_secs(86_400), "{wait:?}");
+    }
+    let (server, _) = block_server(|_, _| Some(Reply::status(503).header("retry-after", "-1"))).await;
+    let once = UploadContext::new(MIB as u64, RetryPolicy::none(), 1);
+    let error =
+        faulty(&server.url()).put(&instance(), Content::from_bytes(bytes(3)), &once).await.unwrap_err();
+    assert_eq!(error.retry_after(), None);
+}
+
 #[tokio::test]
 async fn broken_connection_repeats_one_block() {
     let (server, blocks) = block_server(|number, _| (number == 3).then_some(Reply::Disconnect)).await;
