@@ -17,6 +17,7 @@ mod copy;
 mod faults;
 mod identity;
 mod integrity;
+mod lengths;
 mod lost_responses;
 mod outages;
 mod proxies;

@@ -26,11 +26,6 @@ const MAX_APPEND_BYTES: usize = 4 << 20;
 /// The maximum number of blocks of an append blob.
 const MAX_APPENDS: u32 = 50_000;
 
-/// The limits on appends to one log.
-pub(super) fn limits() -> AppendLimits {
-    AppendLimits::new(MAX_APPEND_BYTES as u64, Some(MAX_APPENDS))
-}
-
 /// How many appends are remembered that were reported as failed and turned out to be in the blob.
 const MAX_CONFIRMED: usize = 256;
 
@@ -40,6 +35,11 @@ const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
 /// The logs of this process, by URL.
 static LOGS: LazyLock<Mutex<HashMap<String, Weak<AppendLog>>>> = LazyLock::new(Mutex::default);
+
+/// The limits on appends to one log.
+pub(super) fn limits() -> AppendLimits {
+    AppendLimits::new(MAX_APPEND_BYTES as u64, Some(MAX_APPENDS))
+}
 
 /// Creates an empty append blob if there is none, and returns whether it did.
 pub(super) async fn create(client: &BlobClient, path: &BlobPath) -> Result<bool> {

@@ -29,6 +29,9 @@ pub(super) const MAX_PARALLEL_BLOCKS: u64 = 4;
 /// The buffer size for a content of unknown length: two blocks.
 const UNKNOWN_LENGTH_BUFFER_SIZE: u64 = 8 * MIB;
 
+/// The largest buffer size, whatever length a content states.
+const MAX_BUFFER_SIZE: u64 = 128 * MIB;
+
 /// Blocks are not made smaller than this to fit the buffer limit.
 const MIN_BLOCK_SIZE: u64 = 256 << 10;
 
@@ -45,7 +48,8 @@ pub(super) fn buffer_size(length: Option<u64>) -> u64 {
     match length {
         Some(length) if length <= BLOCK_SIZE => length,
         Some(length) => {
-            length.min(MAX_PARALLEL_BLOCKS * BlockLayout::Known { length }.block_size(0, u64::MAX))
+            let block_size = BlockLayout::Known { length }.block_size(0, MAX_BUFFER_SIZE);
+            length.min(MAX_PARALLEL_BLOCKS * block_size).min(MAX_BUFFER_SIZE)
         }
         None => UNKNOWN_LENGTH_BUFFER_SIZE,
     }
@@ -63,11 +67,11 @@ impl BlockLayout {
     fn block_size(self, number: u64, buffer_limit: u64) -> u64 {
         let fitting = (buffer_limit / 2).max(MIN_BLOCK_SIZE);
         match self {
-            // The limit on the number of blocks has priority over the buffer limit.
+            // Blocks are as large as their number requires, and the buffer limit allows: the length may be false.
             Self::Known { length } => {
                 let least = length.div_ceil(MAX_BLOCKS);
                 let least = if least > BLOCK_SIZE { least.next_multiple_of(MIB) } else { least };
-                BLOCK_SIZE.min(fitting).max(least)
+                BLOCK_SIZE.min(fitting).max(least).min(buffer_limit.max(MIN_BLOCK_SIZE))
             }
             Self::Unknown if number < FIRST_FULL_BLOCK => fitting.min(UNKNOWN_LENGTH_BUFFER_SIZE / 2),
             Self::Unknown => buffer_limit.clamp(MIN_BLOCK_SIZE, UNKNOWN_LENGTH_BUFFER_SIZE),
@@ -144,7 +148,9 @@ impl BlobWriter<'_> {
                 return Err(wrong_length());
             }
             if number == MAX_BLOCKS {
-                return Err(Error::new(ErrorKind::Unsupported, "an instance of unknown length is too large"));
+                let message =
+                    "an instance needs more than 50,000 blocks of the size that the buffer limit allows";
+                return Err(Error::new(ErrorKind::Unsupported, message));
             }
             requests.push(self.put_block(block_id(attempt, number), chunk.parts.into_iter().collect()));
             number += 1;

@@ -18,9 +18,11 @@ use crate::limits::UploadContext;
 use crate::model::BlobPath;
 use crate::sink::PutResult;
 
-/// The size of a block, if 50,000 of them suffice. Azure allows 4,000 MiB; a block of this size is fetched in seconds and
-/// cheap to repeat.
+/// The size of a block, if 50,000 of them suffice. It is fetched in seconds and cheap to repeat.
 const COPY_BLOCK_SIZE: u64 = 64 * MIB;
+
+/// Azure's limit on the size of a block.
+const MAX_COPY_BLOCK_SIZE: u64 = 4_000 * MIB;
 
 const COPY_SOURCE: HeaderName = HeaderName::from_static("x-ms-copy-source");
 const SOURCE_RANGE: HeaderName = HeaderName::from_static("x-ms-source-range");
@@ -44,6 +46,9 @@ pub(super) async fn copy(
     }
     let Some(source) = SourceHeaders::new(source) else { return Ok(None) };
     let block_size = COPY_BLOCK_SIZE.max(length.div_ceil(MAX_BLOCKS));
+    if block_size > MAX_COPY_BLOCK_SIZE {
+        return Ok(None);
+    }
     let blocks = length.div_ceil(block_size);
     // Block ids are unique to this attempt, so that the blocks of another one are not committed.
     let attempt = fastrand::u64(..);

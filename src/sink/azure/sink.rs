@@ -30,9 +30,9 @@ use crate::sync::lock;
 ///
 /// - **Instances** up to 8 MiB are written with one Put Blob. Larger ones are written in blocks of 8 MiB, four at once.
 ///   Blocks are larger above 390 GiB, because a blob has at most 50,000 of them, and smaller if the buffer limit is small.
-///   Blocks of a content of unknown length have half the size of its buffer limit, later the whole size. It must end
-///   before 50,000 blocks, which is at 359 GiB with the default of 8 MiB; a longer one fails with
-///   [`Unsupported`](crate::ErrorKind::Unsupported).
+///   Blocks of a content of unknown length have half the size of its buffer limit, later the whole size. No block is larger
+///   than the buffer limit, so that a content ends at 50,000 blocks of that size: with the default limits at 6.1 TiB, and at
+///   359 GiB if its length is unknown. A longer one fails with [`Unsupported`](crate::ErrorKind::Unsupported).
 /// - **Copies**: if the source provides a URL of an instance, Azure copies it in blocks of at least 64 MiB, four at once.
 ///   The URL is sent to Azure only. An instance that Azure permanently refuses to copy is streamed.
 /// - **Checksums**: requests contain the CRC64 of their body, and the checksum in the response is verified, unless the
