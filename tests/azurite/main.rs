@@ -16,6 +16,7 @@ mod connections;
 mod copy;
 mod faults;
 mod identity;
+mod immutable;
 mod integrity;
 mod lengths;
 mod lost_responses;

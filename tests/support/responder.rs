@@ -41,6 +41,8 @@ pub(crate) enum Reply {
     },
     /// Closes the connection without a response.
     Disconnect,
+    /// Keeps the connection open without a response.
+    Hang,
 }
 
 impl Reply {
@@ -139,7 +141,11 @@ async fn serve(
         let request = Request { path: path.to_owned(), query, headers, body: body.into() };
         let reply = reply(&request);
         recorded.lock().unwrap().push(request);
-        let Reply::Response { status, headers, body } = reply else { return Ok(()) };
+        let (status, headers, body) = match reply {
+            Reply::Response { status, headers, body } => (status, headers, body),
+            Reply::Disconnect => return Ok(()),
+            Reply::Hang => std::future::pending().await,
+        };
         let mut out = format!("HTTP/1.1 {status} Because\r\ncontent-length: {}\r\n", body.len());
         for (name, value) in headers {
             out.push_str(&format!("{name}: {value}\r\n"));

@@ -14,7 +14,7 @@ use reqwest::header::{HeaderName, HeaderValue, IF_NONE_MATCH};
 use tokio::sync::oneshot;
 
 use super::client::{BLOB_CONTENT_TYPE, BLOB_TYPE, BlobClient, PutRequest};
-use super::response::Response;
+use super::response::{IMMUTABLE, Response};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::BlobPath;
 use crate::sink::{AppendLimits, LogKey};
@@ -49,7 +49,8 @@ pub(super) async fn create(client: &BlobClient, path: &BlobPath) -> Result<bool>
         .header(BLOB_CONTENT_TYPE, NDJSON)
         .header(IF_NONE_MATCH, HeaderValue::from_static("*"));
     let response = client.send(request).await?;
-    if response.is(409, "BlobAlreadyExists") {
+    // The service may check the policy of the container before the condition: it only concerns blobs that exist.
+    if response.is(409, "BlobAlreadyExists") || response.is(409, IMMUTABLE) {
         return Ok(false);
     }
     response.error_for_status().map(|_| true)
@@ -205,8 +206,14 @@ fn tail_after(response: &Response, length: u64) -> Tail {
 }
 
 fn check(response: Response, log: &BlobPath) -> Result<()> {
+    let name = log.as_str().rsplit('/').next().unwrap_or_default();
+    if response.is(409, IMMUTABLE) {
+        let message = format!(
+            "{name} cannot be appended to: the immutability policy of the container must allow protected append writes"
+        );
+        return Err(Error::new(ErrorKind::Conflict, message));
+    }
     if response.is(409, "BlockCountExceedsLimit") {
-        let name = log.as_str().rsplit('/').next().unwrap_or_default();
         let message = format!("{name} is full: Azure allows 50,000 appends to a blob");
         return Err(Error::new(ErrorKind::Unsupported, message));
     }

@@ -4,18 +4,17 @@
 //! sequence sets the content type, and works for every size.
 
 use std::pin::pin;
+use std::sync::atomic::AtomicBool;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::PutPayload;
 use reqwest::header::{HeaderName, HeaderValue};
 
-use super::blocks::{BlobWriter, MAX_BLOCKS, MAX_PARALLEL_BLOCKS, MIB, block_id};
-use super::client::{BlobClient, PutRequest};
+use super::client::PutRequest;
 use super::response::Response;
+use super::writer::{BlobWriter, MAX_BLOCKS, MAX_PARALLEL_BLOCKS, MIB, Outcome, block_id};
 use crate::content::CopySource;
 use crate::error::Result;
-use crate::limits::UploadContext;
-use crate::model::BlobPath;
 use crate::sink::PutResult;
 
 /// The size of a block, if 50,000 of them suffice. It is fetched in seconds and cheap to repeat.
@@ -32,13 +31,7 @@ const SOURCE_IF_MATCH: HeaderName = HeaderName::from_static("x-ms-source-if-matc
 const CANNOT_VERIFY_COPY_SOURCE: &str = "CannotVerifyCopySource";
 
 /// Copies the blob; see [`BlobSink::copy_from`](crate::BlobSink::copy_from).
-pub(super) async fn copy(
-    client: &BlobClient,
-    path: &BlobPath,
-    source: &CopySource,
-    upload: &UploadContext,
-) -> Result<Option<PutResult>> {
-    let writer = BlobWriter { client, path, upload };
+pub(super) async fn copy(writer: BlobWriter<'_>, source: &CopySource) -> Result<Option<PutResult>> {
     let length = source.length();
     if length == 0 {
         // An empty range cannot be requested.
@@ -57,12 +50,13 @@ pub(super) async fn copy(
         put_block_from_url(writer, &source, block_id(attempt, number), start..end)
     });
     let copies = copies.buffer_unordered(MAX_PARALLEL_BLOCKS as usize);
-    // The first refusal ends the copy and drops the requests in progress.
-    let mut refusals = pin!(copies.try_filter(|copied| std::future::ready(!copied)));
-    if refusals.try_next().await?.is_some() {
-        return Ok(None);
+    // The first block that is not copied ends the copy and drops the requests in progress.
+    let mut exceptions = pin!(copies.try_filter(|copy| std::future::ready(*copy != BlockCopy::Done)));
+    match exceptions.try_next().await? {
+        Some(BlockCopy::AlreadyStored) => Ok(Some(PutResult::new(length))),
+        Some(_) => Ok(None),
+        None => writer.put_block_list(attempt, blocks, length).await.map(Some),
     }
-    writer.put_block_list(attempt, blocks, length).await.map(Some)
 }
 
 /// The source's URL and ETag as header values.
@@ -81,14 +75,24 @@ impl SourceHeaders {
     }
 }
 
-/// Put Block From URL. Returns whether Azure copied the block. Its length needs no check if the source has an ETag, which
+/// The outcome of Put Block From URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BlockCopy {
+    Done,
+    /// The operation stored the whole blob before.
+    AlreadyStored,
+    /// Azure does not copy this source.
+    Refused,
+}
+
+/// Put Block From URL. A block's length needs no check if the source has an ETag, which
 /// identifies a version of a known length.
 async fn put_block_from_url(
     writer: BlobWriter<'_>,
     source: &SourceHeaders,
     id: String,
     range: std::ops::Range<u64>,
-) -> Result<bool> {
+) -> Result<BlockCopy> {
     let query = format!("comp=block&blockid={id}");
     let bytes = format!("bytes={}-{}", range.start, range.end - 1);
     let request = || {
@@ -108,9 +112,11 @@ async fn put_block_from_url(
     };
     writer
         .upload
-        .send_with_retry(async || {
-            let response = writer.client.send(request()).await?;
-            if is_refusal(&response) { Ok(false) } else { response.error_for_status().map(|_| true) }
+        .send_with_retry(async || match writer.send(request(), None, &AtomicBool::new(false)).await? {
+            Outcome::Done(_) => Ok(BlockCopy::Done),
+            Outcome::AlreadyStored => Ok(BlockCopy::AlreadyStored),
+            Outcome::Failed(response) if is_refusal(&response) => Ok(BlockCopy::Refused),
+            Outcome::Failed(response) => Err(response.error()),
         })
         .await
 }
@@ -118,6 +124,5 @@ async fn put_block_from_url(
 /// Whether Azure will not copy this source, now or later, so that the instance must be streamed. Permanent failures that
 /// do not concern the source, such as an expired credential, count too: streaming meets and reports them.
 fn is_refusal(response: &Response) -> bool {
-    let is_permanent = || !response.is_success() && !response.error().kind().is_transient();
-    response.has_error(CANNOT_VERIFY_COPY_SOURCE) || is_permanent()
+    response.has_error(CANNOT_VERIFY_COPY_SOURCE) || !response.error().kind().is_transient()
 }

@@ -8,6 +8,7 @@ mod connection_string;
 mod connections;
 mod container;
 mod copy;
+mod fresh;
 mod hosts;
 mod identity;
 mod policy;
@@ -17,6 +18,7 @@ mod sas;
 mod settings;
 mod signer;
 mod sink;
+mod writer;
 
 pub use self::hosts::Addressing;
 pub use self::policy::{AzureBlobPolicy, Identity};

@@ -10,6 +10,9 @@ use crate::limits::with_retry_after;
 /// The longest error code that is repeated in a message. Those of Azure have up to 50 letters.
 const MAX_CODE_LENGTH: usize = 64;
 
+/// The error code if a policy of the container does not allow changing or replacing a blob.
+pub(super) const IMMUTABLE: &str = "BlobImmutableDueToPolicy";
+
 /// The head of a response.
 #[derive(Debug)]
 pub(super) struct Response {
@@ -86,6 +89,9 @@ impl Response {
             (401 | 403, _) => (ErrorKind::Unauthorized, "the destination refused the credential"),
             (404, "ContainerNotFound") => (ErrorKind::NotFound, "the container does not exist"),
             (404, _) => (ErrorKind::NotFound, "the destination does not exist"),
+            (409, IMMUTABLE) => {
+                (ErrorKind::Conflict, "the immutability policy of the container does not allow the request")
+            }
             (409 | 412, _) => {
                 (ErrorKind::Conflict, "the state of the destination does not allow the request")
             }

@@ -14,8 +14,10 @@ use super::client::BlobClient;
 use super::connections::Connections;
 use super::container::AzureContainer;
 use super::copy;
+use super::fresh::FreshOperations;
 use super::policy::AzureBlobPolicy;
 use super::settings::read_settings;
+use super::writer::BlobWriter;
 use crate::content::{Content, CopySource};
 use crate::error::Result;
 use crate::limits::UploadContext;
@@ -38,6 +40,8 @@ use crate::sync::lock;
 /// - **Checksums**: requests contain the CRC64 of their body, and the checksum in the response is verified, unless the
 ///   [`UploadContext`] turns that off. On a service that does not verify checksums itself, a small blob that was stored
 ///   incorrectly is visible until it is sent again; a block is not.
+/// - **Immutable containers**: if the container's policy refuses to replace a blob of an operation that is retried or
+///   resumed, the blob was stored before and counts as exported. A log can only be appended to if the policy allows it.
 /// - **Logs** are append blobs. One task per log and process appends, so that no line is cut or mixed with others, and an
 ///   append whose response was lost is not repeated. Azure allows 50,000 appends to a blob. A full log fails the operation
 ///   with [`Unsupported`](crate::ErrorKind::Unsupported).
@@ -58,6 +62,7 @@ use crate::sync::lock;
 /// ```
 pub struct AzureBlobSink {
     client: Arc<BlobClient>,
+    fresh: FreshOperations,
     /// Keeps the state of each log from its first use to `finish`.
     logs: Mutex<HashMap<BlobPath, Arc<AppendLog>>>,
 }
@@ -77,7 +82,12 @@ impl AzureBlobSink {
     /// # Errors
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if a certificate of the policy or the SAS is invalid.
     pub(super) fn new(container: AzureContainer, connections: &Arc<Connections>) -> Result<Self> {
-        Ok(Self { client: Arc::new(BlobClient::new(container, connections)?), logs: Mutex::default() })
+        let client = Arc::new(BlobClient::new(container, connections)?);
+        Ok(Self { client, fresh: FreshOperations::default(), logs: Mutex::default() })
+    }
+
+    fn writer<'a>(&'a self, path: &'a BlobPath, upload: &'a UploadContext) -> BlobWriter<'a> {
+        BlobWriter { client: &self.client, fresh: &self.fresh, path, upload }
     }
 
     fn log(&self, path: &BlobPath) -> Arc<AppendLog> {
@@ -91,12 +101,13 @@ impl BlobSink for AzureBlobSink {
     async fn prepare(&self, log: &BlobPath) -> Result<()> {
         if append::create(&self.client, log).await? {
             self.log(log).created();
+            self.fresh.insert(log);
         }
         Ok(())
     }
 
     async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
-        blocks::put(&self.client, path, content, upload).await
+        blocks::put(self.writer(path, upload), content).await
     }
 
     async fn copy_from(
@@ -105,7 +116,7 @@ impl BlobSink for AzureBlobSink {
         source: &CopySource,
         upload: &UploadContext,
     ) -> Result<Option<PutResult>> {
-        copy::copy(&self.client, path, source, upload).await
+        copy::copy(self.writer(path, upload), source).await
     }
 
     async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {
@@ -114,6 +125,7 @@ impl BlobSink for AzureBlobSink {
 
     async fn finish(&self, log: &BlobPath) -> Result<()> {
         lock(&self.logs).remove(log);
+        self.fresh.remove(log);
         Ok(())
     }
 
