@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -16,7 +17,7 @@ use crate::pipeline::{
 };
 use crate::secret::Secret;
 use crate::service::{OperationRecord, Target};
-use crate::store::OperationStore;
+use crate::store::{OperationFilter, OperationStore};
 use crate::sync::lock;
 
 /// How many times a change to a checkpoint is attempted while others change it.
@@ -25,7 +26,7 @@ const MAX_CAS_ATTEMPTS: usize = 20;
 /// How often the engine deletes expired operations, unless the retention is shorter.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// The number of operations listed per call.
+/// The number of operations that are queried per call.
 const PAGE_SIZE: usize = 100;
 
 /// The operations of an engine, in its stores.
@@ -83,8 +84,7 @@ impl StoredOperations {
     }
 
     pub(super) async fn record(&self, id: OperationId) -> Result<OperationRecord> {
-        let checkpoint = self.store.load(id).await?;
-        Ok(OperationRecord { operation: status_document(id, &checkpoint), context: checkpoint.context })
+        Ok(record(id, self.store.load(id).await?))
     }
 
     pub(super) async fn operation(&self, id: OperationId) -> Result<Operation> {
@@ -96,55 +96,31 @@ impl StoredOperations {
         after: Option<OperationKey>,
         limit: usize,
     ) -> Result<Vec<OperationRecord>> {
-        let mut records = Vec::new();
-        for key in self.store.list(after, limit).await? {
-            match self.record(key.id).await {
-                Ok(record) => records.push(record),
-                // Deleted since it was listed.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) if error.kind().is_transient() => return Err(error),
-                // A damaged record affects that operation only.
-                Err(error) => {
-                    tracing::warn!(operation = %key.id, kind = error.kind().as_str(), %error, "cannot read an operation");
-                }
-            }
-        }
-        Ok(records)
-    }
-
-    /// Returns the ids of all stored operations, newest first.
-    pub(super) async fn ids(&self) -> Result<Vec<OperationId>> {
-        let (mut ids, mut after) = (Vec::new(), None);
-        loop {
-            let page = self.store.list(after, PAGE_SIZE).await?;
-            ids.extend(page.iter().map(|key| key.id));
-            match page.last() {
-                Some(last) if page.len() == PAGE_SIZE => after = Some(*last),
-                _ => return Ok(ids),
-            }
-        }
+        let mut filter = OperationFilter::new(limit);
+        filter.after = after;
+        let found = self.store.query(&filter).await?;
+        Ok(found.into_iter().map(|(key, checkpoint)| record(key.id, checkpoint)).collect())
     }
 
     /// Returns the ids of the operations that have not ended and that no runner holds.
     pub(super) async fn unclaimed(&self) -> Result<Vec<OperationId>> {
-        let mut unclaimed = Vec::new();
-        for id in self.ids().await? {
-            match self.store.load(id).await {
-                Ok(checkpoint) if !checkpoint.status.is_ended() && !checkpoint.is_held(Timestamp::now()) => {
-                    unclaimed.push(id);
-                }
-                Ok(_) => {}
-                // Deleted since it was listed.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                // The store as a whole: the next call tries again.
-                Err(error) if error.kind().is_transient() => return Err(error),
-                // A damaged record affects that operation only.
-                Err(error) => {
-                    tracing::warn!(operation = %id, kind = error.kind().as_str(), %error, "cannot read an operation");
-                }
+        let filter = OperationFilter::new(PAGE_SIZE).unfinished_only().lease_lapsed_at(Timestamp::now());
+        let found = self.query_all(filter).await?;
+        Ok(found.into_iter().map(|(key, _)| key.id).collect())
+    }
+
+    /// Returns all operations that match a filter, newest first.
+    async fn query_all(&self, mut filter: OperationFilter) -> Result<Vec<(OperationKey, Checkpoint)>> {
+        let mut found = Vec::new();
+        loop {
+            let page = self.store.query(&filter).await?;
+            let next = page.last().filter(|_| page.len() == filter.limit).map(|(key, _)| *key);
+            found.extend(page);
+            match next {
+                Some(key) => filter = filter.after(key),
+                None => return Ok(found),
             }
         }
-        Ok(unclaimed)
     }
 
     /// Checks that an operation can be resumed. Opens its new target and stores the target's secret, if there is one.
@@ -262,25 +238,29 @@ impl StoredOperations {
     pub(super) async fn purge_expired(&self) -> Result<usize> {
         let now = Timestamp::now().to_utc();
         let mut purged = 0;
-        for id in self.ids().await? {
-            let checkpoint = match self.store.load(id).await {
-                Ok(checkpoint) => checkpoint,
-                Err(error) if error.kind().is_transient() => return Err(error),
-                // Deleted since it was listed, or damaged, which affects that operation only.
-                Err(error) => {
-                    tracing::debug!(operation = %id, kind = error.kind().as_str(), "cannot read an operation");
-                    continue;
-                }
-            };
-            let age = (now - checkpoint.last_updated_time.to_utc()).to_std().unwrap_or_default();
-            if checkpoint.status.is_ended() && age > self.config.options.retention {
-                // The secret was deleted when the operation ended, unless the process stopped in between.
-                self.config.secrets.delete(id).await?;
-                self.store.delete(id).await?;
-                purged += 1;
+        for status in [OperationStatus::Completed, OperationStatus::Failed, OperationStatus::Canceled] {
+            for (key, checkpoint) in self.query_all(OperationFilter::new(PAGE_SIZE).status(status)).await? {
+                purged += usize::from(self.purge_if_expired(key.id, &checkpoint, now).await?);
             }
         }
         Ok(purged)
+    }
+
+    /// Deletes an ended operation if it has expired, and returns whether it did.
+    async fn purge_if_expired(
+        &self,
+        id: OperationId,
+        checkpoint: &Checkpoint,
+        now: DateTime<Utc>,
+    ) -> Result<bool> {
+        let age = (now - checkpoint.last_updated_time.to_utc()).to_std().unwrap_or_default();
+        if age <= self.config.options.retention {
+            return Ok(false);
+        }
+        // The secret was deleted when the operation ended, unless the process stopped in between.
+        self.config.secrets.delete(id).await?;
+        self.store.delete(id).await?;
+        Ok(true)
     }
 }
 
@@ -293,4 +273,8 @@ pub(super) fn check_resumable(status: OperationStatus) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+fn record(id: OperationId, checkpoint: Checkpoint) -> OperationRecord {
+    OperationRecord { operation: status_document(id, &checkpoint), context: checkpoint.context }
 }

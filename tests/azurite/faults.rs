@@ -70,14 +70,15 @@ async fn retry_after_is_obeyed_and_the_block_is_sent_again() {
 }
 
 #[tokio::test]
-async fn retry_after_beyond_the_budget_is_returned() {
+async fn retry_after_beyond_the_budget_waits_for_the_rest_of_it() {
     let date = chrono::Utc::now() + chrono::TimeDelta::hours(1);
     let date = date.format("%a, %d %b %Y %T GMT").to_string();
     let (server, _) = block_server(move |_, _| Some(Reply::status(429).header("retry-after", &date))).await;
     let error = put(&server, 3).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Throttled);
     assert!(error.retry_after().unwrap() > Duration::from_secs(3500));
-    assert_eq!(server.requests().len(), 1);
+    // The wait is limited to the budget, and the request is sent once more.
+    assert_eq!(server.requests().len(), 2);
 }
 
 /// A wait beyond what a clock can represent once ended in a panic.
