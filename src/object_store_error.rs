@@ -5,6 +5,7 @@ use std::io;
 use std::iter;
 
 use ::object_store::Error as StoreError;
+use ::object_store::retry::RetryFailure;
 
 use crate::error::ErrorKind;
 
@@ -55,6 +56,17 @@ pub(crate) fn error_kind(error: &StoreError) -> ErrorKind {
         StoreError::NotSupported { .. } | StoreError::NotImplemented { .. } => ErrorKind::Unsupported,
         StoreError::InvalidPath { .. } | StoreError::UnknownConfigurationKey { .. } => ErrorKind::Invalid,
         StoreError::JoinError { .. } => ErrorKind::Internal,
+        _ => ErrorKind::Unavailable,
+    }
+}
+
+/// What a failure means that a store reports to its retry policy.
+pub(crate) fn failure_kind(failure: RetryFailure) -> ErrorKind {
+    match failure {
+        RetryFailure::Status(status) => {
+            let response = Response { status: status.as_u16(), body: String::new() };
+            response.kind().unwrap_or(ErrorKind::Conflict)
+        }
         _ => ErrorKind::Unavailable,
     }
 }

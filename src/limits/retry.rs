@@ -185,6 +185,14 @@ impl Retrier {
 }
 
 impl Failures {
+    /// The failures of a call that something else makes and counts: the number of attempts so far, and the time since the
+    /// first one began.
+    #[cfg(feature = "object_store")]
+    pub(crate) fn counted(attempts: usize, elapsed: Duration) -> Self {
+        let count = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
+        Self { first: Instant::now().checked_sub(elapsed), count, ..Self::default() }
+    }
+
     /// The number of the latest failures of the call before each of which the side worked for other calls.
     pub(crate) fn isolated(&self) -> u32 {
         self.isolated

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use tokio::time::sleep;
 
 use super::{Concurrency, Failures, Limiter, Retrier, RetryPolicy};
+#[cfg(feature = "object_store")]
+use crate::error::Error;
 use crate::error::Result;
 
 /// The limits for one upload: how many bytes the sink may buffer, how its requests are limited and retried, and whether
@@ -92,5 +94,20 @@ impl UploadContext {
             tracing::debug!(kind = error.kind().as_str(), ?pause, "retrying a request");
             sleep(pause).await;
         }
+    }
+
+    /// Waits before a failed request that the destination's client repeats by itself, and returns whether to repeat it.
+    #[cfg(feature = "object_store")]
+    pub(crate) async fn wait_before_retry(&self, mut failures: Failures, error: &Error) -> bool {
+        let Some(pause) = self.retrier.backoff(&mut failures, error) else { return false };
+        tracing::debug!(kind = error.kind().as_str(), ?pause, "retrying a request");
+        sleep(pause).await;
+        true
+    }
+
+    /// Records the success of a request that was not sent with [`send_with_retry`](Self::send_with_retry).
+    #[cfg(feature = "object_store")]
+    pub(crate) fn request_succeeded(&self) {
+        self.retrier.succeeded();
     }
 }

@@ -15,7 +15,7 @@ use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use crate::responder::{Reply, Responder};
 
 /// An S3 client without retries of its own.
-fn store(server: &Responder) -> Arc<dyn ObjectStore> {
+pub(crate) fn s3_store(server: &Responder) -> Arc<dyn ObjectStore> {
     let store = AmazonS3Builder::new()
         .with_endpoint(server.url())
         .with_bucket_name("bucket")
@@ -30,7 +30,7 @@ fn store(server: &Responder) -> Arc<dyn ObjectStore> {
 async fn kinds(status: u16, body: &'static str) -> Vec<(&'static str, ErrorKind)> {
     let server = Responder::start(move |_| Reply::status(status).body(body)).await;
     let (source, sink) =
-        (ObjectStoreSource::new(store(&server)), ObjectStoreSink::new(store(&server), &server.url()));
+        (ObjectStoreSource::new(s3_store(&server)), ObjectStoreSink::new(s3_store(&server), &server.url()));
     let id = OperationId::random();
     let (log, path) = (BlobPath::error_log(id), BlobPath::instance(id, &fixtures::instance(1, 1, 1)));
     let upload = UploadContext::new(32 << 20, RetryPolicy::none(), 8);

@@ -1,7 +1,7 @@
 //! Multipart uploads: none is left behind.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +18,8 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::hooked::{HookedStore, Request};
+use crate::responder::{Reply, Responder};
+use crate::statuses::s3_store;
 
 const PART: usize = 5 << 20;
 
@@ -180,4 +182,45 @@ impl InstanceSource for Endless {
         });
         Ok(content(2, pending))
     }
+}
+
+/// An S3 server that refuses each part once.
+#[tokio::test]
+async fn a_failed_part_is_sent_again_without_the_others() {
+    let parts: Arc<Mutex<Vec<(String, u16)>>> = Arc::default();
+    let sent = Arc::clone(&parts);
+    let server = Responder::start(move |request| {
+        let query = |name: &str| request.query.get(name).cloned();
+        if query("uploads").is_some() {
+            let id = "<UploadId>id</UploadId>";
+            return Reply::status(200)
+                .body(format!("<InitiateMultipartUploadResult>{id}</InitiateMultipartUploadResult>"));
+        }
+        let Some(number) = query("partNumber") else {
+            let result =
+                "<CompleteMultipartUploadResult><ETag>\"whole\"</ETag></CompleteMultipartUploadResult>";
+            return Reply::status(200).body(result);
+        };
+        let mut sent = sent.lock().unwrap();
+        let status = if sent.iter().any(|(earlier, _)| *earlier == number) { 200 } else { 503 };
+        sent.push((number, status));
+        Reply::status(status).header("etag", "\"part\"")
+    })
+    .await;
+    let sink = ObjectStoreSink::new(s3_store(&server), &server.url());
+    let retry =
+        RetryPolicy::with_budget(Duration::from_secs(60)).with_initial_backoff(Duration::from_millis(1));
+    let context = UploadContext::new(4 * PART as u64, retry, 8);
+    let result = sink.put(&path(), content(3, stream::empty()), &context).await.unwrap();
+    assert_eq!(result.size, 3 * PART as u64);
+    let mut sent = parts.lock().unwrap().clone();
+    sent.sort();
+    let twice = |number: &str| [(number.to_owned(), 200), (number.to_owned(), 503)];
+    assert_eq!(sent, ["1", "2", "3"].map(twice).concat());
+
+    // Without a budget, the put fails.
+    parts.lock().unwrap().clear();
+    let context = UploadContext::new(4 * PART as u64, RetryPolicy::none(), 8);
+    let error = sink.put(&path(), content(3, stream::empty()), &context).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
 }

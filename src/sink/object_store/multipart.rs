@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use ::object_store::retry::{RetryContext, RetryPolicy};
 use ::object_store::{Error as StoreError, MultipartUpload, UploadPart};
-use futures::stream::{FuturesUnordered, StreamExt, TryStreamExt};
+use async_trait::async_trait;
+use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 use tracing::Instrument;
@@ -11,6 +13,8 @@ use tracing::Instrument;
 use super::error::store_error;
 use crate::content::{Chunk, ChunkReader};
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::{Failures, UploadContext};
+use crate::object_store_error::failure_kind;
 
 /// The minimum size of a part except the last: S3's limit.
 const MIN_PART_SIZE: u64 = 5 << 20;
@@ -49,6 +53,18 @@ impl PartSizes {
     }
 }
 
+/// Retries the parts of an upload within the retry budget of its context, because a caller cannot repeat a part.
+#[derive(Debug)]
+pub(super) struct PartRetry(pub(super) UploadContext);
+
+#[async_trait]
+impl RetryPolicy for PartRetry {
+    async fn retry(&self, context: RetryContext) -> bool {
+        let error = Error::new(failure_kind(context.failure), "a part of an upload failed");
+        self.0.wait_before_retry(Failures::counted(context.attempt, context.elapsed), &error).await
+    }
+}
+
 /// A multipart upload. It is aborted if it is dropped before it is completed, because its parts would otherwise remain at
 /// the store, invisible, and cost money.
 pub(super) struct Upload {
@@ -61,15 +77,18 @@ impl Upload {
         Self { inner: Some(upload) }
     }
 
-    /// Sends the parts of a content, as many at once as fit into `buffer_limit` bytes, and returns the content's size.
+    /// Sends the parts of a content, as many at once as fit into the context's buffer limit, and returns the content's size.
     pub(super) async fn send(
         &mut self,
         first: Chunk,
         mut chunks: ChunkReader,
         mut sizes: PartSizes,
-        buffer_limit: u64,
+        context: &UploadContext,
     ) -> Result<u64> {
         let upload = self.inner()?;
+        let sent = |outcome: Result<(), StoreError>| {
+            outcome.inspect(|()| context.request_succeeded()).map_err(store_error)
+        };
         let mut in_flight: FuturesUnordered<UploadPart> = FuturesUnordered::new();
         let mut length = first.len;
         let mut chunk = first;
@@ -83,9 +102,9 @@ impl Upload {
             }
             let size = sizes.next_size();
             // One part of the buffer is for the chunk that is read next.
-            let max_in_flight = (buffer_limit / size).saturating_sub(1).max(1) as usize;
+            let max_in_flight = (context.buffer_limit() / size).saturating_sub(1).max(1) as usize;
             while in_flight.len() >= max_in_flight {
-                in_flight.next().await.transpose().map_err(store_error)?;
+                in_flight.next().await.map_or(Ok(()), &sent)?;
             }
             let read = chunks.next(size);
             tokio::pin!(read);
@@ -93,12 +112,14 @@ impl Upload {
             chunk = loop {
                 tokio::select! {
                     read = &mut read => break read?,
-                    Some(sent) = in_flight.next() => sent.map_err(store_error)?,
+                    Some(outcome) = in_flight.next() => sent(outcome)?,
                 }
             };
             length += chunk.len;
         }
-        in_flight.try_for_each(|()| async { Ok(()) }).await.map_err(store_error)?;
+        while let Some(outcome) = in_flight.next().await {
+            sent(outcome)?;
+        }
         Ok(length)
     }
 

@@ -10,7 +10,7 @@ use ::object_store::{
 };
 
 use super::error::store_error;
-use super::multipart::{PartSizes, Upload};
+use super::multipart::{PartRetry, PartSizes, Upload};
 use crate::content::{ChunkReader, Content};
 use crate::error::Result;
 use crate::limits::UploadContext;
@@ -92,10 +92,11 @@ impl Objects {
                 async || self.put(path, payload.clone(), content_type, expected).await.map_err(store_error);
             return Ok(put_result(first.len, upload.send_with_retry(put).await?));
         }
-        let create = || detached(self.clone().create_upload(path.clone(), content_type));
+        let create =
+            || detached(self.clone().create_upload(path.clone(), content_type, PartRetry(upload.clone())));
         let mut parts = upload.send_with_retry(create).await?;
         let completed = async {
-            let size = parts.send(first, chunks, sizes, upload.buffer_limit()).await?;
+            let size = parts.send(first, chunks, sizes, upload).await?;
             self.check(path, expected).await.map_err(store_error)?;
             Ok(put_result(size, parts.complete().await?))
         }
@@ -108,11 +109,13 @@ impl Objects {
 
     /// Creates a multipart upload. The caller must await this in a task of its own: if the response were not received, the
     /// upload could not be aborted.
-    async fn create_upload(self, path: Path, content_type: &'static str) -> Result<Upload> {
+    async fn create_upload(self, path: Path, content_type: &'static str, retry: PartRetry) -> Result<Upload> {
+        let retry = Arc::new(retry);
         loop {
             let attributes = self.attributes(content_type);
             let options =
                 PutMultipartOptions { attributes: attributes.clone(), ..PutMultipartOptions::default() };
+            let options = options.with_retry_policy(Arc::clone(&retry) as _);
             match self.store.put_multipart_opts(&path, options).await {
                 Err(error) if self.refuses_attributes(&attributes, &error) => {}
                 outcome => return outcome.map(Upload::new).map_err(store_error),
