@@ -223,7 +223,7 @@ async fn an_operation_store_with_the_default_query() {
 
 /// One damaged record made listing fail for all tenants.
 #[tokio::test]
-async fn the_default_query_skips_damaged_records() {
+async fn guarantee_9_the_default_query_skips_damaged_records() {
     let mut store = ListingStore::default();
     let mut ids = Vec::new();
     for number in 0..200_u128 {

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use dicom_export::store::{Checkpoint, OperationFilter, OperationKey, OperationStore, RedbOperationStore};
-use dicom_export::{ErrorKind, OperationId, OperationSpec, OperationStatus};
+use dicom_export::{
+    ErrorKind, ExportEngine, ExportService, MemorySink, MemorySource, OperationId, OperationSpec,
+    OperationStatus,
+};
 use redb::{Database, TableDefinition};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -54,7 +57,7 @@ async fn queried(store: &RedbOperationStore, filter: OperationFilter) -> Vec<u12
 
 /// One damaged record made opening the file and listing fail, for all tenants.
 #[tokio::test]
-async fn a_damaged_record_affects_its_operation_only() {
+async fn guarantee_9_a_damaged_record_affects_its_operation_only() {
     let whole = to_json(&first());
     let expiry = r#"{ "holder": "a runner", "expires": "+10000-01-01T00:00:00Z" }"#;
     let year_10000 = whole.replace(r#""lease":null"#, &format!(r#""lease":{expiry}"#));
@@ -77,6 +80,31 @@ async fn a_damaged_record_affects_its_operation_only() {
         assert_eq!(store.load(id(2)).await.unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(store.list(None, 10).await.unwrap().len(), 2);
     }
+}
+
+/// The engine starts, lists and resumes the other operations.
+#[tokio::test]
+async fn an_engine_runs_beside_a_damaged_record() {
+    let (_folder, path) = file_with("{", "{").await;
+    let store = RedbOperationStore::open(&path).unwrap();
+    let sink = MemorySink::new();
+    let engine = ExportEngine::builder(MemorySource::new())
+        .operation_store(store)
+        .destination("azureblob", sink.provider())
+        .build()
+        .unwrap();
+    let mut resumed = engine.resume_all().await.unwrap();
+    resumed.sort_unstable();
+    assert_eq!(resumed, [id(1), id(3)]);
+    for id in resumed {
+        // Their secrets are gone.
+        assert_eq!(engine.wait(id).await.unwrap().status, OperationStatus::Failed);
+    }
+    let listed = engine.list(None, 10).await.unwrap();
+    assert_eq!(listed.iter().map(|record| record.operation.operation_id).collect::<Vec<_>>(), [id(3), id(1)]);
+    let error = engine.status(id(2)).await.unwrap_err();
+    assert_eq!((error.kind(), error.message()), (ErrorKind::Unreadable, "the stored operation is damaged"));
+    engine.purge_expired().await.unwrap();
 }
 
 #[tokio::test]
