@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -54,14 +54,12 @@ pub(crate) struct MemoryShare {
 struct ShareState {
     /// Units that this operation's transfers hold or wait for.
     held: AtomicU64,
-    /// The number of permits whose bytes are acquired.
-    acquired: AtomicUsize,
     permits: Mutex<Permits>,
     /// Notified when permits are revoked.
     revocation: Notify,
 }
 
-/// The permits that an operation holds.
+/// The permits whose bytes an operation has acquired.
 #[derive(Debug)]
 struct Permits {
     /// Units, in the order of acquisition.
@@ -71,14 +69,20 @@ struct Permits {
     last_release: Instant,
 }
 
+impl Permits {
+    fn units(&self) -> u64 {
+        self.by_number.values().copied().map(u64::from).sum()
+    }
+}
+
 /// Bytes acquired from the budget. Dropping it releases them.
 #[derive(Debug)]
 pub(crate) struct BytePermit {
     units: u32,
-    number: u64,
     budget: Arc<Budget>,
     state: Arc<ShareState>,
-    permit: Option<OwnedSemaphorePermit>,
+    /// The number of the permit, once its bytes are acquired.
+    acquired: Option<(u64, OwnedSemaphorePermit)>,
 }
 
 impl Budget {
@@ -98,22 +102,29 @@ impl Budget {
         let victim = lock(&self.shares)
             .iter()
             .filter_map(Weak::upgrade)
-            .filter(|share| !Arc::ptr_eq(share, starving) && share.held.load(SeqCst) > fair_share)
-            .filter(|share| lock(&share.permits).last_release.elapsed() >= STARVATION_TIMEOUT)
-            .max_by_key(|share| share.held.load(SeqCst));
-        let Some(victim) = victim else { return };
-        let mut excess = victim.held.load(SeqCst).saturating_sub(fair_share);
+            .filter(|share| !Arc::ptr_eq(share, starving))
+            .filter_map(|share| {
+                let permits = lock(&share.permits);
+                let units = permits.units();
+                let is_stuck = permits.last_release.elapsed() >= STARVATION_TIMEOUT;
+                drop(permits);
+                (is_stuck && units > fair_share).then_some((units, share))
+            })
+            .max_by_key(|(units, _)| *units);
+        let Some((units, victim)) = victim else { return };
+        let mut excess = units - fair_share;
         tracing::debug!(excess, "revoking memory of an operation that makes no progress");
         let mut permits = lock(&victim.permits);
-        permits.revoked = permits.next_number..permits.next_number;
+        let mut revoked = permits.next_number..permits.next_number;
         // The newest first.
-        for (number, units) in permits.by_number.clone().into_iter().rev() {
+        for (number, units) in permits.by_number.iter().rev() {
             if excess == 0 {
                 break;
             }
-            permits.revoked.start = number;
-            excess = excess.saturating_sub(u64::from(units));
+            revoked.start = *number;
+            excess = excess.saturating_sub(u64::from(*units));
         }
+        permits.revoked = revoked;
         drop(permits);
         victim.revocation.notify_waiters();
     }
@@ -136,7 +147,6 @@ impl MemoryBudget {
         };
         let state = Arc::new(ShareState {
             held: AtomicU64::new(0),
-            acquired: AtomicUsize::new(0),
             permits: Mutex::new(permits),
             revocation: Notify::new(),
         });
@@ -184,12 +194,13 @@ impl MemoryShare {
                 biased;
                 permit = &mut permit => {
                     // The semaphore is never closed.
-                    acquired.permit = permit.ok();
-                    self.state.acquired.fetch_add(1, SeqCst);
+                    if let Ok(permit) = permit {
+                        acquired.set_acquired(permit);
+                    }
                     return acquired;
                 }
                 () = sleep(STARVATION_TIMEOUT) => {
-                    if self.state.acquired.load(SeqCst) == 0 {
+                    if lock(&self.state.permits).by_number.is_empty() {
                         budget.revoke_for(&self.state);
                     }
                 }
@@ -206,13 +217,17 @@ impl Drop for MemoryShare {
 }
 
 impl BytePermit {
+    /// Creates the permit for units that are counted in `held` and not acquired yet.
     fn new(units: u32, budget: Arc<Budget>, state: Arc<ShareState>) -> Self {
-        let mut permits = lock(&state.permits);
+        Self { units, budget, state, acquired: None }
+    }
+
+    fn set_acquired(&mut self, permit: OwnedSemaphorePermit) {
+        let mut permits = lock(&self.state.permits);
         let number = permits.next_number;
         permits.next_number += 1;
-        permits.by_number.insert(number, units);
-        drop(permits);
-        Self { units, number, budget, state, permit: None }
+        permits.by_number.insert(number, self.units);
+        self.acquired = Some((number, permit));
     }
 
     /// Waits until the bytes are to be released, because another operation gets none.
@@ -220,7 +235,8 @@ impl BytePermit {
         loop {
             // Registered before the check, so that no revocation after it is missed.
             let notified = self.state.revocation.notified();
-            if lock(&self.state.permits).revoked.contains(&self.number) {
+            let revoked = lock(&self.state.permits).revoked.clone();
+            if self.acquired.as_ref().is_some_and(|(number, _)| revoked.contains(number)) {
                 return;
             }
             notified.await;
@@ -235,15 +251,13 @@ impl BytePermit {
 
 impl Drop for BytePermit {
     fn drop(&mut self) {
-        if let Some(permit) = self.permit.take() {
+        if let Some((number, permit)) = self.acquired.take() {
             drop(permit);
-            self.state.acquired.fetch_sub(1, SeqCst);
+            let mut permits = lock(&self.state.permits);
+            permits.by_number.remove(&number);
+            permits.last_release = Instant::now();
         }
         self.state.held.fetch_sub(u64::from(self.units), SeqCst);
-        let mut permits = lock(&self.state.permits);
-        permits.by_number.remove(&self.number);
-        permits.last_release = Instant::now();
-        drop(permits);
         self.budget.changed.notify_waiters();
     }
 }
