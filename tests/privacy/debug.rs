@@ -221,7 +221,7 @@ async fn all(folder: &Path) -> Vec<(&'static str, String)> {
     let builder = builder.operation_store(Arc::new(operations));
     all.push(of("ExportEngineBuilder", &builder));
     let engine = builder.build().unwrap();
-    all.push(of("ExportEngine", &engine));
+    all.extend([of("ExportEngine", &engine), of("ExportConfig", engine.config())]);
     let ingress = format!("http://user:{PASSWORD}@restate.example:8080");
     all.push(of("Client", &restate::Client::new(engine.config().clone(), &ingress, &ingress).unwrap()));
     all.push(of("Endpoint", &restate::endpoint(engine.config().clone(), &ingress).unwrap()));
