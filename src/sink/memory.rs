@@ -27,8 +27,7 @@ use crate::sync::lock;
 /// source.insert("1.2.3/4.5/6.7".parse()?, &b"the bytes of a DICOM file"[..]);
 /// let sink = MemorySink::new();
 /// let engine = ExportEngine::builder(source).build()?;
-/// let target: std::sync::Arc<dyn dicom_export::BlobSink> = std::sync::Arc::new(sink.clone());
-/// let operation = engine.start(NewOperation::new(ExportSource::Everything, target)).await?;
+/// let operation = engine.start(NewOperation::new(ExportSource::Everything, sink.clone())).await?;
 /// engine.wait(operation.operation_id).await?;
 ///
 /// let id = operation.operation_id;

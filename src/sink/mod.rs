@@ -120,8 +120,7 @@ const DEFAULT_BUFFER_SIZE: u64 = 4 << 20;
 /// let source = MemorySource::new();
 /// source.insert("1.2.3/4.5/6.7".parse()?, &b"the bytes of a DICOM file"[..]);
 /// let engine = ExportEngine::builder(source).build()?;
-/// let sink: std::sync::Arc<dyn BlobSink> = std::sync::Arc::new(MapSink::default());
-/// let operation = engine.start(NewOperation::new(ExportSource::Everything, sink)).await?;
+/// let operation = engine.start(NewOperation::new(ExportSource::Everything, MapSink::default())).await?;
 /// assert_eq!(engine.wait(operation.operation_id).await?.results.exported, 1);
 /// # Ok(()) }
 /// ```

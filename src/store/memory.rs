@@ -21,8 +21,8 @@ use crate::sync::lock;
 /// # fn main() -> dicom_export::Result<()> {
 /// // Both engines know the operations of the other.
 /// let store = MemoryOperationStore::new();
-/// let one = ExportEngine::builder(MemorySource::new()).operation_store(std::sync::Arc::new(store.clone())).build()?;
-/// let two = ExportEngine::builder(MemorySource::new()).operation_store(std::sync::Arc::new(store)).build()?;
+/// let one = ExportEngine::builder(MemorySource::new()).operation_store(store.clone()).build()?;
+/// let two = ExportEngine::builder(MemorySource::new()).operation_store(store).build()?;
 /// # let _ = (one, two);
 /// # Ok(()) }
 /// ```

@@ -129,8 +129,7 @@ const QUERY_PAGE: usize = 64;
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
-/// let engine =
-///     ExportEngine::builder(MemorySource::new()).operation_store(Arc::new(MapStore::default())).build()?;
+/// let engine = ExportEngine::builder(MemorySource::new()).operation_store(MapStore::default()).build()?;
 /// # let _ = engine;
 /// # Ok(()) }
 /// ```
@@ -215,7 +214,7 @@ fn log_skipped(id: OperationId, error: &Error) {
 ///
 /// ```
 /// use std::collections::HashMap;
-/// use std::sync::{Arc, Mutex};
+/// use std::sync::Mutex;
 ///
 /// use async_trait::async_trait;
 /// use dicom_export::store::{OperationId, Secret, SecretStore};
@@ -242,7 +241,7 @@ fn log_skipped(id: OperationId, error: &Error) {
 /// }
 ///
 /// # fn main() -> Result<()> {
-/// let engine = ExportEngine::builder(MemorySource::new()).secret_store(Arc::new(Vault::default())).build()?;
+/// let engine = ExportEngine::builder(MemorySource::new()).secret_store(Vault::default()).build()?;
 /// # let _ = engine;
 /// # Ok(()) }
 /// ```

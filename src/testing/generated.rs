@@ -34,12 +34,11 @@ const UID_ROOT: &str = "1.2.826.0.1.3680043.10.999";
 ///
 /// ```
 /// use dicom_export::testing::{GeneratedSource, NullSink};
-/// use dicom_export::{BlobSink, ExportEngine, ExportSource, NewOperation};
+/// use dicom_export::{ExportEngine, ExportSource, NewOperation};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> dicom_export::Result<()> {
 /// let engine = ExportEngine::builder(GeneratedSource::new(10_000, 512)).build()?;
-/// let sink: std::sync::Arc<dyn BlobSink> = std::sync::Arc::new(NullSink::new());
-/// let operation = engine.start(NewOperation::new(ExportSource::Everything, sink)).await?;
+/// let operation = engine.start(NewOperation::new(ExportSource::Everything, NullSink::new())).await?;
 /// assert_eq!(engine.wait(operation.operation_id).await?.results.exported, 10_000);
 /// # Ok(()) }
 /// ```

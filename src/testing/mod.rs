@@ -10,11 +10,10 @@
 //! Tokio's clock, so under a paused clock an outage of ten minutes takes no time:
 //!
 //! ```
-//! use std::sync::Arc;
 //! use std::time::Duration;
 //! use dicom_export::testing::{Call, FaultPlan, FaultySink, FaultySource, StreamFault, fixtures};
 //! use dicom_export::{
-//!     BlobSink, ErrorKind, ExportEngine, ExportSource, MemorySink, MemorySource, NewOperation, OperationStatus,
+//!     ErrorKind, ExportEngine, ExportSource, MemorySink, MemorySource, NewOperation, OperationStatus,
 //! };
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() -> dicom_export::Result<()> {
@@ -26,13 +25,13 @@
 //! let (source_faults, sink_faults) = (FaultPlan::new(7), FaultPlan::new(8));
 //! let source = FaultySource::new(source, source_faults.damages(0.05, [StreamFault::Unavailable, StreamFault::Stalls]));
 //! let container = MemorySink::new();
-//! let sink: Arc<dyn BlobSink> = Arc::new(FaultySink::new(
+//! let sink = FaultySink::new(
 //!     container.clone(),
 //!     sink_faults
 //!         .fails(Call::SINK, 0.1, [ErrorKind::Unavailable, ErrorKind::Throttled])
 //!         .lost_responses(Call::SINK, 0.1)
 //!         .latency(Duration::from_millis(200)),
-//! ));
+//! );
 //!
 //! let engine = ExportEngine::builder(source).build()?;
 //! let started = engine.start(NewOperation::new(ExportSource::Everything, sink)).await?;

@@ -33,14 +33,14 @@ const WRITE_SIZE: u64 = 1 << 20;
 /// Only one process at a time may append to the log of an operation.
 ///
 /// ```
-/// use dicom_export::{BlobSink, DirectorySink, ExportEngine, ExportSource, MemorySource, NewOperation};
+/// use dicom_export::{DirectorySink, ExportEngine, ExportSource, MemorySource, NewOperation};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("exports");
 /// let source = MemorySource::new();
 /// source.insert("1.2.3/4.5/6.7".parse()?, &b"the bytes of a DICOM file"[..]);
-/// let sink: std::sync::Arc<dyn BlobSink> = std::sync::Arc::new(DirectorySink::open(&path)?);
+/// let sink = DirectorySink::open(&path)?;
 /// let engine = ExportEngine::builder(source).build()?;
 /// let operation = engine.start(NewOperation::new(ExportSource::Everything, sink)).await?;
 /// engine.wait(operation.operation_id).await?;

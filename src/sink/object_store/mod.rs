@@ -69,7 +69,6 @@ const DICOM: &str = "application/dicom";
 /// assert_eq!(sink.location(), "https://bucket.example/exports");
 ///
 /// let engine = ExportEngine::builder(source).build()?;
-/// let sink: Arc<dyn BlobSink> = Arc::new(sink);
 /// let operation = engine.start(NewOperation::new(ExportSource::Everything, sink)).await?;
 /// assert_eq!(engine.wait(operation.operation_id).await?.results.exported, 1);
 /// # Ok(()) }

@@ -37,7 +37,6 @@ use crate::sync::blocking;
 /// next call opens it again.
 ///
 /// ```
-/// use std::sync::Arc;
 /// use dicom_export::store::RedbOperationStore;
 /// use dicom_export::{ExportEngine, MemorySource};
 ///
@@ -45,7 +44,7 @@ use crate::sync::blocking;
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("exports.redb");
 /// let store = RedbOperationStore::open(&path)?;
-/// let engine = ExportEngine::builder(MemorySource::new()).operation_store(Arc::new(store)).build()?;
+/// let engine = ExportEngine::builder(MemorySource::new()).operation_store(store).build()?;
 /// assert!(RedbOperationStore::open(&path).is_err(), "the file is in use");
 /// # let _ = engine;
 /// # Ok(()) }
