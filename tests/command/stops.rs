@@ -56,7 +56,7 @@ async fn guarantee_3_a_failed_operation_is_resumed_with_another_credential() {
 
     let elsewhere = Azurite::shared().container().await;
     let rejected = export(&elsewhere).arg("--resume").arg("last").run().await;
-    assert!(rejected.assert_rejected().contains("in the container it began in"), "{rejected:?}");
+    assert!(rejected.assert_rejected().contains("in the container in which it was started"), "{rejected:?}");
     let resumed = export(&container).arg("--resume").arg("last").run().await.assert_ended(0, "completed");
     assert_eq!(resumed["results"]["exported"], 600);
     for member in ["operationId", "createdTime"] {
