@@ -15,6 +15,7 @@ use super::path;
 use super::record::{Record, damaged, first_key_after, prefix, split_key};
 use super::temporary::TemporaryFile;
 use super::tree::Tree;
+use super::writer_thread::WriterThread;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Cursor, DicomIdentifier, Instance, ListFailure, Locator};
 use crate::sync::lock;
@@ -37,6 +38,7 @@ static OPEN: LazyLock<Mutex<HashMap<PathBuf, Weak<Index>>>> = LazyLock::new(Mute
 
 pub(super) struct Index {
     database: Database,
+    writer: WriterThread,
 }
 
 /// The entries of a page of an identifier.
@@ -66,7 +68,7 @@ impl Index {
             }
             cause => index_error(cause),
         })?;
-        let index = Arc::new(Self { database });
+        let index = Arc::new(Self { database, writer: WriterThread::new() });
         index.prepare(tree)?;
         open.insert(file, Arc::downgrade(&index));
         Ok(index)
@@ -82,7 +84,7 @@ impl Index {
                 builder().create_with_backend(InMemoryBackend::new())
             }
         };
-        let index = Arc::new(Self { database: database.map_err(index_error)? });
+        let index = Arc::new(Self { database: database.map_err(index_error)?, writer: WriterThread::new() });
         index.prepare(tree)?;
         Ok(index)
     }
@@ -109,6 +111,10 @@ impl Index {
 
     pub(super) fn database(&self) -> &Database {
         &self.database
+    }
+
+    pub(super) fn writer(&self) -> &WriterThread {
+        &self.writer
     }
 
     pub(super) fn reader(&self) -> Result<ReadTransaction> {

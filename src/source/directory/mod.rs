@@ -6,6 +6,7 @@ mod head_reader;
 mod index;
 mod index_scan;
 mod index_writer;
+mod names;
 #[cfg_attr(unix, path = "open_unix.rs")]
 #[cfg_attr(not(unix), path = "open_portable.rs")]
 mod opener;
@@ -19,6 +20,7 @@ mod temporary;
 mod tree;
 mod walk;
 mod walker;
+mod writer_thread;
 
 use std::fmt;
 use std::fs;
@@ -75,8 +77,8 @@ use crate::sync::{blocking, lock};
 /// # Listing everything
 /// The tree is listed in path order: folder by folder, the names in a folder compared as bytes. A cursor is the path of
 /// the last listed entry. Between two pages the source keeps the walk and a hash of every listed identifier; the hashes of
-/// more than 229,376 instances are in a temporary file, and folders with very many files are read in parts, so that a
-/// listing holds at most 16 MiB. Continuing after a cursor of another process reads the heads of the files before it again.
+/// more than 229,376 instances are in a temporary file, and so are the names of a folder with very many files, so
+/// that a listing holds at most 16 MiB. Continuing after a cursor of another process reads the heads of the files before it again.
 /// A small file is read once, when it is listed, and exported as it was then ([`read_ahead`](Self::read_ahead)).
 ///
 /// Symbolic links are not followed unless [`follow_links`](Self::follow_links) is set, neither when a file is listed nor

@@ -57,7 +57,7 @@ fn bytes(name: &OsStr) -> Option<&[u8]> {
 }
 
 #[cfg(unix)]
-fn os_string(bytes: Vec<u8>) -> Option<std::ffi::OsString> {
+pub(super) fn os_string(bytes: Vec<u8>) -> Option<std::ffi::OsString> {
     Some(std::os::unix::ffi::OsStringExt::from_vec(bytes))
 }
 
@@ -67,6 +67,6 @@ fn bytes(name: &OsStr) -> Option<&[u8]> {
 }
 
 #[cfg(not(unix))]
-fn os_string(bytes: Vec<u8>) -> Option<std::ffi::OsString> {
+pub(super) fn os_string(bytes: Vec<u8>) -> Option<std::ffi::OsString> {
     String::from_utf8(bytes).ok().map(Into::into)
 }

@@ -80,7 +80,11 @@ impl Scan {
     pub(super) async fn next(&mut self) -> Result<Option<Entry>> {
         while self.read.is_empty() {
             if self.unread.is_empty() {
-                self.unread = self.with_state(|state| state.walk.next(FILES_PER_ROUND)).await?.into();
+                let walked = self.with_state(|state| state.walk.next(FILES_PER_ROUND)).await;
+                if self.state.as_ref().is_some_and(|state| state.walk.is_lost()) {
+                    self.state = None;
+                }
+                self.unread = walked?.into();
                 if self.unread.is_empty() {
                     self.with_state(|state| state.index.as_mut().map_or(Ok(()), IndexWriter::finish)).await?;
                     return Ok(None);
@@ -109,7 +113,7 @@ impl Scan {
     /// Reduces the memory that the scan holds until it continues.
     pub(super) async fn shrink(&mut self) -> Result<()> {
         self.with_state(|state| {
-            state.walk.shrink();
+            state.walk.shrink()?;
             if let Some(seen) = &mut state.seen {
                 seen.move_to_disk();
             }

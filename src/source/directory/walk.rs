@@ -1,24 +1,13 @@
 //! [`Walk`]: the files of a tree in path order, with bounded memory.
 
-use std::collections::{BinaryHeap, VecDeque};
-use std::ffi::OsString;
 use std::fs::{self, DirEntry};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::names::{Name, Names, NamesBuilder};
 use super::tree::Tree;
 use crate::content::is_partial_file_name;
-use crate::error::Result;
-
-/// How many bytes of names a walk holds. Half of it is for the names of the root, a quarter for those of a folder in it,
-/// and so on. A folder with more names is read several times.
-const MAX_NAMES: usize = 8 << 20;
-
-/// The minimum for a folder at any depth.
-const MIN_NAMES: usize = 64 << 10;
-
-/// The memory of a name besides its bytes.
-const NAME_OVERHEAD: usize = 64;
+use crate::error::{Error, ErrorKind, Result};
 
 /// A file, or a folder that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +22,7 @@ pub(super) struct Walk {
     tree: Tree,
     /// From the root to the current folder.
     folders: Vec<Folder>,
+    is_lost: bool,
 }
 
 struct Folder {
@@ -40,66 +30,72 @@ struct Folder {
     path: PathBuf,
     /// Without symbolic links; only if links are followed.
     real_path: Option<PathBuf>,
-    /// The next names, in order.
-    names: VecDeque<Name>,
-    /// The last name returned.
-    last: Option<OsString>,
-    /// Whether no names follow those in `names`.
-    is_complete: bool,
-}
-
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Name {
-    name: OsString,
-    is_folder: bool,
+    /// The names that follow; `None`: they have not been read.
+    names: Option<Names>,
 }
 
 impl Walk {
     pub(super) fn new(tree: &Tree) -> Self {
-        Self { tree: tree.clone(), folders: vec![Folder::new(PathBuf::new(), tree.real_path(Path::new("")))] }
+        let root = Folder::new(PathBuf::new(), tree.real_path(Path::new("")));
+        Self { tree: tree.clone(), folders: vec![root], is_lost: false }
     }
 
-    /// Drops the names that were read ahead. The walk continues at the same file.
-    pub(super) fn shrink(&mut self) {
-        for folder in &mut self.folders {
-            folder.is_complete &= folder.names.is_empty();
-            folder.names = VecDeque::new();
-        }
+    /// Reduces the memory that the walk holds until it continues.
+    pub(super) fn shrink(&mut self) -> Result<()> {
+        let mut names = self.folders.iter_mut().filter_map(|folder| folder.names.as_mut());
+        names.try_for_each(Names::shrink).map_err(temporary_file_error)
     }
 
     /// Returns up to `limit` entries; none at the end.
     ///
     /// # Errors
-    /// Those of the source as a whole. The walk can be continued.
+    /// Those of the source as a whole. The walk can be continued unless it [is lost](Self::is_lost).
     pub(super) fn next(&mut self, limit: usize) -> Result<Vec<WalkEntry>> {
         let mut entries = Vec::new();
         while entries.len() < limit {
-            let depth = self.folders.len();
             let Some(folder) = self.folders.last_mut() else { break };
-            if let Some(Name { name, is_folder }) = folder.names.pop_front() {
-                let path = folder.path.join(&name);
-                folder.last = Some(name);
-                if !is_folder {
-                    entries.push(WalkEntry { path, is_file: true });
-                } else if let Some(folder) = self.enter(path) {
-                    self.folders.push(folder);
-                }
-            } else if folder.is_complete {
-                self.folders.pop();
-            } else if let Err(cause) = folder.read(&self.tree, (MAX_NAMES >> depth).max(MIN_NAMES)) {
-                let path = folder.path.clone();
-                match self.tree.classify(cause, &path) {
-                    Ok(exists) => {
-                        self.folders.pop();
-                        entries.extend(exists.then_some(WalkEntry { path, is_file: false }));
+            let Some(names) = &mut folder.names else {
+                match read_names(&self.tree, &folder.path) {
+                    Ok(names) => folder.names = Some(names),
+                    Err(cause) => {
+                        let path = folder.path.clone();
+                        match self.tree.classify(cause, &path) {
+                            Ok(exists) => {
+                                self.folders.pop();
+                                entries.extend(exists.then_some(WalkEntry { path, is_file: false }));
+                            }
+                            // What was found before is returned first; the next call fails.
+                            Err(error) if entries.is_empty() => return Err(error),
+                            Err(_) => break,
+                        }
                     }
-                    // What was found before is returned first; the next call fails.
-                    Err(error) if entries.is_empty() => return Err(error),
-                    Err(_) => break,
                 }
+                continue;
+            };
+            let name = match names.pop_front() {
+                Ok(name) => name,
+                Err(cause) => {
+                    self.is_lost = true;
+                    return Err(temporary_file_error(cause));
+                }
+            };
+            match name {
+                Some(Name { name, is_folder: false }) => {
+                    entries.push(WalkEntry { path: folder.path.join(name), is_file: true });
+                }
+                Some(Name { name, .. }) => {
+                    let path = folder.path.join(name);
+                    self.folders.extend(self.enter(path));
+                }
+                None => _ = self.folders.pop(),
             }
         }
         Ok(entries)
+    }
+
+    /// Whether names are missing after an error.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost
     }
 
     /// Enters a folder, unless it is a link to one that contains it.
@@ -112,33 +108,27 @@ impl Walk {
 
 impl Folder {
     fn new(path: PathBuf, real_path: Option<PathBuf>) -> Self {
-        Self { path, real_path, names: VecDeque::new(), last: None, is_complete: false }
+        Self { path, real_path, names: None }
     }
+}
 
-    /// Reads the next names, up to `limit` bytes of them.
-    fn read(&mut self, tree: &Tree, limit: usize) -> io::Result<()> {
-        let mut names = BinaryHeap::new();
-        let (mut size, mut is_complete) = (0, true);
-        for entry in fs::read_dir(tree.root.join(&self.path))? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let is_known = self.last.as_ref().is_some_and(|last| name <= *last);
-            let is_later = !is_complete && names.peek().is_some_and(|last: &Name| name >= last.name);
-            if is_known || is_later || is_partial_file_name(&name) {
-                continue;
-            }
-            let Some(is_folder) = is_folder(tree, &entry) else { continue };
-            size += name.len() + NAME_OVERHEAD;
+fn read_names(tree: &Tree, path: &Path) -> io::Result<Names> {
+    let mut names = NamesBuilder::new();
+    for entry in fs::read_dir(tree.root.join(path))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !is_partial_file_name(&name)
+            && let Some(is_folder) = is_folder(tree, &entry)
+        {
             names.push(Name { name, is_folder });
-            while size > limit && names.len() > 1 {
-                is_complete = false;
-                size -= names.pop().map_or(0, |last| last.name.len() + NAME_OVERHEAD);
-            }
         }
-        self.names = names.into_sorted_vec().into();
-        self.is_complete = is_complete;
-        Ok(())
     }
+    names.finish()
+}
+
+fn temporary_file_error(cause: io::Error) -> Error {
+    let message = "the temporary file of a listing cannot be used";
+    Error::new(ErrorKind::Unavailable, message).with_source(cause)
 }
 
 /// Returns `None` for anything but files and folders.
@@ -164,25 +154,6 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_does_not_fit_is_read_in_parts() {
-        let folder = tempfile::tempdir().unwrap();
-        let names: Vec<_> = (0..500).map(|number| format!("{number:03}")).collect();
-        for name in names.iter().rev() {
-            fs::write(folder.path().join(name), "").unwrap();
-        }
-        let tree = tree(folder.path());
-        let mut found = Vec::new();
-        let mut part = Folder::new(PathBuf::new(), None);
-        while !part.is_complete {
-            part.read(&tree, 100 * (NAME_OVERHEAD + 3)).unwrap();
-            assert!(part.names.len() <= 100);
-            part.last = part.names.back().map(|last| last.name.clone());
-            found.extend(part.names.drain(..).map(|name| name.name.into_string().unwrap()));
-        }
-        assert_eq!(found, names);
-    }
-
-    #[test]
     fn a_walk_continues_at_the_same_file_after_it_was_shrunk() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["a/1", "a/2", "a/b/3", "c"] {
@@ -194,7 +165,7 @@ mod tests {
         let mut found = Vec::new();
         while let [entry] = &*walk.next(1).unwrap() {
             found.push(entry.path.to_str().unwrap().to_owned());
-            walk.shrink();
+            walk.shrink().unwrap();
         }
         assert_eq!(found, ["a/1", "a/2", "a/b/3", "c"]);
     }
