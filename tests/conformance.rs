@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dicom_dictionary_std::tags;
+use dicom_export::sink::ObjectStoreProvider;
 use dicom_export::source::DirectorySource;
 use dicom_export::store::{
     Checkpoint, MemoryOperationStore, MemorySecretStore, OperationFilter, OperationKey, OperationStore,
@@ -302,4 +303,23 @@ async fn memory_sink_provider() {
     let options = SinkProviderTestOptions::default().secret("hunter2");
     sink_provider_conformance(&MemorySink::new().provider(), &json!({ "password": "hunter2" }), &options)
         .await;
+}
+
+#[tokio::test]
+async fn object_store_provider() {
+    let store = Arc::new(InMemory::new());
+    let provider = ObjectStoreProvider::new(move |settings| {
+        if settings["key"] != "hunter2" {
+            return Err(Error::invalid("/key", "'/key' is missing or wrong"));
+        }
+        let folder = settings["folder"].as_str().unwrap_or_default();
+        ObjectStoreSink::new(store.clone(), "memory:///").with_prefix(folder)
+    });
+    let provider = provider.public_settings(["FOLDER"]);
+    let options = SinkProviderTestOptions::default().secret("hunter2").invalid([
+        json!({}),
+        json!(1),
+        json!({ "key": 1 }),
+    ]);
+    sink_provider_conformance(&provider, &json!({ "folder": "trial7", "key": "hunter2" }), &options).await;
 }

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use self::directory::DirectorySink;
 pub use self::memory::{MemorySink, MemorySinkProvider};
 #[cfg(feature = "object_store")]
-pub use self::object_store::ObjectStoreSink;
+pub use self::object_store::{ObjectStoreProvider, ObjectStoreSink};
 pub use self::provider::{SinkProvider, ValidatedSettings};
 pub use crate::content::{Content, CopySource};
 use crate::error::Result;

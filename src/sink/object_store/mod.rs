@@ -4,6 +4,7 @@ mod error;
 mod log;
 mod multipart;
 mod objects;
+mod provider;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use self::log::LogParts;
 use self::multipart::{PARTS_IN_MEMORY, PartSizes};
 use self::objects::{Expected, Objects};
+pub use self::provider::ObjectStoreProvider;
 use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{RetryPolicy, UploadContext};
