@@ -51,7 +51,8 @@ set_up_npm() {
     cp "$pinned/package-lock.json" "$mark"
 }
 
-# pydicom: the PyPI packages in tests/tools/requirements.txt; and an archive of pydicom's test files.
+# pydicom, schemathesis and tiny-pacs, a DICOMweb server: the PyPI packages in tests/tools/requirements.txt; and an archive of
+# pydicom's test files.
 set_up_python() {
     local venv=$tools/venv
     local mark=$venv/.set-up
