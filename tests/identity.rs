@@ -224,7 +224,7 @@ async fn uids_beyond_the_limit_are_not_compared() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_while_the_head_is_read_is_retried_as_the_sources() {
+async fn an_error_while_the_head_is_read_is_retried_as_a_source_failure() {
     let inner = MemorySource::new();
     inner.insert(fixtures::instance(1, 2, 3), fixtures::ct_slice(1, 2, 3));
     let sink = MemorySink::new();

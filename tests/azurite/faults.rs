@@ -83,7 +83,7 @@ async fn retry_after_beyond_the_budget_waits_for_the_rest_of_it() {
 
 /// A wait beyond what a clock can represent once ended in a panic.
 #[tokio::test]
-async fn absurd_retry_after_is_clamped() {
+async fn excessive_retry_after_is_clamped() {
     let year = "Fri, 31 Dec 9999 23:59:59 GMT";
     for wait in ["18446744073709551615", "99999999999999999999999999", "9223372036854775807", year] {
         let (server, _) =

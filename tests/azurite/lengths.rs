@@ -61,7 +61,7 @@ fn buffer_size_is_bounded() {
 
 /// A copy of that length would be given months, and Azure allows no such blocks.
 #[tokio::test]
-async fn absurd_length_is_not_copied() {
+async fn excessive_length_is_not_copied() {
     let server = Responder::start(|_| Reply::status(201)).await;
     for claim in &CLAIMS[..2] {
         let source = CopySource::new("https://source.example/a.dcm", *claim);

@@ -230,7 +230,7 @@ async fn identity_response_is_read_in_every_form() {
 
 /// A lifetime beyond what a clock can represent once ended in a panic.
 #[tokio::test]
-async fn absurd_lifetimes_are_clamped() {
+async fn excessive_lifetimes_are_clamped() {
     let destination = Destination::start(|_| Reply::status(201)).await;
     for lifetime in [json!(u64::MAX), json!(u64::MAX.to_string()), json!(1e300), json!("9".repeat(40))] {
         for field in ["expires_on", "expires_in"] {

@@ -148,14 +148,14 @@ async fn as_good_as_the_best(bears: Bears, count: u64, best: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_takes_so_many_at_once() {
+async fn the_limit_settles_at_a_server_with_a_concurrency_limit() {
     for most in [1, 4, 10, 40] {
         as_good_as_the_best(Bears::AtOnce(most), 2_000 * most as u64, most).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_takes_so_many_a_second() {
+async fn the_limit_settles_at_a_server_with_a_rate_limit() {
     for rate in [40, 200] {
         // So many at once at 50 ms each.
         as_good_as_the_best(Bears::ASecond(rate), 120 * rate as u64, rate / 20).await;
@@ -163,7 +163,7 @@ async fn a_server_that_takes_so_many_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_takes_a_burst_and_then_asks_for_a_pause() {
+async fn the_limit_settles_at_a_server_that_accepts_bursts_and_then_asks_for_a_pause() {
     for rate in [400, 1_000] {
         // So many at once at 5 ms each.
         as_good_as_the_best(Bears::InBursts(rate), 90 * rate as u64, rate / 200).await;
@@ -171,7 +171,7 @@ async fn a_server_that_takes_a_burst_and_then_asks_for_a_pause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_bears_everything() {
+async fn the_limit_grows_at_a_server_without_limits() {
     as_good_as_the_best(Bears::Anything, 100_000, 128).await;
 }
 

@@ -171,7 +171,7 @@ fn counts(source: &Signing, sink: &Copying) -> (usize, usize, usize, usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_can_be_copied_is_not_opened() {
+async fn instances_that_can_be_copied_are_not_opened() {
     let held = Arc::new(archive(100));
     let (source, sink) = (Signing::over(&held), Copying::from(&held, |_| Answer::Copied));
     let ended = export(&source, &sink, RetryPolicy::default()).await;
@@ -227,7 +227,7 @@ async fn instances_that_are_gone_are_skipped_and_do_not_end_copying() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn passing_trouble_is_repeated() {
+async fn transient_failures_are_retried() {
     let held = Arc::new(archive(10));
     let answer = |call| match call {
         1 | 2 => Answer::Failed(ErrorKind::Unavailable),
@@ -243,7 +243,7 @@ async fn passing_trouble_is_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_destinations_trouble_fails_the_operation() {
+async fn a_destination_failure_fails_the_operation() {
     for kind in [ErrorKind::Unauthorized, ErrorKind::Unavailable, ErrorKind::Conflict] {
         let held = Arc::new(archive(10));
         let answer = move |call| if call < 4 { Answer::Copied } else { Answer::Failed(kind) };
@@ -266,7 +266,7 @@ async fn a_source_that_cannot_sign_is_streamed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_copy_of_another_length_is_a_fault() {
+async fn a_copy_of_another_length_fails() {
     let held = Arc::new(archive(1));
     let (source, sink) = (Signing::over(&held), Copying::from(&held, |_| Answer::Short));
     let ended = export(&source, &sink, RetryPolicy::none()).await;
@@ -274,7 +274,7 @@ async fn a_copy_of_another_length_is_a_fault() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_to_be_checked_is_streamed() {
+async fn instances_to_verify_are_streamed() {
     let held = Arc::new(archive(10));
     let (source, sink) = (Signing::over(&held), Copying::from(&held, |_| Answer::Copied));
     for (checksums, manifest, copied, streamed) in [

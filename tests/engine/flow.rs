@@ -68,7 +68,7 @@ impl BlobSink for Slow {
 }
 
 #[tokio::test(start_paused = true)]
-async fn guarantee_5_the_byte_budget_bounds_what_is_held() {
+async fn guarantee_5_the_memory_budget_bounds_the_buffers() {
     for (size, states_size) in [(100 << 10, true), (100 << 10, false), (5 << 10, true), (1 << 20, true)] {
         let source = Generated { count: 200, size, chunk: 1 << 10, states_size, alive: Arc::default() };
         let alive = Arc::clone(&source.alive);
@@ -84,7 +84,7 @@ async fn guarantee_5_the_byte_budget_bounds_what_is_held() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_concurrency_is_what_was_asked_for() {
+async fn the_concurrency_is_as_configured() {
     let sink = Slow::default();
     let source = Generated { count: 500, size: 10, chunk: 10, states_size: true, alive: Arc::default() };
     let engine =
@@ -132,7 +132,7 @@ async fn cancel_does_not_wait_for_a_destination_that_is_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn guarantee_8_a_shutdown_leaves_whole_batches_and_another_engine_goes_on() {
+async fn guarantee_8_a_shutdown_leaves_whole_batches_and_another_engine_continues() {
     let source = Arc::new(archive(2_000));
     let sink = FaultySink { latency: Duration::from_millis(50), ..FaultySink::new() };
     let store = Arc::new(MemoryOperationStore::new());

@@ -75,7 +75,7 @@ async fn a_stream_has_the_digest_of_its_bytes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn there_is_none_unless_it_is_asked_for_and_an_empty_one_if_nothing_is_exported() {
+async fn the_manifest_is_optional_and_empty_if_nothing_is_exported() {
     for manifest in [false, true] {
         let sink = MemorySink::new();
         let engine = ExportEngine::builder(archive(0)).manifest(manifest).build().unwrap();
@@ -92,7 +92,7 @@ async fn there_is_none_unless_it_is_asked_for_and_an_empty_one_if_nothing_is_exp
 
 /// What holds when it is accepted holds to its end, whoever goes on with it.
 #[tokio::test(start_paused = true)]
-async fn a_resumed_operation_keeps_its_receipt() {
+async fn a_resumed_operation_continues_its_manifest() {
     let sink = FaultySink::new();
     let store = Arc::new(MemoryOperationStore::new());
     let engine = |manifest| {
@@ -132,7 +132,7 @@ async fn a_resumed_operation_keeps_its_receipt() {
 
 /// 40 batches of 500 make a few appends, none of them out of proportion.
 #[tokio::test(start_paused = true)]
-async fn many_receipts_go_in_lumps() {
+async fn many_manifest_lines_are_appended_in_few_requests() {
     let source = archive(20_000);
     let sink = FaultySink::new();
     let engine = ExportEngine::builder(source)

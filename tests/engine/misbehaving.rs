@@ -352,7 +352,7 @@ async fn guarantee_9_of_concurrent_resumptions_one_succeeds_and_the_operation_ru
 }
 
 #[tokio::test]
-async fn guarantee_9_an_operation_whose_runner_is_gone_is_taken_over_without_help() {
+async fn guarantee_9_an_operation_without_a_runner_is_taken_over() {
     let store = MemoryOperationStore::new();
     let sink = MemorySink::new();
     let engine = || {

@@ -74,7 +74,7 @@ async fn ten_thousand_single_instances_are_few_batches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instances_own_fault_skips_it_with_its_message() {
+async fn a_permanent_failure_of_an_instance_skips_it_with_its_message() {
     let faults = [
         (instance(0, 0, 0), vec![ErrorKind::NotFound]),
         (instance(0, 0, 1), vec![ErrorKind::Unreadable]),
@@ -106,7 +106,7 @@ async fn an_instances_own_fault_skips_it_with_its_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn guarantee_3_passing_trouble_at_the_destination_is_repeated() {
+async fn guarantee_3_transient_destination_failures_are_retried() {
     let source = Arc::new(archive(200));
     let sink = FaultySink::new();
     for n in 0..200 {
@@ -124,7 +124,7 @@ async fn guarantee_3_passing_trouble_at_the_destination_is_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn guarantee_3_lasting_trouble_fails_the_operation_and_it_can_be_resumed() {
+async fn guarantee_3_a_lasting_destination_failure_fails_the_operation_which_can_be_resumed() {
     for kind in [ErrorKind::Unavailable, ErrorKind::Unauthorized, ErrorKind::Conflict, ErrorKind::NotFound] {
         let source = Arc::new(archive(500));
         let sink = FaultySink::new();
@@ -208,7 +208,7 @@ impl InstanceSource for Liar {
 }
 
 #[tokio::test(start_paused = true)]
-async fn guarantee_1_and_2_a_content_that_lies_leaves_nothing_and_everything_adds_up() {
+async fn guarantee_1_and_2_a_content_of_another_length_leaves_no_blob_and_counts_stay_exact() {
     let sink = MemorySink::new();
     let engine = ExportEngine::builder(Liar { inner: archive(10) }).build().unwrap();
     let id = engine.start(NewOperation::new(ExportSource::Everything, to(&sink))).await.unwrap().operation_id;
@@ -251,7 +251,7 @@ async fn a_listing_that_does_not_move_on_fails() {
 }
 
 #[tokio::test]
-async fn a_destination_that_cannot_be_used_is_the_requests_fault() {
+async fn a_destination_that_cannot_be_used_is_an_error_in_the_request() {
     struct Closed;
     #[async_trait::async_trait]
     impl dicom_export::SinkProvider for Closed {
@@ -302,7 +302,7 @@ impl dicom_export::ExportObserver for Auditor {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_observer_is_told_of_every_batch() {
+async fn the_observer_receives_every_batch() {
     let auditor = Arc::new(Auditor::default());
     let plan = Plan::default();
     plan.fail(&instance(0, 1, 1), &[ErrorKind::NotFound]);

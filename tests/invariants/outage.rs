@@ -13,7 +13,7 @@ use crate::{on_seeds, runtime};
 const SLACK: Duration = Duration::from_secs(60);
 
 #[test]
-fn guarantee_3_what_stays_down_fails_the_operation_within_the_budget() {
+fn guarantee_3_a_lasting_outage_fails_the_operation_within_the_budget() {
     on_seeds("guarantee_3", 250, |seed| {
         let (case, mut rng) = Case::random(seed);
         runtime().block_on(async {

@@ -70,7 +70,7 @@ async fn the_generated_source_keeps_the_contract() {
 }
 
 #[tokio::test]
-async fn what_is_generated_is_dropped() {
+async fn generated_content_is_discarded() {
     let engine = ExportEngine::builder(GeneratedSource::new(20_000, 100)).build().unwrap();
     let sink: Arc<dyn BlobSink> = Arc::new(NullSink::new());
     let study =
@@ -114,7 +114,7 @@ async fn the_seed_decides_and_the_order_of_calls_does_not() {
 }
 
 #[tokio::test]
-async fn some_faults_stay_and_others_pass() {
+async fn some_faults_are_lasting_and_others_transient() {
     let plan = FaultPlan::new(3)
         .permanent_failures([Call::Open], 0.3, [ErrorKind::Unreadable])
         .fails([Call::Open], 1.0, [ErrorKind::Unavailable])
@@ -174,7 +174,7 @@ fn whole() -> Vec<u8> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn contents_are_damaged_so_that_it_can_be_noticed() {
+async fn damaged_contents_are_detectable() {
     let in_one: fn(Bytes) -> Content = Content::from_bytes;
     let in_pieces: fn(Bytes) -> Content = |bytes| {
         let pieces: Vec<_> = bytes.chunks(100).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
@@ -224,7 +224,7 @@ async fn contents_are_damaged_so_that_it_can_be_noticed() {
 }
 
 #[tokio::test]
-async fn an_answer_is_lost_after_the_work_was_done() {
+async fn a_response_can_be_lost_after_the_call_succeeded() {
     let plan =
         FaultPlan::new(1).lost_responses(Call::SINK.into_iter().chain(Call::STORE).chain(Call::SECRETS), 1.0);
     let id = OperationId::random();
@@ -250,7 +250,7 @@ async fn an_answer_is_lost_after_the_work_was_done() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_engine_asks_whoever_is_busy_to_wait_no_shorter_than_it_says() {
+async fn an_engine_waits_at_least_as_long_as_a_throttling_destination_asks() {
     let plan = FaultPlan::new(5).throttles([Call::Put], 1.0, Duration::from_secs(20)).passes_after(2);
     let engine = ExportEngine::builder(GeneratedSource::new(1, 10)).build().unwrap();
     let sink: Arc<dyn BlobSink> = Arc::new(FaultySink::new(NullSink::new(), plan.clone()));
@@ -263,7 +263,7 @@ async fn an_engine_asks_whoever_is_busy_to_wait_no_shorter_than_it_says() {
 }
 
 #[tokio::test]
-async fn a_store_that_lost_its_answer_has_the_operation() {
+async fn an_operation_is_stored_although_the_stores_response_is_lost() {
     let kept = MemoryOperationStore::new();
     let plan = FaultPlan::new(1).lost_responses([Call::Create], 1.0);
     let engine = ExportEngine::builder(MemorySource::new())
