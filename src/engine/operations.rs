@@ -12,8 +12,8 @@ use crate::model::{
     Timestamp,
 };
 use crate::pipeline::{
-    ExportConfig, OpenedDestination, OpenedOperation, PreparedOperation, open_destination, start_retrier,
-    status_document, stored_secret,
+    ExportConfig, OpenedDestination, OpenedOperation, PreparedOperation, open_destination, status_document,
+    stored_secret,
 };
 use crate::secret::Secret;
 use crate::service::{OperationRecord, Target};
@@ -48,7 +48,7 @@ impl StoredOperations {
         self.create_once(&operation.spec, &checkpoint).await?;
         let id = operation.spec.id;
         if let Err(error) = self.store_secret(id, secret).await {
-            if let Err(error) = start_retrier(&self.config).run(|| self.store.delete(id)).await {
+            if let Err(error) = self.config.short_retrier().run(|| self.store.delete(id)).await {
                 tracing::warn!(kind = error.kind().as_str(), "cannot delete a rejected operation");
             }
             return Err(error);
@@ -58,7 +58,7 @@ impl StoredOperations {
 
     /// Creates an operation once, although the store's response may be lost.
     async fn create_once(&self, spec: &OperationSpec, checkpoint: &Checkpoint) -> Result<()> {
-        let retrier = start_retrier(&self.config);
+        let retrier = self.config.short_retrier();
         match retrier.run(|| self.store.create(spec, checkpoint)).await {
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 let stored = retrier.run(|| self.store.spec(spec.id)).await?;
@@ -71,15 +71,8 @@ impl StoredOperations {
 
     async fn store_secret(&self, id: OperationId, secret: Option<Secret>) -> Result<()> {
         match secret {
-            Some(secret) => start_retrier(&self.config).run(|| self.config.secrets.put(id, &secret)).await,
+            Some(secret) => self.config.short_retrier().run(|| self.config.secrets.put(id, &secret)).await,
             None => Ok(()),
-        }
-    }
-
-    /// Deletes the secret of an operation that has ended.
-    pub(super) async fn delete_secret(&self, id: OperationId) {
-        if let Err(error) = start_retrier(&self.config).run(|| self.config.secrets.delete(id)).await {
-            tracing::warn!(kind = error.kind().as_str(), "cannot delete an ended operation's secret");
         }
     }
 
@@ -133,7 +126,7 @@ impl StoredOperations {
         id: OperationId,
         target: Option<Target>,
     ) -> Result<Option<OpenedOperation>> {
-        let retrier = start_retrier(&self.config);
+        let retrier = self.config.short_retrier();
         let spec = retrier.run(|| self.store.spec(id)).await?;
         let checkpoint = retrier.run(|| self.store.load(id)).await?;
         check_resumable(checkpoint.status)?;

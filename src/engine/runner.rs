@@ -270,7 +270,7 @@ impl Runner {
     /// Drops what must not outlive the end of an operation.
     pub(super) async fn release_resources(&self, id: OperationId) {
         self.registry.drop_open_sink(id);
-        self.operations.delete_secret(id).await;
+        self.config.delete_secret(id).await;
     }
 
     fn lease_terms(&self, guard: &RunGuard) -> LeaseTerms {

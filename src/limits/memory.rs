@@ -1,21 +1,18 @@
 //! [`MemoryBudget`]: how many bytes of instance data an engine holds at once, and each operation's share of it.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep};
+use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, SemaphorePermit};
+use tokio::time::sleep;
 
 use crate::sync::lock;
 
 /// The budget is counted in units of this many bytes, so that one semaphore can count terabytes.
 const UNIT: u64 = 1024;
 
-/// How long an operation waits without a single byte before permits of others are revoked, and how long an operation may
-/// hold permits without releasing any before it can lose some.
+/// How long an operation waits without a single byte before permits are revoked of another that releases none meanwhile.
 const STARVATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A number of bytes that operations share.
@@ -29,10 +26,12 @@ pub(crate) struct MemoryBudget(Arc<Budget>);
 
 #[derive(Debug)]
 struct Budget {
-    free: Arc<Semaphore>,
+    free: Semaphore,
     units: u32,
     /// The operations that share the budget.
-    shares: Mutex<Vec<Weak<ShareState>>>,
+    shares: Mutex<Vec<Arc<ShareState>>>,
+    /// The number of `shares`, so that an acquisition takes no lock.
+    sharers: AtomicUsize,
     /// Notified when bytes are released, or when the shares change.
     changed: Notify,
 }
@@ -50,44 +49,33 @@ pub(crate) struct MemoryShare {
     queue: AsyncMutex<()>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct ShareState {
     /// Units that this operation's transfers hold or wait for.
-    held: AtomicU64,
-    permits: Mutex<Permits>,
+    requested: AtomicU64,
+    /// Units that its transfers hold.
+    acquired: AtomicU64,
+    /// The number of permits released so far.
+    releases: AtomicU64,
+    /// Units of permits that are revoked and not released yet.
+    excess: AtomicU64,
     /// Notified when permits are revoked.
     revocation: Notify,
 }
 
-/// The permits whose bytes an operation has acquired.
-#[derive(Debug)]
-struct Permits {
-    /// Units, in the order of acquisition.
-    by_number: BTreeMap<u64, u32>,
-    next_number: u64,
-    revoked: Range<u64>,
-    last_release: Instant,
-}
-
-impl Permits {
-    fn units(&self) -> u64 {
-        self.by_number.values().copied().map(u64::from).sum()
-    }
-}
-
 /// Bytes acquired from the budget. Dropping it releases them.
 #[derive(Debug)]
-pub(crate) struct BytePermit {
+pub(crate) struct BytePermit<'a> {
     units: u32,
-    budget: Arc<Budget>,
-    state: Arc<ShareState>,
-    /// The number of the permit, once its bytes are acquired.
-    acquired: Option<(u64, OwnedSemaphorePermit)>,
+    share: &'a MemoryShare,
+    /// `None` until the bytes are acquired.
+    permit: Option<SemaphorePermit<'a>>,
+    is_revoked: bool,
 }
 
 impl Budget {
     fn sharers(&self) -> usize {
-        lock(&self.shares).len().max(1)
+        self.sharers.load(SeqCst).max(1)
     }
 
     /// The part of the budget that one operation may hold, in units.
@@ -95,62 +83,47 @@ impl Budget {
         (u64::from(self.units) * 3 / 4 / self.sharers() as u64) as u32
     }
 
-    /// Revokes permits of the operation that holds the most, has released none for a while, and holds more than its fair
-    /// share.
-    fn revoke_for(&self, starving: &Arc<ShareState>) {
+    /// The operations and the number of permits that each has released.
+    fn releases(&self) -> Vec<(Arc<ShareState>, u64)> {
+        lock(&self.shares).iter().map(|share| (Arc::clone(share), share.releases.load(SeqCst))).collect()
+    }
+
+    /// Revokes permits of the operation that holds the most, has released none since `before`, and holds more than its
+    /// fair share.
+    fn revoke_excess(&self, before: &[(Arc<ShareState>, u64)]) {
         let fair_share = u64::from(self.fair_share());
-        let victim = lock(&self.shares)
+        let largest = before
             .iter()
-            .filter_map(Weak::upgrade)
-            .filter(|share| !Arc::ptr_eq(share, starving))
-            .filter_map(|share| {
-                let permits = lock(&share.permits);
-                let units = permits.units();
-                let is_stuck = permits.last_release.elapsed() >= STARVATION_TIMEOUT;
-                drop(permits);
-                (is_stuck && units > fair_share).then_some((units, share))
-            })
-            .max_by_key(|(units, _)| *units);
-        let Some((units, victim)) = victim else { return };
-        let mut excess = units - fair_share;
-        tracing::debug!(excess, "revoking memory of an operation that makes no progress");
-        let mut permits = lock(&victim.permits);
-        let mut revoked = permits.next_number..permits.next_number;
-        // The newest first.
-        for (number, units) in permits.by_number.iter().rev() {
-            if excess == 0 {
-                break;
-            }
-            revoked.start = *number;
-            excess = excess.saturating_sub(u64::from(*units));
+            .filter(|(share, releases)| share.releases.load(SeqCst) == *releases)
+            .map(|(share, _)| (share.acquired.load(SeqCst).saturating_sub(fair_share), share))
+            .max_by_key(|(excess, _)| *excess);
+        if let Some((excess, share)) = largest
+            && excess > 0
+        {
+            tracing::debug!(excess, "revoking memory of an operation that makes no progress");
+            share.excess.store(excess, SeqCst);
+            share.revocation.notify_waiters();
         }
-        permits.revoked = revoked;
-        drop(permits);
-        victim.revocation.notify_waiters();
     }
 }
 
 impl MemoryBudget {
     pub(crate) fn new(bytes: u64) -> Self {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).max(1);
-        let free = Arc::new(Semaphore::new(units as usize));
-        Self(Arc::new(Budget { free, units, shares: Mutex::default(), changed: Notify::new() }))
+        Self(Arc::new(Budget {
+            free: Semaphore::new(units as usize),
+            units,
+            shares: Mutex::default(),
+            sharers: AtomicUsize::new(0),
+            changed: Notify::new(),
+        }))
     }
 
     /// Adds an operation and returns its share.
     pub(crate) fn share(&self) -> MemoryShare {
-        let permits = Permits {
-            by_number: BTreeMap::new(),
-            next_number: 0,
-            revoked: 0..0,
-            last_release: Instant::now(),
-        };
-        let state = Arc::new(ShareState {
-            held: AtomicU64::new(0),
-            permits: Mutex::new(permits),
-            revocation: Notify::new(),
-        });
-        lock(&self.0.shares).push(Arc::downgrade(&state));
+        let state = Arc::<ShareState>::default();
+        lock(&self.0.shares).push(Arc::clone(&state));
+        self.0.sharers.fetch_add(1, SeqCst);
         MemoryShare { budget: Arc::clone(&self.0), state, queue: AsyncMutex::default() }
     }
 }
@@ -160,7 +133,7 @@ impl MemoryShare {
     ///
     /// # Cancellation
     /// Dropping the future acquires nothing.
-    pub(crate) async fn acquire(&self, bytes: u64) -> BytePermit {
+    pub(crate) async fn acquire(&self, bytes: u64) -> BytePermit<'_> {
         let budget = &self.budget;
         let wanted = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
         let queue = self.queue.lock().await;
@@ -175,33 +148,38 @@ impl MemoryShare {
                 _ => share.clamp(budget.units / 16, budget.units / 4),
             };
             let units = wanted.clamp(1, max_buffer.max(1));
-            let add = |held: u64| {
-                let total = held + u64::from(units);
-                (held == 0 || total <= u64::from(share)).then_some(total)
+            let add = |requested: u64| {
+                let total = requested + u64::from(units);
+                (requested == 0 || total <= u64::from(share)).then_some(total)
             };
-            if self.state.held.fetch_update(SeqCst, SeqCst, add).is_ok() {
+            if self.state.requested.fetch_update(SeqCst, SeqCst, add).is_ok() {
                 break units;
             }
             changed.await;
         };
         drop(queue);
-        // From here on, dropping the permit releases what was added to `held`.
-        let mut acquired = BytePermit::new(units, Arc::clone(budget), Arc::clone(&self.state));
-        let permit = Arc::clone(&budget.free).acquire_many_owned(units);
-        tokio::pin!(permit);
+        // From here on, dropping the permit releases what was added to `requested`.
+        let mut permit = BytePermit { units, share: self, permit: None, is_revoked: false };
+        // The semaphore is never closed, and nothing is free while a request waits.
+        permit.permit = match budget.free.try_acquire_many(units) {
+            Ok(acquired) => Some(acquired),
+            Err(_) => self.wait_for(units).await,
+        };
+        self.state.acquired.fetch_add(u64::from(units), SeqCst);
+        permit
+    }
+
+    async fn wait_for(&self, units: u32) -> Option<SemaphorePermit<'_>> {
+        let acquiring = self.budget.free.acquire_many(units);
+        tokio::pin!(acquiring);
         loop {
+            let releases = self.budget.releases();
             tokio::select! {
                 biased;
-                permit = &mut permit => {
-                    // The semaphore is never closed.
-                    if let Ok(permit) = permit {
-                        acquired.set_acquired(permit);
-                    }
-                    return acquired;
-                }
+                acquired = &mut acquiring => return acquired.ok(),
                 () = sleep(STARVATION_TIMEOUT) => {
-                    if lock(&self.state.permits).by_number.is_empty() {
-                        budget.revoke_for(&self.state);
+                    if self.state.acquired.load(SeqCst) == 0 {
+                        self.budget.revoke_excess(&releases);
                     }
                 }
             }
@@ -211,32 +189,21 @@ impl MemoryShare {
 
 impl Drop for MemoryShare {
     fn drop(&mut self) {
-        lock(&self.budget.shares).retain(|share| share.as_ptr() != Arc::as_ptr(&self.state));
+        lock(&self.budget.shares).retain(|share| !Arc::ptr_eq(share, &self.state));
+        self.budget.sharers.fetch_sub(1, SeqCst);
         self.budget.changed.notify_waiters();
     }
 }
 
-impl BytePermit {
-    /// Creates the permit for units that are counted in `held` and not acquired yet.
-    fn new(units: u32, budget: Arc<Budget>, state: Arc<ShareState>) -> Self {
-        Self { units, budget, state, acquired: None }
-    }
-
-    fn set_acquired(&mut self, permit: OwnedSemaphorePermit) {
-        let mut permits = lock(&self.state.permits);
-        let number = permits.next_number;
-        permits.next_number += 1;
-        permits.by_number.insert(number, self.units);
-        self.acquired = Some((number, permit));
-    }
-
+impl BytePermit<'_> {
     /// Waits until the bytes are to be released, because another operation gets none.
-    pub(crate) async fn revoked(&self) {
+    pub(crate) async fn revoked(&mut self) {
+        let state = &self.share.state;
         loop {
             // Registered before the check, so that no revocation after it is missed.
-            let notified = self.state.revocation.notified();
-            let revoked = lock(&self.state.permits).revoked.clone();
-            if self.acquired.as_ref().is_some_and(|(number, _)| revoked.contains(number)) {
+            let notified = state.revocation.notified();
+            if state.reduce_excess(self.units) {
+                self.is_revoked = true;
                 return;
             }
             notified.await;
@@ -249,15 +216,26 @@ impl BytePermit {
     }
 }
 
-impl Drop for BytePermit {
+impl ShareState {
+    /// Reduces the excess by at most `units` and returns whether there was any.
+    fn reduce_excess(&self, units: u32) -> bool {
+        let reduce = |excess: u64| (excess > 0).then(|| excess.saturating_sub(u64::from(units)));
+        self.excess.fetch_update(SeqCst, SeqCst, reduce).is_ok()
+    }
+}
+
+impl Drop for BytePermit<'_> {
     fn drop(&mut self) {
-        if let Some((number, permit)) = self.acquired.take() {
+        let (units, MemoryShare { budget, state, .. }) = (u64::from(self.units), self.share);
+        if let Some(permit) = self.permit.take() {
+            state.acquired.fetch_sub(units, SeqCst);
+            state.releases.fetch_add(1, SeqCst);
+            if !self.is_revoked {
+                state.reduce_excess(self.units);
+            }
             drop(permit);
-            let mut permits = lock(&self.state.permits);
-            permits.by_number.remove(&number);
-            permits.last_release = Instant::now();
         }
-        self.state.held.fetch_sub(u64::from(self.units), SeqCst);
-        self.budget.changed.notify_waiters();
+        state.requested.fetch_sub(units, SeqCst);
+        budget.changed.notify_waiters();
     }
 }

@@ -6,13 +6,17 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::{Concurrency, Limiter, MemoryBudget, RetryPolicy};
+use crate::limits::{Concurrency, Limiter, MemoryBudget, Retrier, RetryPolicy};
+use crate::model::OperationId;
 use crate::pipeline::ExportObserver;
 use crate::pipeline::verify::VerifyConfig;
 use crate::sink::SinkProvider;
 use crate::source::SourceProvider;
 use crate::store::SecretStore;
 use crate::sync::lock;
+
+/// The retry budget of calls that a caller waits for, or that follow the end of an operation.
+const SHORT_RETRY_BUDGET: Duration = Duration::from_secs(30);
 
 /// Sources, destinations and options of exports, independent of where they run.
 ///
@@ -100,6 +104,19 @@ impl ExportConfig {
     /// Returns the provider of a destination type.
     pub(crate) fn destination(&self, kind: &str) -> Option<&dyn SinkProvider> {
         self.destinations.get(kind).map(|provider| &**provider)
+    }
+
+    /// Returns a retrier for calls that a caller waits for, or that follow the end of an operation.
+    pub(crate) fn short_retrier(&self) -> Retrier {
+        let policy = &self.options.retry;
+        Retrier::new(RetryPolicy { budget: policy.budget.min(SHORT_RETRY_BUDGET), ..policy.clone() })
+    }
+
+    /// Deletes the secret of an operation that has ended. A failure is logged: the secret is deleted with the operation.
+    pub(crate) async fn delete_secret(&self, id: OperationId) {
+        if let Err(error) = self.short_retrier().run(|| self.secrets.delete(id)).await {
+            tracing::warn!(kind = error.kind().as_str(), "cannot delete an ended operation's secret");
+        }
     }
 }
 

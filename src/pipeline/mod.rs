@@ -47,8 +47,7 @@ pub use self::observer::{BatchDone, ExportObserver};
 pub(crate) use self::open::{OpenedOperation, open_stored, stored_secret};
 pub(crate) use self::plan::{Batch, Planner};
 pub(crate) use self::prepare::{
-    OpenedDestination, PreparedOperation, open_destination, prepare, reopen, start_retrier,
-    validate_destination,
+    OpenedDestination, PreparedOperation, open_destination, prepare, reopen, validate_destination,
 };
 pub use self::progress::Progress;
 pub(crate) use self::status::status_document;

@@ -1,12 +1,10 @@
 //! The step `prepare`: checks a request and opens its source and its destination.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::limits::{Retrier, RetryPolicy};
 use crate::model::{
     BlobPath, Checkpoint, ExportDestination, OperationSpec, OperationStatus, RecordFormat, StoredDestination,
     Timestamp,
@@ -18,9 +16,6 @@ use crate::pipeline::open::{OPEN_SINK_TYPE, OpenedOperation};
 use crate::secret::Secret;
 use crate::service::{NewOperation, Target};
 use crate::sink::{BlobSink, SinkProvider, ValidatedSettings};
-
-/// The retry budget of calls that a caller waits for: at a start, and when an operation ends.
-const START_RETRY_BUDGET: Duration = Duration::from_secs(30);
 
 /// An operation that has been checked and opened, and is not stored yet.
 pub(crate) struct PreparedOperation {
@@ -109,7 +104,7 @@ pub(crate) async fn open_destination(
             OpenedDestination { destination, secret: validated.secret, sink }
         }
     };
-    let retrier = start_retrier(config);
+    let retrier = config.short_retrier();
     for log in log_paths(spec) {
         retrier.run(|| opened.sink.prepare(&log)).await.map_err(unusable_destination)?;
     }
@@ -139,12 +134,6 @@ pub(crate) fn reopen(checkpoint: &mut Checkpoint, destination: Option<&StoredDes
         update_expiry_warning(checkpoint, destination.expires, None);
         checkpoint.destination = Some(destination.clone());
     }
-}
-
-/// Returns a retrier for calls that a caller waits for.
-pub(crate) fn start_retrier(config: &ExportConfig) -> Retrier {
-    let policy = &config.options.retry;
-    Retrier::new(RetryPolicy { budget: policy.budget.min(START_RETRY_BUDGET), ..policy.clone() })
 }
 
 /// A destination that cannot be used is an error in the request.

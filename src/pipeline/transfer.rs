@@ -97,10 +97,11 @@ impl InstanceTransfer {
     async fn stream(&self, instance: &Instance, path: &BlobPath) -> Result<TransferOutcome> {
         let mut attempts = AttemptTracker::default();
         loop {
-            let memory = self.memory.acquire(self.operation.sink.buffer_size(instance.size())).await;
+            let mut memory = self.memory.acquire(self.operation.sink.buffer_size(instance.size())).await;
+            let buffer_limit = memory.bytes();
             let attempt = tokio::select! {
                 biased;
-                attempt = self.attempt(instance, path, memory.bytes(), &mut attempts) => attempt?,
+                attempt = self.attempt(instance, path, buffer_limit, &mut attempts) => attempt?,
                 // Another operation gets no memory because this one makes no progress.
                 () = memory.revoked() => continue,
             };

@@ -16,9 +16,8 @@ use crate::pipeline::{
     stored_secret, validate_destination,
 };
 use crate::restate::http_client::HttpClient;
-use crate::restate::messages::{Create, LISTED_KEY, OPERATION_SERVICE, Plan, Reply, Resume, Run, View};
+use crate::restate::messages::{Create, LISTED_KEY, OPERATION_SERVICE, Plan, Reply, Resume, View};
 use crate::restate::specs;
-use crate::restate::worker::delete_secret;
 use crate::secret::Secret;
 use crate::service::{ExportService, NewOperation, OperationRecord, Target};
 use crate::sync::detached;
@@ -130,7 +129,7 @@ impl Shared {
         let is_abandoned = self.is_abandoned(&view).await?;
         self.call::<()>(id, "cancel", &is_abandoned).await?;
         if is_abandoned {
-            delete_secret(&self.config, Run { id, number: view.run }).await;
+            self.config.delete_secret(id).await;
         }
         Ok(())
     }

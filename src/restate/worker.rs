@@ -13,7 +13,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::error::{Error, Result};
 use crate::model::OperationSpec;
-use crate::pipeline::{Batch, ExportConfig, LogBuffer, Pipeline, open_stored, start_retrier};
+use crate::pipeline::{Batch, ExportConfig, LogBuffer, Pipeline, open_stored};
 use crate::restate::http_client::HttpClient;
 use crate::restate::messages::{OPERATION_SERVICE, Reply, Run, Stopped, View, retryable};
 use crate::restate::specs;
@@ -135,7 +135,7 @@ impl Worker {
 
     /// Deletes the secret of an operation that has ended.
     pub(crate) async fn delete_secret(&self, run: Run) {
-        delete_secret(&self.0.config, run).await;
+        self.0.config.delete_secret(run.id).await;
     }
 
     /// Is held while a batch is in progress.
@@ -205,13 +205,6 @@ impl RunContext {
     /// Why the run was stopped.
     pub(crate) fn stop_reason(&self) -> Stopped {
         self.failure.get().cloned().unwrap_or(Stopped::Canceled)
-    }
-}
-
-/// Deletes the secret of an operation that has ended.
-pub(crate) async fn delete_secret(config: &ExportConfig, run: Run) {
-    if let Err(error) = start_retrier(config).run(|| config.secrets.delete(run.id)).await {
-        tracing::warn!(kind = error.kind().as_str(), "cannot delete an ended operation's secret");
     }
 }
 
