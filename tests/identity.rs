@@ -8,16 +8,20 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_dictionary_std::tags;
-use dicom_export::sink::{LogKey, PutResult};
 use dicom_export::source::{Instance, ListRequest, Page};
 use dicom_export::testing::fixtures;
 use dicom_export::{
     BlobPath, BlobSink, Content, Error, ErrorKind, ErrorLogEntry, ExportEngine, ExportSource, IdentityCheck,
     InstanceIdentifier, InstanceSource, MemorySink, MemorySource, NewOperation, Operation, OperationStatus,
-    Result, UploadContext,
+    Result,
 };
 use futures::stream::{self, StreamExt};
 use tokio::sync::Notify;
+
+#[path = "support/hooked_sink.rs"]
+mod hooked_sink;
+
+use crate::hooked_sink::{HookedSink, SinkCall, SinkHook};
 
 /// Returns its instances in chunks.
 struct Chunked {
@@ -256,46 +260,28 @@ impl InstanceSource for PausedSource {
 }
 
 /// Signals the start of an upload.
-struct NotifyingSink(MemorySink, Arc<Notify>);
+struct NotifyUpload(Arc<Notify>);
 
 #[async_trait]
-impl BlobSink for NotifyingSink {
-    async fn prepare(&self, log: &BlobPath) -> Result<()> {
-        self.0.prepare(log).await
-    }
-
-    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
-        self.1.notify_one();
-        self.0.put(path, content, upload).await
-    }
-
-    async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {
-        self.0.append(log, key, lines).await
-    }
-
-    async fn finish(&self, log: &BlobPath) -> Result<()> {
-        self.0.finish(log).await
-    }
-
-    fn url(&self, path: &BlobPath) -> String {
-        self.0.url(path)
-    }
-
-    fn location(&self) -> String {
-        self.0.location()
+impl SinkHook for NotifyUpload {
+    async fn before(&self, call: SinkCall<'_>) -> Result<()> {
+        if let SinkCall::Put(..) = call {
+            self.0.notify_one();
+        }
+        Ok(())
     }
 }
 
 #[tokio::test]
 async fn the_upload_starts_before_the_whole_instance_has_been_read() {
     let begun = Arc::new(Notify::new());
-    let sink = MemorySink::new();
-    let exporting =
-        export(IdentityCheck::Enforce, PausedSource(Arc::clone(&begun)), NotifyingSink(sink.clone(), begun));
+    let sink = HookedSink::with_hook(NotifyUpload(Arc::clone(&begun)));
+    let container = sink.inner.clone();
+    let exporting = export(IdentityCheck::Enforce, PausedSource(begun), sink);
     let ended = tokio::time::timeout(Duration::from_secs(30), exporting)
         .await
         .expect("the upload waits for the whole instance");
     assert_eq!(ended.results.exported, 1);
     let path = BlobPath::instance(ended.operation_id, &fixtures::instance(1, 2, 3));
-    assert_eq!(sink.get(path.as_str()), Some(fixtures::multi_frame(1, 2, 3, 200)));
+    assert_eq!(container.get(path.as_str()), Some(fixtures::multi_frame(1, 2, 3, 200)));
 }

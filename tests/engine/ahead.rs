@@ -51,7 +51,7 @@ async fn a_listing_is_repeated_in_time_however_long_the_transfers_before_it_take
         .retry(RetryPolicy::with_budget(Duration::from_secs(20)))
         .build()
         .unwrap();
-    let sink = FaultySink { latency: Duration::from_secs(60), ..FaultySink::new() };
+    let sink = FaultySink::with_latency(Duration::from_secs(60));
     let target: Arc<dyn BlobSink> = Arc::new(sink.clone());
     let new = NewOperation::new(ExportSource::identifiers(identifiers).unwrap(), target);
     let started = engine.start(new).await.unwrap();

@@ -56,9 +56,9 @@ async fn survives(case: Case) {
     for n in &case.unreadable {
         plan.fail(&nth(*n), &[ErrorKind::Unreadable; 100]);
     }
-    let sink = FaultySink { latency: Duration::from_millis(3), ..FaultySink::new() };
+    let sink = FaultySink::with_latency(Duration::from_millis(3));
     for (n, times) in &case.flaky {
-        sink.plan.fail(&nth(*n), &vec![ErrorKind::Throttled; *times]);
+        sink.plan().fail(&nth(*n), &vec![ErrorKind::Throttled; *times]);
     }
     let store = Arc::new(MemoryOperationStore::new());
     let engine = || {

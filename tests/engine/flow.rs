@@ -99,7 +99,7 @@ async fn the_concurrency_is_as_configured() {
 #[tokio::test(start_paused = true)]
 async fn a_canceled_operation_stops_and_stays_canceled() {
     let source = Arc::new(archive(5_000));
-    let sink = FaultySink { latency: Duration::from_millis(100), ..FaultySink::new() };
+    let sink = FaultySink::with_latency(Duration::from_millis(100));
     let engine = ExportEngine::builder(Arc::clone(&source)).batch_size(20).build().unwrap();
     let target: Arc<dyn BlobSink> = Arc::new(sink.clone());
     let id = engine.start(NewOperation::new(ExportSource::Everything, target)).await.unwrap().operation_id;
@@ -119,7 +119,7 @@ async fn a_canceled_operation_stops_and_stays_canceled() {
 #[tokio::test(start_paused = true)]
 async fn cancel_does_not_wait_for_a_destination_that_is_down() {
     let sink = FaultySink::new();
-    sink.plan.fail_all(ErrorKind::Unavailable, 0);
+    sink.plan().fail_all(ErrorKind::Unavailable, 0);
     let engine = ExportEngine::builder(archive(50)).build().unwrap();
     let target: Arc<dyn BlobSink> = Arc::new(sink.clone());
     let id = engine.start(NewOperation::new(ExportSource::Everything, target)).await.unwrap().operation_id;
@@ -134,7 +134,7 @@ async fn cancel_does_not_wait_for_a_destination_that_is_down() {
 #[tokio::test(start_paused = true)]
 async fn guarantee_8_a_shutdown_leaves_whole_batches_and_another_engine_continues() {
     let source = Arc::new(archive(2_000));
-    let sink = FaultySink { latency: Duration::from_millis(50), ..FaultySink::new() };
+    let sink = FaultySink::with_latency(Duration::from_millis(50));
     let store = Arc::new(MemoryOperationStore::new());
     let provider = sink.inner.provider();
     let first = ExportEngine::builder(Arc::clone(&source))
@@ -174,7 +174,7 @@ async fn guarantee_8_a_shutdown_leaves_whole_batches_and_another_engine_continue
 
 #[tokio::test(start_paused = true)]
 async fn only_one_engine_runs_an_operation_and_any_cancels_it() {
-    let sink = FaultySink { latency: Duration::from_millis(200), ..FaultySink::new() };
+    let sink = FaultySink::with_latency(Duration::from_millis(200));
     let store = Arc::new(MemoryOperationStore::new());
     let build = || {
         ExportEngine::builder(archive(3_000))
@@ -201,7 +201,7 @@ async fn a_slow_operation_does_not_hold_up_others() {
     for size in [64 << 10, 256 << 10, 1 << 20] {
         let source = Generated { count: 100, size, chunk: 1 << 10, states_size: true, alive: Arc::default() };
         let engine = ExportEngine::builder(source).memory_budget(512 << 10).build().unwrap();
-        let stuck = FaultySink { latency: Duration::from_secs(600), ..FaultySink::new() };
+        let stuck = FaultySink::with_latency(Duration::from_secs(600));
         let start = async |sink: &FaultySink| {
             let sink: Arc<dyn BlobSink> = Arc::new(sink.clone());
             engine.start(NewOperation::new(ExportSource::Everything, sink)).await.unwrap().operation_id
@@ -209,7 +209,7 @@ async fn a_slow_operation_does_not_hold_up_others() {
         let slow = start(&stuck).await;
         // It holds what it can get.
         tokio::time::sleep(Duration::from_secs(10)).await;
-        let quick = FaultySink { latency: Duration::from_millis(10), ..FaultySink::new() };
+        let quick = FaultySink::with_latency(Duration::from_millis(10));
         let others = [start(&quick).await, start(&quick).await, start(&quick).await];
         let begin = tokio::time::Instant::now();
         for other in others {

@@ -1,5 +1,8 @@
 //! The engine over sources and sinks in memory: what ends up where, what is counted, what is repeated.
 
+#[path = "../support/hooked_sink.rs"]
+mod hooked_sink;
+
 mod adapt;
 mod ahead;
 mod copy;

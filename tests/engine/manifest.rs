@@ -44,7 +44,7 @@ async fn each_exported_instance_has_a_line() {
     let (plan, sink) = (Plan::default(), FaultySink::new());
     for n in 0..5 {
         plan.fail(&instance(0, 0, n), &[ErrorKind::Unreadable; 100]);
-        sink.plan.fail(&instance(1, 0, n), &[ErrorKind::Unavailable; 3]);
+        sink.plan().fail(&instance(1, 0, n), &[ErrorKind::Unavailable; 3]);
     }
     let source = FaultySource { inner: archive(100), plan };
     let engine = ExportEngine::builder(source).manifest(true).batch_size(7).build().unwrap();
@@ -115,12 +115,12 @@ async fn a_resumed_operation_continues_its_manifest() {
         created.insert(manifest, id);
     }
     for (manifest, id) in created {
-        let calls = sink.plan.calls.load(std::sync::atomic::Ordering::SeqCst);
-        sink.plan.fail_all(ErrorKind::Unavailable, calls + 150);
+        let calls = sink.plan().calls.load(std::sync::atomic::Ordering::SeqCst);
+        sink.plan().fail_all(ErrorKind::Unavailable, calls + 150);
         let failed = engine(manifest).run(id).await.unwrap();
         assert_eq!(failed.status, OperationStatus::Failed);
         assert!(failed.results.exported < 300);
-        sink.plan.heal();
+        sink.plan().heal();
         let ended = engine(!manifest).run(id).await.unwrap();
         assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 300));
         match manifest {
@@ -145,7 +145,7 @@ async fn many_manifest_lines_are_appended_in_few_requests() {
     let ended = engine.wait(started.operation_id).await.unwrap();
     assert_eq!(assert_manifest(&sink.inner, &ended), 20_000);
     let bytes = sink.inner.get(BlobPath::manifest(ended.operation_id).as_str()).unwrap().len();
-    let appends = sink.plan.calls.load(std::sync::atomic::Ordering::SeqCst) - 20_000;
+    let appends = sink.plan().calls.load(std::sync::atomic::Ordering::SeqCst) - 20_000;
     assert!(bytes > 4 << 20, "{bytes} bytes are no lump");
     assert!((2..=1 + bytes / (2 << 20)).contains(&appends), "{appends} appends for {bytes} bytes");
 }
@@ -161,8 +161,8 @@ async fn an_append_that_fails_loses_no_line() {
         .build()
         .unwrap();
     // The last call of the export and the two appends.
-    sink.plan.fail_all(ErrorKind::Unavailable, 40);
-    let healing = sink.plan.clone();
+    sink.plan().fail_all(ErrorKind::Unavailable, 40);
+    let healing = sink.plan().clone();
     tokio::spawn(async move {
         tokio::time::sleep(Duration::from_secs(20)).await;
         healing.heal();

@@ -5,17 +5,16 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use dicom_export::sink::{LogKey, PutResult};
 use dicom_export::source::{Cursor, Instance, ListRequest, Page};
 use dicom_export::store::{MemoryOperationStore, OperationStore};
 use dicom_export::{
-    BlobPath, BlobSink, Concurrency, Content, Error, ErrorKind, ExportEngine, ExportSource, InstanceSource,
-    MemorySink, MemorySource, NewOperation, Operation, OperationStatus, Result, RetryPolicy, UploadContext,
+    BlobSink, Concurrency, Content, Error, ErrorKind, ExportEngine, ExportSource, InstanceSource, MemorySink,
+    MemorySource, NewOperation, Operation, OperationStatus, Result, RetryPolicy,
 };
 use futures::future::join_all;
 use tokio::time::timeout;
 
+use crate::hooked_sink::{HookedSink, SinkCall, SinkHook};
 use crate::support::{archive, instance, log_of};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -132,66 +131,37 @@ async fn guarantee_9_a_panic_of_the_listing_or_of_the_sink_fails_the_operation()
     let ended = export(&ExportEngine::builder(source).build().unwrap(), MemorySink::new()).await;
     assert_eq!(ended.status, OperationStatus::Failed);
     assert_eq!(ended.error.unwrap().code, "internal");
-    for at in [At::Append, At::Finish] {
-        let mut source = Panicking::new();
-        source.open = true;
-        let sink = BadSink { inner: MemorySink::new(), at, name: "bad".to_owned() };
+    for hook in [Misbehaves::PanicsInAppend, Misbehaves::PanicsInFinish] {
+        // An instance is skipped, so that there is a line to append.
+        let source = Panicking { open: true, ..Panicking::new() };
         let engine = ExportEngine::builder(source).build().unwrap();
-        let ended = export(&engine, sink).await;
-        assert_eq!(ended.status, OperationStatus::Failed, "{at:?}");
+        let ended = export(&engine, HookedSink::with_hook(hook)).await;
+        assert_eq!(ended.status, OperationStatus::Failed, "{hook:?}");
         assert_eq!(ended.error.unwrap().code, "internal");
     }
 }
 
+/// The call in which a sink misbehaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
-    Append,
-    Finish,
-    /// `put` buffers what it may, and never responds.
-    Put,
-    /// `prepare` never responds.
-    Prepare,
-}
-
-#[derive(Clone)]
-struct BadSink {
-    inner: MemorySink,
-    at: At,
-    name: String,
+enum Misbehaves {
+    PanicsInAppend,
+    PanicsInFinish,
+    /// `put` never returns. It holds the memory that is reserved for it.
+    HangsInPut,
+    HangsInPrepare,
 }
 
 #[async_trait]
-impl BlobSink for BadSink {
-    async fn prepare(&self, log: &BlobPath) -> Result<()> {
-        if self.at == At::Prepare {
-            std::future::pending::<()>().await;
+impl SinkHook for Misbehaves {
+    async fn before(&self, call: SinkCall<'_>) -> Result<()> {
+        match (call, self) {
+            (SinkCall::Append, Self::PanicsInAppend) => panic!("the host's append"),
+            (SinkCall::Finish, Self::PanicsInFinish) => panic!("the host's finish"),
+            (SinkCall::Put(..), Self::HangsInPut) | (SinkCall::Prepare, Self::HangsInPrepare) => {
+                std::future::pending().await
+            }
+            _ => Ok(()),
         }
-        self.inner.prepare(log).await
-    }
-
-    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
-        if self.at == At::Put {
-            std::future::pending::<()>().await;
-        }
-        self.inner.put(path, content, upload).await
-    }
-
-    async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {
-        assert!(self.at != At::Append, "the host's append");
-        self.inner.append(log, key, lines).await
-    }
-
-    async fn finish(&self, log: &BlobPath) -> Result<()> {
-        assert!(self.at != At::Finish, "the host's finish");
-        self.inner.finish(log).await
-    }
-
-    fn url(&self, path: &BlobPath) -> String {
-        self.inner.url(path)
-    }
-
-    fn location(&self) -> String {
-        self.name.clone()
     }
 }
 
@@ -204,8 +174,8 @@ async fn guarantee_9_destinations_that_do_not_respond_leave_memory_for_others() 
             .concurrency(Concurrency::Fixed(64))
             .build()
             .unwrap();
-        for n in 0..dead {
-            let sink = BadSink { inner: MemorySink::new(), at: At::Put, name: format!("dead {n}") };
+        for _ in 0..dead {
+            let sink = HookedSink::with_hook(Misbehaves::HangsInPut);
             engine.start(NewOperation::new(ExportSource::Everything, sink)).await.unwrap();
             // Each takes what it can get before the next one starts.
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -219,7 +189,7 @@ async fn guarantee_9_destinations_that_do_not_respond_leave_memory_for_others() 
 #[tokio::test(start_paused = true)]
 async fn guarantee_9_a_start_at_a_destination_that_does_not_respond_is_rejected_and_delays_no_shutdown() {
     let engine = ExportEngine::builder(archive(1)).build().unwrap();
-    let sink = BadSink { inner: MemorySink::new(), at: At::Prepare, name: "dead".to_owned() };
+    let sink = HookedSink::with_hook(Misbehaves::HangsInPrepare);
     let started = engine.start(NewOperation::new(ExportSource::Everything, sink.clone()));
     let error = timeout(Duration::from_secs(31), started).await.expect("a deadline").unwrap_err();
     assert_eq!((error.kind(), error.pointer()), (ErrorKind::Invalid, Some("/destination")));
@@ -265,40 +235,19 @@ async fn guarantee_2_an_instance_that_cannot_be_opened_while_others_can_is_skipp
     assert_eq!(log[0].error(), "the archive responded with status 500");
 }
 
-/// The first put asks to wait for a very long time.
-#[derive(Clone)]
-struct AsksToWait(MemorySink, Arc<AtomicUsize>, Duration);
+/// The first request is throttled, with this `Retry-After`.
+struct ThrottlesOnce(AtomicUsize, Duration);
 
 #[async_trait]
-impl BlobSink for AsksToWait {
-    async fn prepare(&self, log: &BlobPath) -> Result<()> {
-        self.0.prepare(log).await
-    }
-
-    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
+impl SinkHook for ThrottlesOnce {
+    async fn before(&self, call: SinkCall<'_>) -> Result<()> {
+        let SinkCall::Put(_, _, upload) = call else { return Ok(()) };
         upload
-            .send_with_retry(async || match self.1.fetch_add(1, SeqCst) {
-                0 => Err(Error::new(ErrorKind::Throttled, "busy").with_retry_after(self.2)),
+            .send_with_retry(async || match self.0.fetch_add(1, SeqCst) {
+                0 => Err(Error::new(ErrorKind::Throttled, "busy").with_retry_after(self.1)),
                 _ => Ok(()),
             })
-            .await?;
-        self.0.put(path, content, upload).await
-    }
-
-    async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {
-        self.0.append(log, key, lines).await
-    }
-
-    async fn finish(&self, log: &BlobPath) -> Result<()> {
-        self.0.finish(log).await
-    }
-
-    fn url(&self, path: &BlobPath) -> String {
-        self.0.url(path)
-    }
-
-    fn location(&self) -> String {
-        self.0.location()
+            .await
     }
 }
 
@@ -307,7 +256,7 @@ async fn guarantee_9_a_very_long_retry_after_delays_an_export_by_half_a_minute_a
     for asked in [Duration::from_secs(3600), Duration::from_secs(u64::MAX)] {
         for concurrency in [Concurrency::Auto, Concurrency::Fixed(4)] {
             let engine = ExportEngine::builder(archive(50)).concurrency(concurrency).build().unwrap();
-            let sink = AsksToWait(MemorySink::new(), Arc::default(), asked);
+            let sink = HookedSink::with_hook(ThrottlesOnce(AtomicUsize::new(0), asked));
             let started = engine.start(NewOperation::new(ExportSource::Everything, sink)).await.unwrap();
             let ended = timeout(Duration::from_secs(60), engine.wait(started.operation_id)).await;
             let ended = ended.expect("the pause is limited").unwrap();
@@ -329,7 +278,7 @@ async fn guarantee_9_of_concurrent_resumptions_one_succeeds_and_the_operation_ru
                 .build()
                 .unwrap()
         };
-        let bad = BadSink { inner: sink.clone(), at: At::Append, name: sink.location() };
+        let bad = HookedSink { inner: sink.clone(), hook: Misbehaves::PanicsInAppend };
         let first = engine();
         let unknown = ExportSource::identifiers(["1.2.0".parse().unwrap(), "9.9".parse().unwrap()]).unwrap();
         let started = first.start(NewOperation::new(unknown, bad)).await.unwrap();

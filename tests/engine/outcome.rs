@@ -111,7 +111,7 @@ async fn guarantee_3_transient_destination_failures_are_retried() {
     let sink = FaultySink::new();
     for n in 0..200 {
         let kinds = [ErrorKind::Throttled, ErrorKind::Unavailable, ErrorKind::Throttled];
-        sink.plan.fail(&instance(n / 40, n / 10 % 4, n % 10), &kinds[..n % 4]);
+        sink.plan().fail(&instance(n / 40, n / 10 % 4, n % 10), &kinds[..n % 4]);
     }
     let engine = ExportEngine::builder(Arc::clone(&source)).build().unwrap();
     let started = engine.start(NewOperation::new(ExportSource::Everything, to(&sink))).await.unwrap();
@@ -128,7 +128,7 @@ async fn guarantee_3_a_lasting_destination_failure_fails_the_operation_which_can
     for kind in [ErrorKind::Unavailable, ErrorKind::Unauthorized, ErrorKind::Conflict, ErrorKind::NotFound] {
         let source = Arc::new(archive(500));
         let sink = FaultySink::new();
-        sink.plan.fail_all(kind, 120);
+        sink.plan().fail_all(kind, 120);
         let engine = ExportEngine::builder(Arc::clone(&source))
             .retry(RetryPolicy::with_budget(Duration::from_secs(20)))
             .batch_size(16)
@@ -143,7 +143,7 @@ async fn guarantee_3_a_lasting_destination_failure_fails_the_operation_which_can
         assert_eq!(failed.results.skipped, 0);
         assert!(failed.results.exported <= 120);
 
-        sink.plan.heal();
+        sink.plan().heal();
         // An open sink ends with a failed operation, like a credential.
         engine.resume(id, Some(to(&sink).into())).await.unwrap();
         let ended = engine.wait(id).await.unwrap();
@@ -161,7 +161,7 @@ async fn the_budget_runs_from_the_last_success() {
     // Each instance fails for twelve seconds before it passes; the whole takes far longer than the budget.
     let sink = FaultySink::new();
     for n in 0..40 {
-        sink.plan.fail(&instance(n / 40, n / 10 % 4, n % 10), &[ErrorKind::Unavailable; 5]);
+        sink.plan().fail(&instance(n / 40, n / 10 % 4, n % 10), &[ErrorKind::Unavailable; 5]);
     }
     let engine = ExportEngine::builder(archive(40))
         .retry(RetryPolicy::with_budget(Duration::from_secs(20)))

@@ -6,17 +6,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dicom_export::sink::{LogKey, PutResult};
 use dicom_export::source::{Instance, ListRequest, Page};
 use dicom_export::store::{Checkpoint, MemoryOperationStore, OperationKey, OperationStore};
 use dicom_export::{
-    BlobPath, BlobSink, Content, ErrorKind, ExportDestination, ExportEngine, ExportSource, InstanceSource,
-    MemorySink, NewOperation, Operation, OperationId, OperationSpec, OperationStatus, Result, Timestamp,
-    UploadContext,
+    Content, ErrorKind, ExportDestination, ExportEngine, ExportSource, InstanceSource, MemorySink,
+    NewOperation, Operation, OperationId, OperationSpec, OperationStatus, Result, Timestamp,
 };
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use tokio::sync::watch;
 
+use crate::hooked_sink::{HookedSink, SinkCall, SinkHook};
 use crate::support::{FaultySink, FaultySource, Plan, Shared, archive, assert_exported, instance, log_of};
 
 /// Where calls can be held up.
@@ -71,41 +70,21 @@ impl<S: InstanceSource> InstanceSource for HeldSource<S> {
     }
 }
 
-/// Has everything that it writes in hand when it is held up.
-#[derive(Clone)]
-struct HeldSink(MemorySink, Hold);
-
+/// Blocks before a blob is committed, after its whole content has been read, and before lines are appended.
 #[async_trait]
-impl BlobSink for HeldSink {
-    async fn prepare(&self, log: &BlobPath) -> Result<()> {
-        self.0.prepare(log).await
-    }
-
-    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
-        let mut chunks = content.into_stream();
-        let mut whole = Vec::new();
-        while let Some(chunk) = chunks.next().await {
-            whole.extend_from_slice(&chunk?);
+impl SinkHook for Hold {
+    async fn before(&self, call: SinkCall<'_>) -> Result<()> {
+        match call {
+            SinkCall::Put(_, content, _) => {
+                let stream = std::mem::replace(content, Content::from_bytes(Bytes::new())).into_stream();
+                let chunks: Vec<Bytes> = stream.try_collect().await?;
+                self.pass(At::Commit).await;
+                *content = Content::from_bytes(chunks.concat());
+            }
+            SinkCall::Append => self.pass(At::Append).await,
+            SinkCall::Prepare | SinkCall::Finish => {}
         }
-        self.1.pass(At::Commit).await;
-        self.0.put(path, Content::from_bytes(whole), upload).await
-    }
-
-    async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {
-        self.1.pass(At::Append).await;
-        self.0.append(log, key, lines).await
-    }
-
-    async fn finish(&self, log: &BlobPath) -> Result<()> {
-        self.0.finish(log).await
-    }
-
-    fn url(&self, path: &BlobPath) -> String {
-        self.0.url(path)
-    }
-
-    fn location(&self) -> String {
-        self.0.location()
+        Ok(())
     }
 }
 
@@ -113,15 +92,15 @@ impl BlobSink for HeldSink {
 async fn held(at: At) -> (ExportEngine, Operation, MemorySink) {
     let hold = Hold { at, come: watch::Sender::new(false) };
     let mut come = hold.come.subscribe();
-    let sink = MemorySink::new();
+    let sink = HookedSink::with_hook(hold.clone());
+    let container = sink.inner.clone();
     let plan = Plan::default();
     plan.fail(&instance(0, 0, 3), &[ErrorKind::Unreadable]);
-    let source = FaultySource { inner: HeldSource(archive(300), hold.clone()), plan };
+    let source = FaultySource { inner: HeldSource(archive(300), hold), plan };
     let engine = ExportEngine::builder(source).batch_size(10).build().unwrap();
-    let target: Arc<dyn BlobSink> = Arc::new(HeldSink(sink.clone(), hold));
-    let started = engine.start(NewOperation::new(ExportSource::Everything, target)).await.unwrap();
+    let started = engine.start(NewOperation::new(ExportSource::Everything, sink)).await.unwrap();
     come.wait_for(|come| *come).await.unwrap();
-    (engine, started, sink)
+    (engine, started, container)
 }
 
 #[tokio::test(start_paused = true)]
@@ -216,7 +195,7 @@ async fn guarantee_4_a_lapsed_lease_is_taken_over_while_its_runner_still_lives()
         for bad in &bad {
             plan.fail(bad, &[ErrorKind::Unreadable; 10]);
         }
-        let sink = FaultySink { latency: Duration::from_millis(20), ..FaultySink::new() };
+        let sink = FaultySink::with_latency(Duration::from_millis(20));
         let shared = Arc::new(MemoryOperationStore::new());
         let stuck = Arc::new(StuckStore {
             inner: Arc::clone(&shared),

@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dicom_export::sink::{LogKey, PutResult, Secret, ValidatedSettings};
+use dicom_export::sink::{Secret, ValidatedSettings};
 use dicom_export::source::{Instance, ListRequest, Page};
 use dicom_export::{
-    BlobPath, BlobSink, Content, Error, ErrorKind, ErrorLogEntry, InstanceIdentifier, InstanceSource,
-    MemorySink, MemorySource, Operation, OperationSpec, Result, SinkProvider, UploadContext,
+    BlobSink, Content, Error, ErrorKind, ErrorLogEntry, InstanceIdentifier, InstanceSource, MemorySink,
+    MemorySource, Operation, OperationSpec, Result, SinkProvider,
 };
+
+use crate::hooked_sink::{HookedSink, SinkCall, SinkHook};
 
 pub(crate) fn instance(study: usize, series: usize, sop: usize) -> InstanceIdentifier {
     format!("1.2.{study}/1.2.{study}.{series}/1.2.{study}.{series}.{sop}").parse().unwrap()
@@ -78,7 +80,7 @@ impl Plan {
         *self.always.lock().unwrap() = None;
     }
 
-    fn strike(&self, name: &str) -> Result<()> {
+    fn call(&self, name: &str) -> Result<()> {
         let call = self.calls.fetch_add(1, SeqCst);
         let planned = match *self.always.lock().unwrap() {
             Some((kind, after)) if call >= after => Some(kind),
@@ -106,52 +108,47 @@ impl<S: InstanceSource> InstanceSource for FaultySource<S> {
     }
 
     async fn open(&self, instance: &Instance) -> Result<Content> {
-        self.plan.strike(&instance.identifier().to_string())?;
+        self.plan.call(&instance.identifier().to_string())?;
         self.inner.open(instance).await
     }
 }
 
-#[derive(Clone)]
-pub(crate) struct FaultySink {
-    pub(crate) inner: MemorySink,
+/// A sink in memory whose puts and appends are delayed and fail according to a plan.
+pub(crate) type FaultySink = HookedSink<SinkFaults>;
+
+#[derive(Clone, Default)]
+pub(crate) struct SinkFaults {
     pub(crate) plan: Plan,
-    /// How long each put takes.
+    /// The duration of each put.
     pub(crate) latency: std::time::Duration,
 }
 
 impl FaultySink {
     pub(crate) fn new() -> Self {
-        Self { inner: MemorySink::new(), plan: Plan::default(), latency: std::time::Duration::ZERO }
+        Self::with_hook(SinkFaults::default())
+    }
+
+    /// A sink whose puts take this long.
+    pub(crate) fn with_latency(latency: std::time::Duration) -> Self {
+        Self::with_hook(SinkFaults { latency, plan: Plan::default() })
+    }
+
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.hook.plan
     }
 }
 
 #[async_trait]
-impl BlobSink for FaultySink {
-    async fn prepare(&self, log: &BlobPath) -> Result<()> {
-        self.inner.prepare(log).await
-    }
-
-    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
-        tokio::time::sleep(self.latency).await;
-        self.plan.strike(path.as_str())?;
-        self.inner.put(path, content, upload).await
-    }
-
-    async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {
-        self.plan.strike("append")?;
-        self.inner.append(log, key, lines).await
-    }
-
-    async fn finish(&self, log: &BlobPath) -> Result<()> {
-        self.inner.finish(log).await
-    }
-
-    fn url(&self, path: &BlobPath) -> String {
-        self.inner.url(path)
-    }
-
-    fn location(&self) -> String {
-        self.inner.location()
+impl SinkHook for SinkFaults {
+    async fn before(&self, call: SinkCall<'_>) -> Result<()> {
+        match call {
+            SinkCall::Put(path, ..) => {
+                tokio::time::sleep(self.latency).await;
+                self.plan.call(path.as_str())
+            }
+            SinkCall::Append => self.plan.call("append"),
+            SinkCall::Prepare | SinkCall::Finish => Ok(()),
+        }
     }
 }
 

@@ -1,11 +1,16 @@
 //! The life of an operation from `POST /export` to its end.
 
-use dicom_export::Timestamp;
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use dicom_export::http::HttpOptions;
+use dicom_export::sink::{Secret, ValidatedSettings};
 use dicom_export::store::{Checkpoint, Lease, OperationStore};
+use dicom_export::{BlobSink, Error, ErrorKind, MemorySink, OperationSpec, Result, SinkProvider, Timestamp};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::hooked_sink::{HookedSink, SinkCall, SinkHook};
 use crate::support::{
     GatedSink, Server, archive, azure_destination, engine, engine_over, export_everything, export_of,
 };
@@ -138,7 +143,7 @@ async fn an_operation_can_be_canceled_until_it_has_ended() {
 
 #[tokio::test]
 async fn a_failed_operation_is_resumed_with_new_credentials() {
-    let sink = Failing::default();
+    let sink = RefusesOldCredential::default();
     let server = Server::start(&engine(archive(3), sink.clone()), HttpOptions::new()).await;
     let start = |sas: &str| json!({ "destination": destination(sas) });
     let id = server.export("/v1/export", &start("sig=old")).await;
@@ -197,28 +202,12 @@ fn destination(sas: &str) -> Value {
     destination
 }
 
-/// Refuses `sig=old` once the operation runs, and everything in it is secret.
+/// A container that refuses blobs with the credential `sig=old`.
 #[derive(Clone, Default)]
-struct Failing {
-    inner: dicom_export::MemorySink,
-}
-
-struct FailingSink {
-    inner: dicom_export::MemorySink,
-    refused: bool,
-}
-
-use std::sync::Arc;
-
-use async_trait::async_trait;
-use bytes::Bytes;
-use dicom_export::sink::{LogKey, PutResult, Secret, ValidatedSettings};
-use dicom_export::{
-    BlobPath, BlobSink, Content, Error, ErrorKind, OperationSpec, Result, SinkProvider, UploadContext,
-};
+struct RefusesOldCredential(MemorySink);
 
 #[async_trait]
-impl SinkProvider for Failing {
+impl SinkProvider for RefusesOldCredential {
     fn validate(&self, settings: &Value) -> Result<ValidatedSettings> {
         let text = |name: &str| settings[name].as_str().unwrap_or_default();
         Ok(ValidatedSettings::new(text("container"), Value::Null).with_secret(Secret::new(text("sas"))))
@@ -226,36 +215,20 @@ impl SinkProvider for Failing {
 
     async fn open(&self, _: &OperationSpec, secret: Option<&Secret>) -> Result<Arc<dyn BlobSink>> {
         let refused = secret.is_some_and(|secret| secret.expose() == "sig=old");
-        Ok(Arc::new(FailingSink { inner: self.inner.clone(), refused }))
+        Ok(Arc::new(HookedSink { inner: self.0.clone(), hook: RefusePuts(refused) }))
     }
 }
 
+struct RefusePuts(bool);
+
 #[async_trait]
-impl BlobSink for FailingSink {
-    async fn prepare(&self, log: &BlobPath) -> Result<()> {
-        self.inner.prepare(log).await
-    }
-
-    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
-        match self.refused {
-            true => Err(Error::new(ErrorKind::Unauthorized, "the signature is invalid")),
-            false => self.inner.put(path, content, upload).await,
+impl SinkHook for RefusePuts {
+    async fn before(&self, call: SinkCall<'_>) -> Result<()> {
+        match call {
+            SinkCall::Put(..) if self.0 => {
+                Err(Error::new(ErrorKind::Unauthorized, "the signature is invalid"))
+            }
+            _ => Ok(()),
         }
-    }
-
-    async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {
-        self.inner.append(log, key, lines).await
-    }
-
-    async fn finish(&self, log: &BlobPath) -> Result<()> {
-        self.inner.finish(log).await
-    }
-
-    fn url(&self, path: &BlobPath) -> String {
-        self.inner.url(path)
-    }
-
-    fn location(&self) -> String {
-        self.inner.location()
     }
 }

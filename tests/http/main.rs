@@ -5,6 +5,8 @@
 mod azurite;
 #[path = "../support/daemon.rs"]
 mod daemon;
+#[path = "../support/hooked_sink.rs"]
+mod hooked_sink;
 #[path = "../support/port.rs"]
 mod port;
 #[cfg(feature = "redb")]

@@ -8,11 +8,11 @@ use async_trait::async_trait;
 use axum::Router;
 use bytes::Bytes;
 use dicom_export::http::{self, HttpOptions};
-use dicom_export::sink::{LogKey, PutResult, Secret, ValidatedSettings};
+use dicom_export::sink::{Secret, ValidatedSettings};
 use dicom_export::store::MemoryOperationStore;
 use dicom_export::{
-    BlobPath, BlobSink, Content, ErrorLogEntry, ExportEngine, InstanceIdentifier, MemorySink, MemorySource,
-    OperationSpec, Result, RetryPolicy, SinkProvider, UploadContext,
+    BlobSink, ErrorLogEntry, ExportEngine, InstanceIdentifier, MemorySource, OperationSpec, Result,
+    RetryPolicy, SinkProvider,
 };
 use jsonschema::Validator;
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use crate::hooked_sink::{HookedSink, SinkCall, SinkHook};
 
 /// The OpenAPI document that the server publishes.
 pub(crate) static DOCUMENT: LazyLock<Value> =
@@ -54,19 +56,28 @@ pub(crate) fn archive(per_study: usize) -> Arc<MemorySource> {
 }
 
 /// A container in memory with a gate. While the gate is closed, instances wait and the operation keeps running.
+pub(crate) type GatedSink = HookedSink<Gate>;
+
 #[derive(Clone)]
-pub(crate) struct GatedSink {
-    pub(crate) inner: MemorySink,
-    gate: watch::Sender<bool>,
+pub(crate) struct Gate(watch::Sender<bool>);
+
+#[async_trait]
+impl SinkHook for Gate {
+    async fn before(&self, call: SinkCall<'_>) -> Result<()> {
+        if let SinkCall::Put(..) = call {
+            _ = self.0.subscribe().wait_for(|open| *open).await;
+        }
+        Ok(())
+    }
 }
 
 impl GatedSink {
     pub(crate) fn new(open: bool) -> Self {
-        Self { inner: MemorySink::new(), gate: watch::Sender::new(open) }
+        Self::with_hook(Gate(watch::Sender::new(open)))
     }
 
     pub(crate) fn set_open(&self, open: bool) {
-        self.gate.send_replace(open);
+        self.hook.0.send_replace(open);
     }
 
     pub(crate) fn log(&self, id: &str) -> Vec<ErrorLogEntry> {
@@ -77,34 +88,6 @@ impl GatedSink {
     pub(crate) fn blobs(&self, id: &str) -> usize {
         let results = format!("{id}/results/");
         self.inner.names().iter().filter(|name| name.starts_with(&results)).count()
-    }
-}
-
-#[async_trait]
-impl BlobSink for GatedSink {
-    async fn prepare(&self, log: &BlobPath) -> Result<()> {
-        self.inner.prepare(log).await
-    }
-
-    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
-        _ = self.gate.subscribe().wait_for(|open| *open).await;
-        self.inner.put(path, content, upload).await
-    }
-
-    async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {
-        self.inner.append(log, key, lines).await
-    }
-
-    async fn finish(&self, log: &BlobPath) -> Result<()> {
-        self.inner.finish(log).await
-    }
-
-    fn url(&self, path: &BlobPath) -> String {
-        self.inner.url(path)
-    }
-
-    fn location(&self) -> String {
-        self.inner.location()
     }
 }
 
