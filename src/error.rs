@@ -31,6 +31,8 @@ pub enum ErrorKind {
     Invalid,
     /// The state does not allow it: it already exists, was changed concurrently, or is held by another runner.
     Conflict,
+    /// A configured limit is reached, for example that of running operations. The same call may succeed later.
+    LimitReached,
     /// The input is valid, but not supported.
     Unsupported,
     /// A defect in this crate or in a host's implementation of its traits.
@@ -49,6 +51,7 @@ impl ErrorKind {
             Self::CredentialsNeeded => "credentialsNeeded",
             Self::Invalid => "invalid",
             Self::Conflict => "conflict",
+            Self::LimitReached => "limitReached",
             Self::Unsupported => "unsupported",
             Self::Internal => "internal",
         }
@@ -56,7 +59,7 @@ impl ErrorKind {
 
     /// Whether the same call may succeed later without any change.
     pub const fn is_transient(self) -> bool {
-        matches!(self, Self::Throttled | Self::Unavailable)
+        matches!(self, Self::Throttled | Self::Unavailable | Self::LimitReached)
     }
 }
 

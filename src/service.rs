@@ -7,9 +7,10 @@ use async_trait::async_trait;
 
 use crate::error::Result;
 use crate::model::{
-    ExportDestination, ExportRequest, ExportSource, Operation, OperationContext, OperationId, OperationKey,
+    ExportDestination, ExportRequest, ExportSource, Operation, OperationContext, OperationId,
 };
 use crate::sink::BlobSink;
+use crate::store::OperationFilter;
 
 /// A request to start an operation.
 ///
@@ -123,7 +124,8 @@ pub trait ExportService: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid), with a JSON pointer, for a request that is wrong; `/destination` for a
-    /// destination that cannot be used. [`Unavailable`](crate::ErrorKind::Unavailable) while shutting down.
+    /// destination that cannot be used. [`LimitReached`](crate::ErrorKind::LimitReached) while too many operations run.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) while shutting down.
     async fn start(&self, new: NewOperation) -> Result<Operation>;
 
     /// Validates a destination without opening it, and returns its location, which identifies the container and the
@@ -136,8 +138,9 @@ pub trait ExportService: Send + Sync + 'static {
     /// Returns an operation.
     async fn operation(&self, id: OperationId) -> Result<OperationRecord>;
 
-    /// Returns at most `limit` operations, newest first, starting after `after`.
-    async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationRecord>>;
+    /// Returns the operations that match a filter, newest first. Fewer than the filter's limit are returned only at the end
+    /// of the listing.
+    async fn list(&self, filter: &OperationFilter) -> Result<Vec<OperationRecord>>;
 
     /// Requests that an operation be canceled. It stops within seconds.
     ///
@@ -150,7 +153,8 @@ pub trait ExportService: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) if there is nothing to resume;
-    /// [`Invalid`](crate::ErrorKind::Invalid) for another container, or one that cannot be used.
+    /// [`Invalid`](crate::ErrorKind::Invalid) for another container, or one that cannot be used;
+    /// [`LimitReached`](crate::ErrorKind::LimitReached) while too many operations run.
     async fn resume(&self, id: OperationId, target: Option<Target>) -> Result<Operation>;
 }
 
@@ -170,8 +174,8 @@ macro_rules! delegate {
                 (**self).operation(id).await
             }
 
-            async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationRecord>> {
-                (**self).list(after, limit).await
+            async fn list(&self, filter: &OperationFilter) -> Result<Vec<OperationRecord>> {
+                (**self).list(filter).await
             }
 
             async fn cancel(&self, id: OperationId) -> Result<()> {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use dicom_export::sink::DirectorySink;
 use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
 use dicom_export::source::DirectoryReport;
+use dicom_export::store::OperationFilter;
 use dicom_export::{
     BlobSink, Concurrency, Error, ErrorKind, ExportDestination, ExportEngine, ExportService, NewOperation,
     Operation, OperationId, OperationStatus, RetryPolicy, Target,
@@ -131,7 +132,7 @@ fn engine(args: &Args, source: &Source) -> dicom_export::Result<ExportEngine> {
 async fn operation_to_resume(engine: &ExportEngine, resume: Resume) -> dicom_export::Result<OperationId> {
     match resume {
         Resume::Operation(id) => Ok(id),
-        Resume::Last => match engine.list(None, 1).await?.first() {
+        Resume::Last => match engine.list(&OperationFilter::new(1)).await?.first() {
             Some(last) => Ok(last.operation.operation_id),
             None => Err(Error::new(ErrorKind::NotFound, "the state file contains no operation")),
         },

@@ -151,6 +151,25 @@ impl ExportEngineBuilder {
         self
     }
 
+    /// Sets how many operations may run at once; a start or a resumption above it fails with
+    /// [`ErrorKind::LimitReached`](crate::ErrorKind::LimitReached). Default: any number.
+    ///
+    /// Every operation in the store that has not ended counts: also those of other replicas, and those that a crash has
+    /// left, until they end or are canceled. Two replicas may each accept one more operation at the same moment. The client
+    /// of a Restate server does not support limits.
+    pub fn max_running(mut self, operations: usize) -> Self {
+        self.options.max_running.overall = Some(operations);
+        self
+    }
+
+    /// Sets how many operations of one [partition](crate::OperationContext::partition) may run at once, as
+    /// [`max_running`](Self::max_running) does for all. Operations without a partition are not limited. Default: any
+    /// number.
+    pub fn max_running_per_partition(mut self, operations: usize) -> Self {
+        self.options.max_running.per_partition = Some(operations);
+        self
+    }
+
     /// Sets how long ended operations are kept in the store. Default: 7 days. Exported data is never deleted.
     pub fn retention(mut self, age: Duration) -> Self {
         self.options.retention = age;

@@ -61,7 +61,7 @@ impl LeasedCheckpoint {
         let mut attempts = 0;
         loop {
             let checkpoint = terms.retrier.run(|| terms.store.load(id)).await?;
-            let now = Timestamp::now();
+            let now = terms.retrier.run(|| terms.store.now()).await?;
             if checkpoint.is_held(now) && !terms.is_holder(&checkpoint) {
                 return Err(Error::new(ErrorKind::Conflict, "the operation is already running"));
             }
@@ -69,7 +69,7 @@ impl LeasedCheckpoint {
             change(&mut changed)?;
             changed.status = OperationStatus::Running;
             changed.lease = Some(terms.lease_from(now));
-            changed.last_updated_time = now;
+            changed.last_updated_time = Timestamp::now();
             // The first runner to save has the lease.
             match terms.retrier.run(|| terms.store.save(id, &changed)).await {
                 Ok(version) => {
@@ -102,16 +102,11 @@ impl LeasedCheckpoint {
     /// # Errors
     /// [`ErrorKind::Conflict`] if the lease is lost; otherwise the store's.
     pub(super) async fn save(&mut self) -> Result<()> {
-        let now = Timestamp::now();
-        self.checkpoint.last_updated_time = now;
-        if self.checkpoint.lease.is_some() {
-            self.checkpoint.lease = Some(self.terms.lease_from(now));
-        }
+        self.checkpoint.last_updated_time = Timestamp::now();
         loop {
-            let (store, id, checkpoint) = (&self.terms.store, self.id, &self.checkpoint);
-            match self.terms.retrier.run(|| store.save(id, checkpoint)).await {
-                Ok(version) => {
-                    self.checkpoint.version = version;
+            match self.terms.retrier.run(|| self.save_once()).await {
+                Ok(saved) => {
+                    self.checkpoint = saved;
                     self.saved = Instant::now();
                     if self.checkpoint.cancel_requested {
                         self.terms.cancel.cancel();
@@ -122,6 +117,16 @@ impl LeasedCheckpoint {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Saves the checkpoint, with a lease from now on, and returns it as it is stored.
+    async fn save_once(&self) -> Result<Checkpoint> {
+        let mut checkpoint = self.checkpoint.clone();
+        if checkpoint.lease.is_some() {
+            checkpoint.lease = Some(self.terms.lease_from(self.terms.store.now().await?));
+        }
+        checkpoint.version = self.terms.store.save(self.id, &checkpoint).await?;
+        Ok(checkpoint)
     }
 
     /// Ends the operation and releases the lease.

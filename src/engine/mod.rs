@@ -6,6 +6,7 @@ mod operations;
 mod registry;
 mod run;
 mod runner;
+mod running_limit;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,10 +19,10 @@ use tokio::time::sleep;
 pub use self::builder::ExportEngineBuilder;
 use self::runner::{Runner, RunnerOptions};
 use crate::error::Result;
-use crate::model::{ExportDestination, Operation, OperationId, OperationKey};
+use crate::model::{ExportDestination, Operation, OperationId};
 use crate::pipeline::{ExportConfig, Progress, validate_destination};
 use crate::service::{ExportService, NewOperation, OperationRecord, Target};
-use crate::store::OperationStore;
+use crate::store::{OperationFilter, OperationStore};
 
 /// How often [`ExportEngine::wait`] polls an operation that runs in another process.
 const REMOTE_POLL_INTERVAL: Duration = Duration::from_millis(250);
@@ -211,8 +212,8 @@ impl ExportService for ExportEngine {
         self.0.operations.record(id).await
     }
 
-    async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationRecord>> {
-        self.0.operations.list(after, limit).await
+    async fn list(&self, filter: &OperationFilter) -> Result<Vec<OperationRecord>> {
+        self.0.operations.list(filter).await
     }
 
     async fn cancel(&self, id: OperationId) -> Result<()> {

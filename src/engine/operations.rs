@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -84,20 +83,15 @@ impl StoredOperations {
         self.record(id).await.map(|record| record.operation)
     }
 
-    pub(super) async fn list(
-        &self,
-        after: Option<OperationKey>,
-        limit: usize,
-    ) -> Result<Vec<OperationRecord>> {
-        let mut filter = OperationFilter::new(limit);
-        filter.after = after;
-        let found = self.store.query(&filter).await?;
+    pub(super) async fn list(&self, filter: &OperationFilter) -> Result<Vec<OperationRecord>> {
+        let found = self.store.query(filter).await?;
         Ok(found.into_iter().map(|(key, checkpoint)| record(key.id, checkpoint)).collect())
     }
 
     /// Returns the ids of the operations that have not ended and that no runner holds.
     pub(super) async fn unclaimed(&self) -> Result<Vec<OperationId>> {
-        let filter = OperationFilter::new(PAGE_SIZE).unfinished_only().lease_lapsed_at(Timestamp::now());
+        let now = self.store.now().await?;
+        let filter = OperationFilter::new(PAGE_SIZE).unfinished_only().lease_lapsed_at(now);
         let found = self.query_all(filter).await?;
         Ok(found.into_iter().map(|(key, _)| key.id).collect())
     }
@@ -116,23 +110,32 @@ impl StoredOperations {
         }
     }
 
-    /// Checks that an operation can be resumed. Opens its new target and stores the target's secret, if there is one.
+    /// Loads the checkpoint of an operation that can be resumed.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] if it has ended or a runner holds it; [`ErrorKind::Invalid`] for a target that cannot be
-    /// used; [`ErrorKind::CredentialsNeeded`] if it failed and its secret is gone.
-    pub(super) async fn open_resumable(
-        &self,
-        id: OperationId,
-        target: Option<Target>,
-    ) -> Result<Option<OpenedOperation>> {
+    /// [`ErrorKind::Conflict`] if it has ended or a runner holds it.
+    pub(super) async fn load_resumable(&self, id: OperationId) -> Result<Checkpoint> {
         let retrier = self.config.short_retrier();
-        let spec = retrier.run(|| self.store.spec(id)).await?;
         let checkpoint = retrier.run(|| self.store.load(id)).await?;
         check_resumable(checkpoint.status)?;
-        if checkpoint.is_held(Timestamp::now()) {
+        if checkpoint.is_held(retrier.run(|| self.store.now()).await?) {
             return Err(Error::new(ErrorKind::Conflict, "the operation is running"));
         }
+        Ok(checkpoint)
+    }
+
+    /// Opens the new target of a resumed operation and stores the target's secret, if there is a target.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for a target that cannot be used; [`ErrorKind::CredentialsNeeded`] if the operation failed
+    /// and its secret is gone.
+    pub(super) async fn open_resumed(
+        &self,
+        id: OperationId,
+        checkpoint: &Checkpoint,
+        target: Option<Target>,
+    ) -> Result<Option<OpenedOperation>> {
+        let spec = self.config.short_retrier().run(|| self.store.spec(id)).await?;
         match target {
             Some(target) => self.open_target(&spec, target).await.map(Some),
             // Without its secret, a failed operation stays failed. One that is not failed fails when it runs.
@@ -177,13 +180,14 @@ impl StoredOperations {
 
     /// Requests that an operation be canceled. Returns whether it has ended with that.
     pub(super) async fn request_cancel(&self, id: OperationId) -> Result<bool> {
+        let now = self.store.now().await?;
         let checkpoint = self
             .update(id, |checkpoint| {
                 if checkpoint.status.is_ended() {
                     return Err(Error::new(ErrorKind::Conflict, "the operation has ended"));
                 }
                 checkpoint.cancel_requested = true;
-                if !checkpoint.is_held(Timestamp::now()) {
+                if !checkpoint.is_held(now) {
                     // There is no runner that could stop.
                     checkpoint.status = OperationStatus::Canceled;
                     checkpoint.lease = None;
@@ -229,31 +233,14 @@ impl StoredOperations {
 
     /// Deletes operations that ended longer ago than the retention, and returns their number.
     pub(super) async fn purge_expired(&self) -> Result<usize> {
-        let now = Timestamp::now().to_utc();
-        let mut purged = 0;
-        for status in [OperationStatus::Completed, OperationStatus::Failed, OperationStatus::Canceled] {
-            for (key, checkpoint) in self.query_all(OperationFilter::new(PAGE_SIZE).status(status)).await? {
-                purged += usize::from(self.purge_if_expired(key.id, &checkpoint, now).await?);
-            }
+        let end = Timestamp::now().saturating_sub(self.config.options.retention);
+        let expired = self.query_all(OperationFilter::new(PAGE_SIZE).ended_before(end)).await?;
+        for (key, _) in &expired {
+            // The secret was deleted when the operation ended, unless the process stopped in between.
+            self.config.secrets.delete(key.id).await?;
+            self.store.delete(key.id).await?;
         }
-        Ok(purged)
-    }
-
-    /// Deletes an ended operation if it has expired, and returns whether it did.
-    async fn purge_if_expired(
-        &self,
-        id: OperationId,
-        checkpoint: &Checkpoint,
-        now: DateTime<Utc>,
-    ) -> Result<bool> {
-        let age = (now - checkpoint.last_updated_time.to_utc()).to_std().unwrap_or_default();
-        if age <= self.config.options.retention {
-            return Ok(false);
-        }
-        // The secret was deleted when the operation ended, unless the process stopped in between.
-        self.config.secrets.delete(id).await?;
-        self.store.delete(id).await?;
-        Ok(true)
+        Ok(expired.len())
     }
 }
 

@@ -13,9 +13,10 @@ use crate::engine::leased_checkpoint::{LeaseTerms, LeasedCheckpoint};
 use crate::engine::operations::{StoredOperations, check_resumable};
 use crate::engine::registry::{Registry, RunGuard};
 use crate::engine::run::Run;
+use crate::engine::running_limit::{RunningLimit, Slot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Retrier;
-use crate::model::{Operation, OperationId, OperationIssue, OperationSpec, OperationStatus, Timestamp};
+use crate::model::{Operation, OperationId, OperationIssue, OperationSpec, OperationStatus};
 use crate::pipeline::{
     ExportConfig, OpenedOperation, Pipeline, PreparedOperation, open_stored, prepare, reopen, status_document,
 };
@@ -42,6 +43,7 @@ pub(super) struct Runner {
     pub(super) config: ExportConfig,
     pub(super) operations: StoredOperations,
     pub(super) registry: Arc<Registry>,
+    limit: RunningLimit,
     store: Arc<dyn OperationStore>,
     options: RunnerOptions,
     /// Set when the task that takes over operations was started.
@@ -53,6 +55,7 @@ impl Runner {
         Self {
             operations: StoredOperations::new(config.clone(), Arc::clone(&store)),
             registry: Arc::default(),
+            limit: RunningLimit::new(config.options.max_running, Arc::clone(&store)),
             config,
             store,
             options,
@@ -73,7 +76,9 @@ impl Runner {
     /// Stores a new operation without running it.
     pub(super) async fn create(&self, new: NewOperation) -> Result<OperationId> {
         self.registry.check_accepting()?;
-        let operation = self.operations.create(self.prepare(new).await?).await?;
+        let slot = self.admit(new.context.partition.as_deref()).await?;
+        let prepared = self.prepare(new).await?;
+        let operation = self.limit.fill(slot, self.operations.create(prepared)).await?;
         self.registry.keep_open_sink(&operation);
         Ok(operation.spec.id)
     }
@@ -82,18 +87,24 @@ impl Runner {
     pub(super) async fn start(self: &Arc<Self>, new: NewOperation) -> Result<Operation> {
         self.registry.check_accepting()?;
         let guard = self.registry.register(new.id)?;
+        let slot = self.admit(new.context.partition.as_deref()).await?;
         let mut prepared = self.prepare(new).await?;
         let terms = self.lease_terms(&guard);
         // With a lease from the start, no other replica takes the operation over before its secret is stored.
-        prepared.checkpoint.lease = Some(terms.lease_from(Timestamp::now()));
+        let now = self.config.short_retrier().run(|| self.store.now()).await?;
+        prepared.checkpoint.lease = Some(terms.lease_from(now));
         let mut checkpoint = prepared.checkpoint.clone();
-        let opened = self.operations.create(prepared).await?;
+        let opened = self.limit.fill(slot, self.operations.create(prepared)).await?;
         self.registry.keep_open_sink(&opened);
         checkpoint.version = 1;
         let operation = status_document(guard.id, &checkpoint);
         let leased = LeasedCheckpoint::new(terms, guard.id, checkpoint);
         self.spawn(guard, async |runner, guard| runner.run_claimed(guard, leased, Some(opened)).await);
         Ok(operation)
+    }
+
+    async fn admit(&self, partition: Option<&str>) -> Result<Slot> {
+        self.limit.admit(partition, &self.config.short_retrier()).await
     }
 
     async fn prepare(&self, new: NewOperation) -> Result<PreparedOperation> {
@@ -123,15 +134,23 @@ impl Runner {
         guard: &RunGuard,
         target: Option<Target>,
     ) -> Result<(LeasedCheckpoint, Option<OpenedOperation>)> {
-        let resume = self.operations.open_resumable(guard.id, target);
-        let opened = timeout(START_TIMEOUT, resume).await.unwrap_or_else(|_| Err(start_timed_out()))?;
+        let open = async {
+            let checkpoint = self.operations.load_resumable(guard.id).await?;
+            // An operation that has not ended counts already.
+            let slot = match checkpoint.status.is_ended() {
+                true => self.admit(checkpoint.context.partition.as_deref()).await?,
+                false => Slot::none(),
+            };
+            Ok((slot, self.operations.open_resumed(guard.id, &checkpoint, target).await?))
+        };
+        let (slot, opened) = timeout(START_TIMEOUT, open).await.unwrap_or_else(|_| Err(start_timed_out()))?;
         let destination = opened.as_ref().map(|opened| &opened.spec.destination);
-        let leased = LeasedCheckpoint::claim(self.lease_terms(guard), guard.id, |checkpoint| {
+        let claim = LeasedCheckpoint::claim(self.lease_terms(guard), guard.id, |checkpoint| {
             check_resumable(checkpoint.status)?;
             reopen(checkpoint, destination);
             Ok(())
-        })
-        .await?;
+        });
+        let leased = self.limit.fill(slot, claim).await?;
         opened.iter().for_each(|opened| self.registry.keep_open_sink(opened));
         Ok((leased, opened))
     }

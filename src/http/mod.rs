@@ -44,7 +44,6 @@ mod options;
 mod paging;
 mod problem;
 mod routes;
-mod running_limit;
 
 use std::sync::Arc;
 

@@ -17,8 +17,7 @@ use crate::http::base_url::BaseUrl;
 /// let options = HttpOptions::new()
 ///     .base_url(BaseUrl::configured("https://pacs.example/dicom")?)
 ///     .allow_export_all(false)
-///     .body_timeout(Duration::from_secs(30))
-///     .max_running(8);
+///     .body_timeout(Duration::from_secs(30));
 /// # Ok::<_, dicom_export::Error>(())
 /// ```
 #[derive(Clone)]
@@ -30,7 +29,6 @@ pub struct HttpOptions {
     pub(super) body_limit: usize,
     pub(super) body_timeout: Duration,
     pub(super) body_memory: usize,
-    pub(super) max_running: Option<usize>,
 }
 
 impl Default for HttpOptions {
@@ -42,7 +40,6 @@ impl Default for HttpOptions {
             body_limit: 16 << 20,
             body_timeout: Duration::from_secs(60),
             body_memory: 64 << 20,
-            max_running: None,
         }
     }
 }
@@ -92,18 +89,6 @@ impl HttpOptions {
         self.body_memory = bytes;
         self
     }
-
-    /// Sets how many operations may run at once; another one is answered with 429. Default: no limit.
-    ///
-    /// Every operation that the [`ExportService`](crate::ExportService) lists as not ended counts, regardless of who
-    /// may view it. That includes operations left by a crash, until they end or are canceled, and operations of other
-    /// replicas that use the same store. Two replicas may each accept one more operation at the same moment. An
-    /// operation that failed and was resumed other than through this router counts from the next start of this
-    /// process.
-    pub fn max_running(mut self, operations: usize) -> Self {
-        self.max_running = Some(operations);
-        self
-    }
 }
 
 impl fmt::Debug for HttpOptions {
@@ -114,7 +99,6 @@ impl fmt::Debug for HttpOptions {
             .field("body_limit", &self.body_limit)
             .field("body_timeout", &self.body_timeout)
             .field("body_memory", &self.body_memory)
-            .field("max_running", &self.max_running)
             .finish_non_exhaustive()
     }
 }

@@ -98,6 +98,11 @@ impl From<Error> for Problem {
                 let detail = format!("{}: resume with a 'destination'", error.message());
                 return Self::new(StatusCode::CONFLICT).with_detail(detail);
             }
+            ErrorKind::LimitReached => {
+                let problem =
+                    Self::new(StatusCode::TOO_MANY_REQUESTS).with_detail(error.message().to_owned());
+                return error.retry_after().into_iter().fold(problem, Self::with_retry_after);
+            }
             ErrorKind::Unavailable | ErrorKind::Throttled => {
                 tracing::warn!(kind = error.kind().as_str(), %error, "the response is 503");
                 let wait = error.retry_after().unwrap_or(UNAVAILABLE_RETRY_AFTER);

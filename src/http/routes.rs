@@ -20,9 +20,9 @@ use crate::http::idempotency::IdempotencyKey;
 use crate::http::options::HttpOptions;
 use crate::http::paging::{Paging, token};
 use crate::http::problem::{Problem, method_not_allowed};
-use crate::http::running_limit::{RunningLimit, is_running, key};
-use crate::model::{ExportDestination, ExportRequest, OperationId, Timestamp};
+use crate::model::{ExportDestination, ExportRequest, OperationId, OperationKey, OperationStatus, Timestamp};
 use crate::service::{ExportService, NewOperation, OperationRecord, Target};
+use crate::store::OperationFilter;
 use crate::sync::detached;
 
 /// The path parameter for an operation's id.
@@ -52,7 +52,6 @@ pub(super) struct Mount {
 struct Api {
     service: Arc<dyn ExportService>,
     options: HttpOptions,
-    running: RunningLimit,
     memory: BodyMemory,
 }
 
@@ -147,14 +146,8 @@ async fn resume(State(mount): State<Mount>, request: Request) -> Result<Response
     };
     api.options.authorize.resume(&mut parts, &record, destination.as_ref()).await?;
     let id = record.operation.operation_id;
-    let slot = api.running.acquire(&*api.service, id).await?;
     let service = Arc::clone(&api.service);
-    let resumed = detached(async move {
-        let resumed = service.resume(id, destination.map(Target::from)).await;
-        drop(slot);
-        resumed
-    });
-    resumed.await?;
+    detached(async move { service.resume(id, destination.map(Target::from)).await }).await?;
     Ok(links.accepted(id))
 }
 
@@ -162,24 +155,23 @@ async fn list(State(mount): State<Mount>, request: Request) -> Result<Response, 
     let mut parts = request.into_parts().0;
     let Api { service, options, .. } = &*mount.api;
     options.authorize.authenticate(&mut parts).await?;
-    let Paging { limit, mut after, status } = Paging::read(&parts.uri)?;
+    let Paging { limit, after, status } = Paging::read(&parts.uri)?;
+    let mut filter = OperationFilter::new(limit);
+    (filter.after, filter.status) = (after, status);
     let mut document = ListDocument { operations: Vec::new(), continuation_token: None };
     let mut examined = 0;
     'pages: loop {
-        let page = service.list(after, limit).await?;
+        let page = service.list(&filter).await?;
         if page.is_empty() {
             break;
         }
         for record in page {
             if document.operations.len() == limit || examined == MAX_EXAMINED {
-                document.continuation_token = after.map(token);
+                document.continuation_token = filter.after.map(token);
                 break 'pages;
             }
             examined += 1;
-            after = Some(key(&record));
-            if status.is_some_and(|status| status != record.operation.status) {
-                continue;
-            }
+            filter.after = Some(key(&record));
             match options.authorize.view(&mut parts, &record).await {
                 Ok(()) => document.operations.push(OperationDocument::new(record.operation, mount.version)),
                 Err(rejection) => hide(rejection)?,
@@ -199,9 +191,8 @@ fn hide(rejection: Rejection) -> Result<(), Problem> {
 
 impl Api {
     fn new(service: Arc<dyn ExportService>, options: HttpOptions) -> Arc<Self> {
-        let (running, memory) =
-            (RunningLimit::new(options.max_running), BodyMemory::new(options.body_memory));
-        Arc::new(Self { service, options, running, memory })
+        let memory = BodyMemory::new(options.body_memory);
+        Arc::new(Self { service, options, memory })
     }
 }
 
@@ -213,7 +204,7 @@ impl Mount {
         body: Body,
         partition: Option<String>,
     ) -> Result<Response, Problem> {
-        let Api { service, options, running, memory } = &*self.api;
+        let Api { service, options, memory } = &*self.api;
         let links = self.links(&parts)?;
         let key = IdempotencyKey::read(&parts.headers)?;
         let body = body::read(&parts, body, options, memory).await?;
@@ -233,16 +224,10 @@ impl Mount {
         if digest.is_some() && self.is_repeated(id, &digest).await? {
             return Ok(links.accepted(id));
         }
-        let slot = running.acquire(&**service, id).await?;
         let new = NewOperation::from(request).with_id(id).with_context(context);
         let service = Arc::clone(service);
-        // The operation starts, and keeps its slot until then, even if the client disconnects.
-        let started = detached(async move {
-            let started = service.start(new).await;
-            drop(slot);
-            started
-        });
-        match started.await {
+        // The operation starts even if the client disconnects.
+        match detached(async move { service.start(new).await }).await {
             Ok(_) => Ok(links.accepted(id)),
             // Another request with this key was faster.
             Err(error)
@@ -306,6 +291,15 @@ async fn operation_id(parts: &mut Parts) -> Option<OperationId> {
 async fn path_parameter(parts: &mut Parts, name: &str) -> Option<String> {
     let parameters = RawPathParams::from_request_parts(parts, &()).await.ok()?;
     parameters.iter().find(|(other, _)| *other == name).map(|(_, value)| value.to_owned())
+}
+
+/// Whether the operation has been accepted and has not ended.
+fn is_running(record: &OperationRecord) -> bool {
+    matches!(record.operation.status, OperationStatus::NotStarted | OperationStatus::Running)
+}
+
+fn key(record: &OperationRecord) -> OperationKey {
+    OperationKey { created_time: record.operation.created_time, id: record.operation.operation_id }
 }
 
 /// How long a client should wait between polls: a tenth of the operation's age, from 1 s to [`MAX_POLL_INTERVAL`].

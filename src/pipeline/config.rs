@@ -48,6 +48,23 @@ pub(crate) struct ExportOptions {
     pub(crate) verify: VerifyConfig,
     /// Whether new operations write `manifest.jsonl`.
     pub(crate) manifest: bool,
+    pub(crate) max_running: MaxRunning,
+}
+
+/// How many operations may run at once. `None`: any number.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct MaxRunning {
+    pub(crate) overall: Option<usize>,
+    /// Of each partition.
+    pub(crate) per_partition: Option<usize>,
+}
+
+impl MaxRunning {
+    /// Whether any number of operations may run.
+    #[cfg(feature = "restate")]
+    pub(crate) fn is_unlimited(self) -> bool {
+        self.overall.is_none() && self.per_partition.is_none()
+    }
 }
 
 impl Default for ExportOptions {
@@ -60,6 +77,7 @@ impl Default for ExportOptions {
             retention: Duration::from_secs(7 * 24 * 3600),
             verify: VerifyConfig::default(),
             manifest: false,
+            max_running: MaxRunning::default(),
         }
     }
 }

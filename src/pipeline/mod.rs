@@ -38,7 +38,7 @@ pub(crate) use self::commit::CommitQueue;
 #[cfg(feature = "restate")]
 pub(crate) use self::commit::OrderedPrefix;
 pub use self::config::ExportConfig;
-pub(crate) use self::config::{ExportOptions, require_nonzero};
+pub(crate) use self::config::{ExportOptions, MaxRunning, require_nonzero};
 pub(crate) use self::expiry::{RateEstimator, update_expiry_warning};
 #[cfg(feature = "dicom")]
 pub use self::identity::IdentityCheck;

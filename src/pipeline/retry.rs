@@ -37,7 +37,7 @@ impl AttemptTracker {
     /// Decides after the source failed to open or read the instance.
     pub(crate) fn source_failed(&mut self, retrier: &Retrier, error: &Error) -> RetryDecision {
         match error.kind() {
-            ErrorKind::Throttled | ErrorKind::Unavailable => {
+            ErrorKind::Throttled | ErrorKind::Unavailable | ErrorKind::LimitReached => {
                 let decision = retrier.backoff(&mut self.source, error).map(RetryDecision::Retry);
                 let is_persistent = error.kind() == ErrorKind::Unavailable
                     && self.source.isolated() >= MIN_ISOLATED_FAILURES

@@ -20,6 +20,7 @@ use crate::restate::messages::{Create, LISTED_KEY, OPERATION_SERVICE, Plan, Repl
 use crate::restate::specs;
 use crate::secret::Secret;
 use crate::service::{ExportService, NewOperation, OperationRecord, Target};
+use crate::store::OperationFilter;
 use crate::sync::detached;
 
 /// How long a workflow that was started may take to be listed by Restate.
@@ -55,8 +56,13 @@ impl Client {
     /// Restate.
     ///
     /// # Errors
-    /// [`Invalid`](ErrorKind::Invalid) if a URL is not an http or https URL.
+    /// [`Invalid`](ErrorKind::Invalid) if a URL is not an http or https URL;
+    /// [`Unsupported`](ErrorKind::Unsupported) if the configuration limits the number of running operations.
     pub fn new(config: ExportConfig, ingress: &str, admin: &str) -> Result<Self> {
+        if !config.options.max_running.is_unlimited() {
+            let message = "max_running and max_running_per_partition are not supported on Restate";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
         let retention = config.options.retention;
         let plan = Plan { window: 64, segment_batches: 256, segment_bytes: 8 << 20, retention };
         let (ingress, admin) = (HttpClient::new(ingress)?, HttpClient::new(admin)?);
@@ -134,34 +140,50 @@ impl Shared {
         Ok(())
     }
 
-    async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationRecord>> {
+    async fn list(&self, filter: &OperationFilter) -> Result<Vec<OperationRecord>> {
+        let (mut found, mut after) = (Vec::new(), filter.after);
+        while found.len() < filter.limit {
+            let page = self.list_page(after, filter.limit).await?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(*last);
+            let matching = page.into_iter().filter_map(|(key, view)| {
+                let view = view.filter(|view| filter.matches(&view.checkpoint))?;
+                Some(record(key.id, view))
+            });
+            found.extend(matching);
+        }
+        found.truncate(filter.limit);
+        Ok(found)
+    }
+
+    /// Lists at most `limit` operations, newest first. The view is `None` if the operation was deleted meanwhile.
+    async fn list_page(
+        &self,
+        after: Option<OperationKey>,
+        limit: usize,
+    ) -> Result<Vec<(OperationKey, Option<View>)>> {
         #[derive(Deserialize)]
         struct Row {
-            service_key: String,
+            value_utf8: String,
         }
         let before = match after {
             Some(OperationKey { created_time, id }) => format!("and value_utf8 < '{created_time} {id}'"),
             None => String::new(),
         };
         let sql = format!(
-            "select service_key from state where service_name = '{OPERATION_SERVICE}' and key = '{LISTED_KEY}' \
+            "select value_utf8 from state where service_name = '{OPERATION_SERVICE}' and key = '{LISTED_KEY}' \
              {before} order by value_utf8 desc limit {limit}"
         );
         let rows: Vec<Row> = self.admin.query(&sql).await?;
-        let records = stream::iter(rows).map(|row| async move {
-            let id: OperationId = row.service_key.parse()?;
-            match self.view(id).await {
-                Ok(view) => Ok(Some(record(id, view))),
-                // Deleted since it was listed.
-                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        let views = stream::iter(rows).map(|row| async move {
+            let key = listed_key(&row.value_utf8)?;
+            match self.view(key.id).await {
+                Ok(view) => Ok((key, Some(view))),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok((key, None)),
                 Err(error) => Err(error),
             }
         });
-        records
-            .buffered(MAX_CONCURRENT_REQUESTS)
-            .try_filter_map(async |record| Ok(record))
-            .try_collect()
-            .await
+        views.buffered(MAX_CONCURRENT_REQUESTS).try_collect().await
     }
 
     /// Returns whether the workflow of a run that has not ended was killed or purged.
@@ -250,6 +272,13 @@ struct ReplacedSecret {
     previous: Option<Secret>,
 }
 
+/// Parses the value of [`LISTED_KEY`].
+fn listed_key(text: &str) -> Result<OperationKey> {
+    let damaged = || Error::new(ErrorKind::Internal, "Restate returned an unexpected key of an operation");
+    let (created_time, id) = text.split_once(' ').ok_or_else(damaged)?;
+    Ok(OperationKey { created_time: created_time.parse()?, id: id.parse()? })
+}
+
 fn record(id: OperationId, view: View) -> OperationRecord {
     let View { checkpoint, .. } = view;
     OperationRecord { operation: status_document(id, &checkpoint), context: checkpoint.context }
@@ -270,8 +299,8 @@ impl ExportService for Client {
         self.shared.view(id).await.map(|view| record(id, view))
     }
 
-    async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationRecord>> {
-        self.shared.list(after, limit).await
+    async fn list(&self, filter: &OperationFilter) -> Result<Vec<OperationRecord>> {
+        self.shared.list(filter).await
     }
 
     async fn cancel(&self, id: OperationId) -> Result<()> {

@@ -26,6 +26,8 @@ pub struct OperationFilter {
     pub partition: Option<String>,
     /// Only operations with this status. Default: `None`.
     pub status: Option<OperationStatus>,
+    /// Only operations that were created, and have ended, before this time. Default: `None`.
+    pub ended_before: Option<Timestamp>,
     /// Only operations after this one in the order of the listing. Default: `None`.
     pub after: Option<OperationKey>,
     /// The maximum number of operations to return.
@@ -40,6 +42,7 @@ impl OperationFilter {
             lease_lapsed_at: None,
             partition: None,
             status: None,
+            ended_before: None,
             after: None,
             limit,
         }
@@ -69,6 +72,15 @@ impl OperationFilter {
         self
     }
 
+    /// Returns only operations that were created, and have ended, before `time`.
+    ///
+    /// The condition on the creation excludes nothing as long as the clocks of the replicas agree. It lets a store skip all
+    /// newer operations with the index that it lists operations by.
+    pub fn ended_before(mut self, time: Timestamp) -> Self {
+        self.ended_before = Some(time);
+        self
+    }
+
     /// Returns only operations after this one, for the next page.
     pub fn after(mut self, key: OperationKey) -> Self {
         self.after = Some(key);
@@ -81,6 +93,11 @@ impl OperationFilter {
             && self.lease_lapsed_at.is_none_or(|time| !checkpoint.is_held(time))
             && self.partition.as_ref().is_none_or(|name| checkpoint.context.partition.as_ref() == Some(name))
             && self.status.is_none_or(|status| checkpoint.status == status)
+            && self.ended_before.is_none_or(|time| {
+                checkpoint.status.is_ended()
+                    && checkpoint.created_time < time
+                    && checkpoint.last_updated_time < time
+            })
     }
 
     /// Whether all operations that the filter can match are unfinished, for stores that index those.

@@ -103,6 +103,14 @@ impl OperationStore for MemoryOperationStore {
         Ok(found.take(filter.limit).collect())
     }
 
+    async fn count(&self, filter: &OperationFilter) -> Result<usize> {
+        let operations = self.lock();
+        let matching = operations.newest_first(filter.after).filter(|key| {
+            operations.by_id.get(&key.id).is_some_and(|(_, checkpoint)| filter.matches(checkpoint))
+        });
+        Ok(matching.take(filter.limit).count())
+    }
+
     async fn delete(&self, id: OperationId) -> Result<()> {
         let mut operations = self.lock();
         if let Some((spec, _)) = operations.by_id.remove(&id) {

@@ -183,6 +183,21 @@ pub trait OperationStore: Send + Sync + 'static {
         Ok(found)
     }
 
+    /// Returns the number of operations that match a filter, at most the filter's limit.
+    ///
+    /// The default implementation loads them with [`query`](Self::query). A store over a database should override it.
+    async fn count(&self, filter: &OperationFilter) -> Result<usize> {
+        Ok(self.query(filter).await?.len())
+    }
+
+    /// Returns the time that leases are compared with.
+    ///
+    /// The default implementation returns the time of this process. A store that several machines share should return its
+    /// own time, so that their clocks need not agree.
+    async fn now(&self) -> Result<Timestamp> {
+        Ok(Timestamp::now())
+    }
+
     /// Deletes an operation, even if its records are damaged. Does nothing if it does not exist.
     async fn delete(&self, id: OperationId) -> Result<()>;
 }
@@ -283,6 +298,14 @@ macro_rules! delegate {
 
             async fn query(&self, filter: &OperationFilter) -> Result<Vec<(OperationKey, Checkpoint)>> {
                 (**self).query(filter).await
+            }
+
+            async fn count(&self, filter: &OperationFilter) -> Result<usize> {
+                (**self).count(filter).await
+            }
+
+            async fn now(&self) -> Result<Timestamp> {
+                (**self).now().await
             }
 
             async fn delete(&self, id: OperationId) -> Result<()> {

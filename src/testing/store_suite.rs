@@ -272,13 +272,15 @@ async fn queries_return_the_operations_that_match(store: &dyn OperationStore) {
     for (status, partition, lease) in statuses.into_iter().flat_map(|status| {
         [(status, None, None), (status, Some("one"), lease(10)), (status, Some("two"), lease(-10))]
     }) {
-        let spec = new_spec();
+        let age = |number: usize| now.saturating_sub(Duration::from_secs(10 * number as u64));
+        let spec = spec(OperationId::random(), age(stored.len()), 0);
         // Created in another status, so that an index must follow the saves.
         let first = if status.is_ended() { OperationStatus::Running } else { OperationStatus::Completed };
         let first = Checkpoint { status: first, ..Checkpoint::first(spec.created_time) };
         store.create(&spec, &first).await.expect("create succeeds");
         let mut checkpoint = Checkpoint { version: 1, status, lease, ..first };
         checkpoint.context.partition = partition.map(str::to_owned);
+        checkpoint.last_updated_time = age(stored.len() / 2);
         checkpoint.version = store.save(spec.id, &checkpoint).await.expect("save succeeds");
         stored.push((OperationKey::from(&spec), checkpoint));
     }
@@ -291,6 +293,9 @@ async fn queries_return_the_operations_that_match(store: &dyn OperationStore) {
         all.clone().lease_lapsed_at(now),
         all.clone().partition("one"),
         all.clone().partition("three"),
+        all.clone().ended_before(now),
+        all.clone().ended_before(now.saturating_sub(Duration::from_secs(50))).partition("one"),
+        all.clone().ended_before(now.saturating_sub(Duration::from_secs(50))).status(OperationStatus::Failed),
         all.clone().unfinished_only().lease_lapsed_at(now),
         all.clone().unfinished_only().partition("two").lease_lapsed_at(now).status(OperationStatus::Running),
     ];
@@ -313,9 +318,13 @@ async fn queries_return_the_operations_that_match(store: &dyn OperationStore) {
                 }
             }
             assert_eq!(found, expected, "the operations of {filter:?} with pages of {limit}");
+            let count =
+                store.count(&OperationFilter { limit, ..filter.clone() }).await.expect("count succeeds");
+            assert_eq!(count, expected.len().min(limit), "the count of {filter:?}, at most {limit}");
         }
     }
     assert_eq!(store.query(&OperationFilter::new(0)).await.expect("query succeeds"), [], "a limit of 0");
+    assert_eq!(store.count(&OperationFilter::new(0)).await.expect("count succeeds"), 0, "a limit of 0");
     for (key, _) in stored {
         store.delete(key.id).await.expect("delete succeeds");
     }

@@ -11,5 +11,6 @@ mod flow;
 mod manifest;
 mod misbehaving;
 mod outcome;
+mod running;
 mod stuck;
 mod support;

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dicom_export::http::HttpOptions;
+use dicom_export::store::MemoryOperationStore;
 use reqwest::{Body, Method, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{GatedSink, Server, archive, engine, export_everything, export_of};
+use crate::support::{GatedSink, Server, archive, builder_over, engine, export_everything, export_of};
 
 #[tokio::test]
 async fn a_body_above_the_limit_is_413_with_and_without_a_declared_length() {
@@ -120,7 +121,11 @@ async fn an_endless_body_is_413_and_a_slow_one_408() {
 async fn a_client_that_disconnects_has_started_a_whole_operation_or_none() {
     let sink = GatedSink::new(true);
     // The slot under the limit is returned too.
-    let server = Server::start(&engine(archive(3), sink.clone()), HttpOptions::new().max_running(1000)).await;
+    let engine = builder_over(archive(3), sink.clone(), MemoryOperationStore::new())
+        .max_running(1000)
+        .build()
+        .unwrap();
+    let server = Server::start(&engine, HttpOptions::new()).await;
     let body = export_everything().to_string();
     let request = format!(
         "POST /v1/export HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
@@ -153,7 +158,9 @@ async fn an_operation_starts_although_its_client_disconnects_while_the_destinati
         opening: std::sync::Arc::default(),
         go: std::sync::Arc::default(),
     };
-    let server = Server::start(&engine(archive(3), sink.clone()), HttpOptions::new().max_running(1)).await;
+    let engine =
+        builder_over(archive(3), sink.clone(), MemoryOperationStore::new()).max_running(1).build().unwrap();
+    let server = Server::start(&engine, HttpOptions::new()).await;
     let request = server.request(Method::POST, "/v1/export").json(&export_everything()).build().unwrap();
     let client = server.client.clone();
     let waiting = tokio::spawn(async move { client.execute(request).await });

@@ -12,7 +12,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use crate::port::Port;
-use crate::support::{GatedSink, Server, archive, engine, engine_over, export_everything, export_of};
+use crate::support::{GatedSink, Server, archive, builder_over, engine, export_everything, export_of};
 
 #[tokio::test]
 async fn malformed_json_is_400_and_another_media_type_is_415() {
@@ -86,9 +86,9 @@ async fn an_unknown_operation_is_404_and_a_wrong_method_405() {
 #[tokio::test]
 async fn an_operation_above_the_limit_is_429() {
     let (sink, store) = (GatedSink::new(false), MemoryOperationStore::new());
-    let options = || HttpOptions::new().max_running(2);
-    let first = engine_over(archive(3), sink.clone(), store.clone());
-    let server = Server::start(&first, options()).await;
+    let engine = || builder_over(archive(3), sink.clone(), store.clone()).max_running(2).build().unwrap();
+    let first = engine();
+    let server = Server::start(&first, HttpOptions::new()).await;
     // Of concurrent requests, two are accepted.
     let all = (0..10).map(|_| async { server.post("/v1/export", &export_everything()).await });
     let responses = futures::future::join_all(all).await;
@@ -104,8 +104,8 @@ async fn an_operation_above_the_limit_is_429() {
 
     // After a restart, operations left by the previous process count too.
     first.shutdown(Duration::ZERO).await;
-    let second = engine_over(archive(3), sink.clone(), store);
-    let server = Server::start(&second, options()).await;
+    let second = engine();
+    let server = Server::start(&second, HttpOptions::new()).await;
     server.post("/v1/export", &export_everything()).await.assert_problem(429);
     let path = format!("/v1/operations/{}", started[0].body["id"].as_str().unwrap());
     // Resuming an operation that already counts is allowed.

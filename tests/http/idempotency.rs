@@ -9,7 +9,7 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::{
-    GatedSink, Response, Server, archive, engine, engine_over, export_everything, export_of,
+    GatedSink, Response, Server, archive, builder_over, engine, engine_over, export_everything, export_of,
 };
 
 fn export_request(server: &Server, path: &str, key: &str, body: &Value) -> RequestBuilder {
@@ -34,8 +34,8 @@ async fn count(server: &Server) -> usize {
 #[tokio::test]
 async fn the_same_key_and_body_get_the_same_operation() {
     let (sink, store) = (GatedSink::new(true), MemoryOperationStore::new());
-    let first = engine_over(archive(3), sink.clone(), store.clone());
-    let server = Server::start(&first, HttpOptions::new().max_running(1)).await;
+    let first = builder_over(archive(3), sink.clone(), store.clone()).max_running(1).build().unwrap();
+    let server = Server::start(&first, HttpOptions::new()).await;
     let body = export_everything();
     let started = id(&export(&server, "/v1/export", "key-1", &body).await);
     // While it runs and afterwards, under another version, with quotes, and through another process.

@@ -1,9 +1,11 @@
 //! `GET /operations`: pages of operations, newest first.
 
 use dicom_export::http::HttpOptions;
-use serde_json::json;
+use dicom_export::store::{Checkpoint, MemoryOperationStore, OperationStore};
+use dicom_export::{OperationId, OperationSpec, OperationStatus, Timestamp};
+use serde_json::{Value, json};
 
-use crate::support::{GatedSink, Server, archive, engine, export_everything};
+use crate::support::{GatedSink, Server, archive, engine, engine_over, export_everything};
 
 #[tokio::test]
 async fn pages_are_stable_while_operations_start() {
@@ -109,4 +111,32 @@ async fn a_status_selects_operations_on_every_page() {
             assert_eq!(&found, expected, "{status}");
         }
     }
+}
+
+/// The route filtered by status: it read every operation, and returned empty pages.
+#[tokio::test]
+async fn a_status_is_searched_in_the_store() {
+    let store = MemoryOperationStore::new();
+    let created = Timestamp::now();
+    for number in 0..3000_u128 {
+        let spec: OperationSpec = serde_json::from_value(json!({
+            "id": OperationId::from_u128(number), "createdTime": created, "source": null, "errorHref": "",
+            "destination": { "type": "memory", "location": "", "settings": null, "hasSecret": false },
+        }))
+        .unwrap();
+        let mut checkpoint = Checkpoint::first(created);
+        checkpoint.status = if number < 2 { OperationStatus::Failed } else { OperationStatus::Completed };
+        checkpoint.error_href = "https://account.example/container/errors.log".to_owned();
+        store.create(&spec, &checkpoint).await.unwrap();
+    }
+    let engine = engine_over(archive(3), GatedSink::new(true), store);
+    let server = Server::start(&engine, HttpOptions::new()).await;
+    let failed = |number| OperationId::from_u128(number).to_string();
+    let first = server.get("/v1/operations?status=failed&limit=1").await.body;
+    assert_eq!(first["operations"][0]["operationId"], failed(1));
+    let token = first["continuationToken"].as_str().unwrap();
+    let second =
+        server.get(&format!("/v1/operations?status=failed&limit=1&continuationToken={token}")).await.body;
+    assert_eq!(second["operations"][0]["operationId"], failed(0));
+    assert_eq!(second["continuationToken"], Value::Null);
 }

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use axum::routing::get;
 use axum::{Json, Router};
 use dicom_export::http::{self, HttpOptions};
+use dicom_export::store::MemoryOperationStore;
 use serde_json::json;
 use tokio::process::Command;
 
-use crate::support::{DOCUMENT, GatedSink, Server, archive, engine};
+use crate::support::{DOCUMENT, GatedSink, Server, archive, builder_over};
 
 /// Requests are read leniently, so not everything that the document forbids is refused; and a destination that the
 /// document allows may be refused. The checks for both are left out.
@@ -25,9 +26,10 @@ async fn every_response_is_documented() {
     let mut document = DOCUMENT.clone();
     document["components"]["schemas"]["ExportDestination"]["properties"]["type"]["enum"] =
         json!(["azureblob"]);
-    let engine = engine(archive(3), GatedSink::new(true));
+    let builder = builder_over(archive(3), GatedSink::new(true), MemoryOperationStore::new());
+    let engine = builder.max_running(20).build().unwrap();
     let app = Router::new()
-        .merge(http::router(engine, HttpOptions::new().max_running(20)))
+        .merge(http::router(engine, HttpOptions::new()))
         .route("/openapi.json", get(async || Json(document)));
     let server = Server::serve(app).await;
     // Schemathesis writes files to its working directory.

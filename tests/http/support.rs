@@ -11,8 +11,8 @@ use dicom_export::http::{self, HttpOptions};
 use dicom_export::sink::{Secret, ValidatedSettings};
 use dicom_export::store::MemoryOperationStore;
 use dicom_export::{
-    BlobSink, ErrorLogEntry, ExportEngine, InstanceIdentifier, MemorySource, OperationSpec, Result,
-    RetryPolicy, SinkProvider,
+    BlobSink, ErrorLogEntry, ExportEngine, ExportEngineBuilder, InstanceIdentifier, MemorySource,
+    OperationSpec, Result, RetryPolicy, SinkProvider,
 };
 use jsonschema::Validator;
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -116,12 +116,18 @@ pub(crate) fn engine_over(
     sink: impl SinkProvider,
     store: MemoryOperationStore,
 ) -> ExportEngine {
+    builder_over(source, sink, store).build().unwrap()
+}
+
+pub(crate) fn builder_over(
+    source: Arc<MemorySource>,
+    sink: impl SinkProvider,
+    store: MemoryOperationStore,
+) -> ExportEngineBuilder {
     ExportEngine::builder(source)
         .destination("azureblob", sink)
-        .operation_store(Arc::new(store))
+        .operation_store(store)
         .retry(RetryPolicy::none())
-        .build()
-        .unwrap()
 }
 
 /// A server that stops at the end of the test.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dicom_export::http::{self, HttpOptions};
 use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
-use dicom_export::store::RedbOperationStore;
+use dicom_export::store::{OperationFilter, RedbOperationStore};
 use dicom_export::{DirectorySource, ExportEngine, ExportService, RetryPolicy};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -86,7 +86,7 @@ impl Api {
     async fn assert_discreet(self, secrets: Canaries) {
         let canaries = secrets.clone().and(archive::canaries());
         canaries.assert_absent("an HTTP response", &self.responses);
-        for record in self.engine.list(None, 100).await.unwrap() {
+        for record in self.engine.list(&OperationFilter::new(100)).await.unwrap() {
             canaries.assert_absent("a record's Debug", format!("{record:?}{record:#?}"));
         }
         canaries.assert_absent("an engine's Debug", format!("{:?}", self.engine));

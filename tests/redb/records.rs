@@ -100,7 +100,7 @@ async fn an_engine_runs_beside_a_damaged_record() {
         // Their secrets are gone.
         assert_eq!(engine.wait(id).await.unwrap().status, OperationStatus::Failed);
     }
-    let listed = engine.list(None, 10).await.unwrap();
+    let listed = engine.list(&OperationFilter::new(10)).await.unwrap();
     assert_eq!(listed.iter().map(|record| record.operation.operation_id).collect::<Vec<_>>(), [id(3), id(1)]);
     let error = engine.status(id(2)).await.unwrap_err();
     assert_eq!((error.kind(), error.message()), (ErrorKind::Unreadable, "the stored operation is damaged"));

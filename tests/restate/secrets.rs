@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dicom_export::store::OperationFilter;
 use dicom_export::store::{MemorySecretStore, SecretStore};
 use dicom_export::{
     BlobSink, ErrorKind, ExportDestination, ExportService, ExportSource, MemorySink, NewOperation,
@@ -82,5 +83,5 @@ async fn a_sas_without_a_shared_secret_store_is_rejected_before_anything_is_writ
     let open: Arc<dyn BlobSink> = Arc::new(MemorySink::new());
     let refused = client.start(NewOperation::new(ExportSource::Everything, open)).await.unwrap_err();
     assert_eq!((refused.kind(), refused.pointer()), (ErrorKind::Invalid, Some("/destination")));
-    assert!(client.list(None, 10).await.unwrap().is_empty());
+    assert!(client.list(&OperationFilter::new(10)).await.unwrap().is_empty());
 }

@@ -3,7 +3,7 @@
 use chrono::DateTime;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{OperationId, OperationKey};
+use crate::model::{OperationId, OperationKey, Timestamp};
 
 /// Creation time (seconds and nanoseconds since 1970) and id.
 pub(super) type AgeKey = (i64, u32, u128);
@@ -12,8 +12,14 @@ pub(super) type AgeKey = (i64, u32, u128);
 pub(super) const AGE_MAX: AgeKey = (i64::MAX, u32::MAX, u128::MAX);
 
 pub(super) fn age_of(key: OperationKey) -> AgeKey {
-    let time = key.created_time.to_utc();
-    (time.timestamp(), time.timestamp_subsec_nanos(), key.id.as_u128())
+    let (seconds, nanoseconds, _) = first_age_at(key.created_time);
+    (seconds, nanoseconds, key.id.as_u128())
+}
+
+/// The smallest key of an operation that was created at this time.
+pub(super) fn first_age_at(time: Timestamp) -> AgeKey {
+    let time = time.to_utc();
+    (time.timestamp(), time.timestamp_subsec_nanos(), 0)
 }
 
 pub(super) fn key_of((seconds, nanoseconds, id): AgeKey) -> Result<OperationKey> {

@@ -15,7 +15,7 @@ use serde::Deserialize;
 pub use redb::StorageBackend;
 
 use self::file::{BY_AGE, CHECKPOINTS, SPECS, StateFile, UNFINISHED, redb_error, write};
-use self::key::{AGE_MAX, AgeKey, age_of, key_of};
+use self::key::{AGE_MAX, AgeKey, age_of, first_age_at, key_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Checkpoint, OperationId, OperationKey, OperationSpec, Timestamp};
 use crate::store::filter::is_unfinished;
@@ -222,7 +222,9 @@ impl OperationStore for RedbOperationStore {
                 }
                 Ok(found.len() >= filter.limit)
             };
-            let end = filter.after.map_or(AGE_MAX, age_of);
+            let after = filter.after.map_or(AGE_MAX, age_of);
+            // What was created later cannot have ended before.
+            let end = after.min(filter.ended_before.map_or(AGE_MAX, first_age_at));
             if filter.limit == 0 {
                 // Nothing to visit.
             } else if filter.is_unfinished_only() {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::error::Result;
 use crate::model::{Checkpoint, OperationKey};
-use crate::model::{OperationId, OperationSpec};
+use crate::model::{OperationId, OperationSpec, Timestamp};
 use crate::store::{OperationFilter, OperationStore};
 use crate::testing::faults::plan::{Call, FaultPlan};
 
@@ -50,6 +50,15 @@ impl<S: OperationStore> OperationStore for FaultyOperationStore<S> {
     async fn query(&self, filter: &OperationFilter) -> Result<Vec<(OperationKey, Checkpoint)>> {
         let name = filter.after.map(|after| after.id.to_string()).unwrap_or_default();
         self.plan.call(Call::QueryOperations, &name, self.inner.query(filter)).await
+    }
+
+    async fn count(&self, filter: &OperationFilter) -> Result<usize> {
+        self.plan.call(Call::QueryOperations, "count", self.inner.count(filter)).await
+    }
+
+    /// Never fails.
+    async fn now(&self) -> Result<Timestamp> {
+        self.inner.now().await
     }
 
     async fn delete(&self, id: OperationId) -> Result<()> {
