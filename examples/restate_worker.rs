@@ -73,7 +73,7 @@ impl Settings {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    logging::to_stderr();
+    logging::to_stderr("info");
     let settings = Settings::from_command_line().inspect_err(|_| eprintln!("{USAGE}"))?;
     let policy = match settings.development {
         true => AzureBlobPolicy::development(),

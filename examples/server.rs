@@ -110,7 +110,7 @@ impl Settings {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    logging::to_stderr();
+    logging::to_stderr("info");
     let settings = Settings::from_command_line().inspect_err(|_| eprintln!("{USAGE}"))?;
     let listener = TcpListener::bind(settings.listen).await?;
     eprintln!("listening on http://{}", listener.local_addr()?);

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::iter;
 use std::time::Duration;
 
 /// The result of this crate's calls.
@@ -145,6 +146,50 @@ impl Error {
     /// How long the remote service asks to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
+    }
+
+    /// Returns the message followed by those of all causes, separated by `: `, for a log or an operator. A cause that
+    /// repeats the end of what precedes it is left out.
+    ///
+    /// The causes that this crate sets contain no secret, no path and no patient data. A host must see to it that those
+    /// that it passes to [`with_source`](Self::with_source) do not either.
+    ///
+    /// ```
+    /// use dicom_export::{Error, ErrorKind};
+    ///
+    /// let cause = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+    /// let error = Error::new(ErrorKind::Unavailable, "the archive cannot be reached").with_source(cause);
+    /// assert_eq!(error.report().to_string(), "the archive cannot be reached: connection refused");
+    /// ```
+    pub fn report(&self) -> impl fmt::Display + '_ {
+        struct Report<'a>(&'a Error);
+        impl fmt::Display for Report<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut report = self.0.to_string();
+                let causes = iter::successors(self.0.source(), |cause| (*cause).source());
+                for cause in causes.map(ToString::to_string) {
+                    if !report.ends_with(&cause) {
+                        report = format!("{report}: {cause}");
+                    }
+                }
+                f.write_str(&report)
+            }
+        }
+        Report(self)
+    }
+}
+
+/// The position at which JSON cannot be read. `serde_json`'s message could quote the document, for example a path in a cursor.
+#[derive(Debug, thiserror::Error)]
+#[error("invalid JSON at line {line}, column {column}")]
+pub(crate) struct InvalidJson {
+    line: usize,
+    column: usize,
+}
+
+impl From<serde_json::Error> for InvalidJson {
+    fn from(cause: serde_json::Error) -> Self {
+        Self { line: cause.line(), column: cause.column() }
     }
 }
 

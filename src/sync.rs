@@ -59,7 +59,8 @@ pub(crate) async fn catch_panic<T>(
         .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, message)))
 }
 
-/// The error for a task that panicked.
-pub(crate) fn panicked(cause: JoinError) -> Error {
-    Error::new(ErrorKind::Internal, "an internal task panicked").with_source(cause)
+/// The error for a task that panicked. It does not contain the panic's message, which may contain anything; the panic hook
+/// has printed it.
+pub(crate) fn panicked(_: JoinError) -> Error {
+    Error::new(ErrorKind::Internal, "an internal task panicked")
 }

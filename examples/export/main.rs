@@ -7,6 +7,8 @@
 
 mod args;
 mod bar;
+#[path = "../server/logging.rs"]
+mod logging;
 mod source;
 mod state;
 
@@ -31,10 +33,7 @@ const SKIPPED: u8 = 3;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
-        .init();
+    logging::to_stderr("warn");
     let args = match Args::parse() {
         Ok(Some(args)) => args,
         Ok(None) => {
@@ -45,7 +44,7 @@ async fn main() -> ExitCode {
     };
     match export(args).await {
         Ok(code) => code,
-        Err(error) => unusable(&error.to_string()),
+        Err(error) => unusable(&error.report().to_string()),
     }
 }
 

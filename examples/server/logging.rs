@@ -1,10 +1,10 @@
-//! The log of a server.
+//! The log of an example.
 
 use std::io::IsTerminal;
 
-/// Logs to stderr, with the filter in `RUST_LOG` or, without one, at level `info`.
-pub(crate) fn to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+/// Logs to stderr, with the filter in `RUST_LOG` or, without one, at this level.
+pub(crate) fn to_stderr(level: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Retrier;
 use crate::model::{Checkpoint, Lease, OperationId, OperationIssue, OperationStatus, Timestamp};
+use crate::pipeline::log_ended;
 use crate::store::OperationStore;
 
 /// How many times a claim is attempted while others change the checkpoint.
@@ -23,13 +24,15 @@ pub(super) struct LeasedCheckpoint {
     terms: LeaseTerms,
     id: OperationId,
     pub(super) checkpoint: Checkpoint,
+    /// Whether the operation had started before this runner took the lease.
+    pub(super) was_started: bool,
     saved: Instant,
 }
 
 /// How a lease is taken and renewed.
 pub(super) struct LeaseTerms {
     pub(super) store: Arc<dyn OperationStore>,
-    pub(super) retrier: Retrier,
+    pub(super) retrier: Arc<Retrier>,
     /// Identifies the run.
     pub(super) holder: String,
     pub(super) duration: Duration,
@@ -65,6 +68,7 @@ impl LeasedCheckpoint {
             if checkpoint.is_held(now) && !terms.is_holder(&checkpoint) {
                 return Err(Error::new(ErrorKind::Conflict, "the operation is already running"));
             }
+            let was_started = checkpoint.status != OperationStatus::NotStarted;
             let mut changed = checkpoint;
             change(&mut changed)?;
             changed.status = OperationStatus::Running;
@@ -74,14 +78,14 @@ impl LeasedCheckpoint {
             match terms.retrier.run(|| terms.store.save(id, &changed)).await {
                 Ok(version) => {
                     changed.version = version;
-                    return Ok(Self::new(terms, id, changed));
+                    return Ok(Self { was_started, ..Self::new(terms, id, changed) });
                 }
                 // Another change came first, or the response to this save was lost. The next attempt finds out.
                 Err(error) if error.kind() == ErrorKind::Conflict && attempts < MAX_CLAIM_ATTEMPTS => {
                     attempts += 1;
                     let stored = terms.retrier.run(|| terms.store.load(id)).await?;
                     if terms.is_holder(&stored) {
-                        return Ok(Self::new(terms, id, stored));
+                        return Ok(Self { was_started, ..Self::new(terms, id, stored) });
                     }
                 }
                 Err(error) => return Err(error),
@@ -94,7 +98,12 @@ impl LeasedCheckpoint {
         if checkpoint.cancel_requested {
             terms.cancel.cancel();
         }
-        Self { terms, id, checkpoint, saved: Instant::now() }
+        Self { terms, id, checkpoint, was_started: false, saved: Instant::now() }
+    }
+
+    /// The retries towards the operation store.
+    pub(super) fn store_retrier(&self) -> &Arc<Retrier> {
+        &self.terms.retrier
     }
 
     /// Saves the checkpoint and renews the lease.
@@ -129,11 +138,13 @@ impl LeasedCheckpoint {
         Ok(checkpoint)
     }
 
-    /// Ends the operation and releases the lease.
+    /// Ends the operation, releases the lease, and logs the end.
     pub(super) async fn end(&mut self, status: OperationStatus, error: Option<OperationIssue>) -> Result<()> {
         self.checkpoint.status = status;
         self.checkpoint.error = error;
-        self.release().await
+        self.release().await?;
+        log_ended(&self.checkpoint);
+        Ok(())
     }
 
     /// Releases the lease, so that another runner can continue.

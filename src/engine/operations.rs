@@ -11,8 +11,8 @@ use crate::model::{
     Timestamp,
 };
 use crate::pipeline::{
-    ExportConfig, OpenedDestination, OpenedOperation, PreparedOperation, open_destination, status_document,
-    stored_secret,
+    ExportConfig, OpenedDestination, OpenedOperation, PreparedOperation, describe, log_ended,
+    open_destination, operation_span, status_document, stored_secret,
 };
 use crate::secret::Secret;
 use crate::service::{OperationRecord, Target};
@@ -48,7 +48,8 @@ impl StoredOperations {
         let id = operation.spec.id;
         if let Err(error) = self.store_secret(id, secret).await {
             if let Err(error) = self.config.short_retrier().run(|| self.store.delete(id)).await {
-                tracing::warn!(kind = error.kind().as_str(), "cannot delete a rejected operation");
+                let kind = error.kind().as_str();
+                tracing::warn!(operation = %id, kind, error = %error.report(), "cannot delete a rejected operation");
             }
             return Err(error);
         }
@@ -164,7 +165,8 @@ impl StoredOperations {
                 Ok(())
             })
             .await;
-        failed.map(|_| ())
+        log_ended(&failed?);
+        Ok(())
     }
 
     /// Opens the new target of a resumed operation and stores its secret.
@@ -195,6 +197,12 @@ impl StoredOperations {
                 Ok(())
             })
             .await?;
+        if checkpoint.status.is_ended() {
+            let span = operation_span(id);
+            let destination = checkpoint.destination.as_ref();
+            describe(&span, &checkpoint.context, destination.map(|destination| &*destination.location));
+            span.in_scope(|| log_ended(&checkpoint));
+        }
         Ok(checkpoint.status.is_ended())
     }
 
@@ -227,7 +235,7 @@ impl StoredOperations {
             *last_sweep = Some(Instant::now());
         }
         if let Err(error) = self.purge_expired().await {
-            tracing::warn!(kind = error.kind().as_str(), "cannot delete expired operations");
+            tracing::warn!(kind = error.kind().as_str(), error = %error.report(), "cannot delete expired operations");
         }
     }
 

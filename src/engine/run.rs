@@ -12,9 +12,10 @@ use tracing::Instrument;
 use crate::engine::leased_checkpoint::LeasedCheckpoint;
 use crate::engine::registry::{RunGuard, StopSignals};
 use crate::error::Result;
-use crate::model::{OperationIssue, OperationStatus, Position};
+use crate::model::{OperationStatus, Position};
 use crate::pipeline::{
-    Batch, BatchOutcome, CommitQueue, Pipeline, Planner, Progress, RateEstimator, update_expiry_warning,
+    Batch, BatchOutcome, CommitQueue, Pipeline, Planner, Progress, RateEstimator, log_failure,
+    update_expiry_warning,
 };
 use crate::sink::LogKey;
 use crate::sync::panicked;
@@ -94,24 +95,14 @@ impl Run {
             }
         }
         self.publish();
-        let totals = &self.leased.checkpoint.totals;
         match outcome {
-            Ok(RunOutcome::Completed) => {
-                tracing::info!(exported = totals.exported, skipped = totals.skipped, "completed");
-                self.leased.end(OperationStatus::Completed, None).await
-            }
-            Ok(RunOutcome::Canceled) => {
-                tracing::info!("canceled");
-                self.leased.end(OperationStatus::Canceled, None).await
-            }
+            Ok(RunOutcome::Completed) => self.leased.end(OperationStatus::Completed, None).await,
+            Ok(RunOutcome::Canceled) => self.leased.end(OperationStatus::Canceled, None).await,
             Ok(RunOutcome::Interrupted) => {
-                tracing::info!("interrupted");
+                tracing::info!("the operation was interrupted, and can be continued by another runner");
                 self.leased.release().await
             }
-            Err(error) => {
-                tracing::warn!(kind = error.kind().as_str(), %error, "failed");
-                self.leased.end(OperationStatus::Failed, Some(OperationIssue::from(&error))).await
-            }
+            Err(error) => self.leased.end(OperationStatus::Failed, Some(log_failure(&error))).await,
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::engine::leased_checkpoint::{LeaseTerms, LeasedCheckpoint};
 use crate::engine::operations::{StoredOperations, check_resumable};
@@ -15,10 +15,12 @@ use crate::engine::registry::{Registry, RunGuard};
 use crate::engine::run::Run;
 use crate::engine::running_limit::{RunningLimit, Slot};
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::Retrier;
-use crate::model::{Operation, OperationId, OperationIssue, OperationSpec, OperationStatus};
+use crate::limits::{Retrier, Side};
+use crate::model::{Operation, OperationId, OperationSpec, OperationStatus, StoredDestination};
 use crate::pipeline::{
-    ExportConfig, OpenedOperation, Pipeline, PreparedOperation, open_stored, prepare, reopen, status_document,
+    ExportConfig, OpenedOperation, Pipeline, PreparedOperation, Resumption, SideMonitor, Sides, describe,
+    log_accepted, log_failure, log_started, monitor, open_sink, operation_span, prepare, reopen,
+    status_document,
 };
 use crate::service::{NewOperation, Target};
 use crate::store::OperationStore;
@@ -79,6 +81,7 @@ impl Runner {
         let slot = self.admit(new.context.partition.as_deref()).await?;
         let prepared = self.prepare(new).await?;
         let operation = self.limit.fill(slot, self.operations.create(prepared)).await?;
+        log_accepted(&operation.spec);
         self.registry.keep_open_sink(&operation);
         Ok(operation.spec.id)
     }
@@ -95,11 +98,15 @@ impl Runner {
         prepared.checkpoint.lease = Some(terms.lease_from(now));
         let mut checkpoint = prepared.checkpoint.clone();
         let opened = self.limit.fill(slot, self.operations.create(prepared)).await?;
+        log_accepted(&opened.spec);
         self.registry.keep_open_sink(&opened);
         checkpoint.version = 1;
         let operation = status_document(guard.id, &checkpoint);
         let leased = LeasedCheckpoint::new(terms, guard.id, checkpoint);
-        self.spawn(guard, async |runner, guard| runner.run_claimed(guard, leased, Some(opened)).await);
+        let resumption = Resumption::Requested;
+        self.spawn(guard, async move |runner, guard| {
+            runner.run_claimed(guard, leased, Some(opened), resumption).await
+        });
         Ok(operation)
     }
 
@@ -116,7 +123,10 @@ impl Runner {
         self.registry.check_accepting()?;
         let guard = self.registry.register(id)?;
         let (leased, opened) = self.claim_resumable(&guard, target).await?;
-        self.spawn(guard, async |runner, guard| runner.run_claimed(guard, leased, opened).await);
+        let resumption = Resumption::Requested;
+        self.spawn(guard, async move |runner, guard| {
+            runner.run_claimed(guard, leased, opened, resumption).await
+        });
         Ok(())
     }
 
@@ -125,7 +135,7 @@ impl Runner {
         self.registry.check_accepting()?;
         let guard = self.registry.register(id)?;
         let (leased, opened) = self.claim_resumable(&guard, None).await?;
-        self.run_claimed(guard, leased, opened).await
+        self.run_claimed(guard, leased, opened, Resumption::Requested).instrument(operation_span(id)).await
     }
 
     /// Opens the target if there is one, and claims the operation: of two resumptions, one succeeds.
@@ -168,10 +178,7 @@ impl Runner {
                     }
                 });
                 match claim.await {
-                    Ok(leased) => {
-                        tracing::info!("took over an operation that no runner held");
-                        runner.run_claimed(guard, leased, None).await
-                    }
+                    Ok(leased) => runner.run_claimed(guard, leased, None, Resumption::TakenOver).await,
                     // Another replica was faster, or the operation was deleted.
                     Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => Ok(()),
                     Err(error) => Err(error),
@@ -187,12 +194,13 @@ impl Runner {
     where
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        let span = tracing::info_span!("export", operation = %guard.id);
+        let span = operation_span(guard.id);
         span.follows_from(tracing::Span::current());
         let work = work(Arc::clone(self), guard);
         let work = async move {
             if let Err(error) = work.await {
-                tracing::warn!(kind = error.kind().as_str(), %error, "a run ended without a final save");
+                let kind = error.kind().as_str();
+                tracing::warn!(kind, error = %error.report(), "a run ended without a final save");
             }
         };
         self.registry.tasks.spawn(work.instrument(span));
@@ -208,11 +216,12 @@ impl Runner {
         guard: RunGuard,
         leased: LeasedCheckpoint,
         opened: Option<OpenedOperation>,
+        resumption: Resumption,
     ) -> Result<()> {
         let abandon = guard.stop.abandon.clone();
         tokio::select! {
             biased;
-            outcome = AssertUnwindSafe(self.execute(&guard, leased, opened)).catch_unwind() => match outcome {
+            outcome = AssertUnwindSafe(self.execute(&guard, leased, opened, resumption)).catch_unwind() => match outcome {
                 Ok(outcome) => outcome,
                 Err(_) => {
                     tracing::error!("the run panicked");
@@ -232,58 +241,85 @@ impl Runner {
     async fn execute(
         &self,
         guard: &RunGuard,
+        leased: LeasedCheckpoint,
+        opened: Option<OpenedOperation>,
+        resumption: Resumption,
+    ) -> Result<()> {
+        let sides = Sides::new(&self.config.options.retry);
+        let mut monitors = sides.monitors();
+        monitors.push(SideMonitor::new(leased.store_retrier()));
+        tokio::select! {
+            biased;
+            ended = self.open_and_run(guard, leased, opened, resumption, sides) => ended?,
+            never = monitor(monitors) => match never {},
+        }
+        if self.retrier().run(|| self.store.load(guard.id)).await?.status.is_ended() {
+            self.release_resources(guard.id).await;
+        }
+        Ok(())
+    }
+
+    async fn open_and_run(
+        &self,
+        guard: &RunGuard,
         mut leased: LeasedCheckpoint,
         opened: Option<OpenedOperation>,
+        resumption: Resumption,
+        sides: Sides,
     ) -> Result<()> {
         let (id, stop) = (guard.id, &guard.stop);
         if leased.checkpoint.status != OperationStatus::Running {
             leased.checkpoint.status = OperationStatus::Running;
             leased.save().await?;
         }
-        let destination = leased.checkpoint.destination.clone();
-        let open_retry = self.retrier();
+        let checkpoint = leased.checkpoint.clone();
+        let resumption = leased.was_started.then_some(resumption);
         let open = async {
+            let spec = match &opened {
+                Some(opened) => Arc::clone(&opened.spec),
+                None => self.spec(id, checkpoint.destination.clone()).await?,
+            };
+            describe(&Span::current(), &spec.context, Some(&spec.destination.location));
+            log_started(&checkpoint, resumption);
             match opened {
                 Some(opened) => Ok(opened),
-                None => {
-                    let spec = open_retry.run(|| self.store.spec(id)).await?;
-                    let spec = match destination {
-                        Some(destination) => {
-                            Arc::new(OperationSpec { destination, ..OperationSpec::clone(&spec) })
-                        }
-                        None => spec,
-                    };
-                    open_retry.run(|| self.open(Arc::clone(&spec))).await
-                }
+                None => self.open(spec, &sides).await,
             }
         };
         tokio::select! {
             biased;
-            () = stop.cancel.cancelled() => leased.end(OperationStatus::Canceled, None).await?,
-            () = stop.drain.cancelled() => leased.release().await?,
+            () = stop.cancel.cancelled() => leased.end(OperationStatus::Canceled, None).await,
+            () = stop.drain.cancelled() => leased.release().await,
             opened = leased.renew_during(open) => match opened {
                 Ok(operation) => {
-                    let pipeline = Pipeline::new(&self.config, operation, &leased.checkpoint.totals);
-                    let run = Run::new(pipeline, leased, self.options.checkpoint_interval, guard);
-                    run.run().await?;
+                    let pipeline = Pipeline::new(&self.config, operation, sides, &checkpoint.totals);
+                    Run::new(pipeline, leased, self.options.checkpoint_interval, guard).run().await
                 }
-                Err(error) => leased.end(OperationStatus::Failed, Some(OperationIssue::from(&error))).await?,
+                Err(error) => leased.end(OperationStatus::Failed, Some(log_failure(&error))).await,
             }
         }
-        if self.retrier().run(|| self.store.load(id)).await?.status.is_ended() {
-            self.release_resources(id).await;
-        }
-        Ok(())
     }
 
-    async fn open(&self, spec: Arc<OperationSpec>) -> Result<OpenedOperation> {
-        match self.registry.open_sink(spec.id) {
-            Some(sink) => {
-                let source = self.config.sources.open(&spec).await?;
-                Ok(OpenedOperation { spec, source, sink })
-            }
-            None => open_stored(&self.config, spec).await,
-        }
+    /// Loads the spec of an operation, with the destination of its last resumption if there was one.
+    async fn spec(
+        &self,
+        id: OperationId,
+        destination: Option<StoredDestination>,
+    ) -> Result<Arc<OperationSpec>> {
+        let spec = self.retrier().run(|| self.store.spec(id)).await?;
+        Ok(match destination {
+            Some(destination) => Arc::new(OperationSpec { destination, ..OperationSpec::clone(&spec) }),
+            None => spec,
+        })
+    }
+
+    async fn open(&self, spec: Arc<OperationSpec>, sides: &Sides) -> Result<OpenedOperation> {
+        let source = sides.source.run(|| self.config.sources.open(&spec)).await?;
+        let sink = match self.registry.open_sink(spec.id) {
+            Some(sink) => sink,
+            None => sides.destination.run(|| open_sink(&self.config, &spec)).await?,
+        };
+        Ok(OpenedOperation { spec, source, sink })
     }
 
     /// Drops what must not outlive the end of an operation.
@@ -295,7 +331,7 @@ impl Runner {
     fn lease_terms(&self, guard: &RunGuard) -> LeaseTerms {
         LeaseTerms {
             store: Arc::clone(&self.store),
-            retrier: self.retrier(),
+            retrier: Arc::new(self.retrier()),
             holder: guard.holder.clone(),
             duration: self.options.lease_duration,
             cancel: guard.stop.cancel.clone(),
@@ -303,7 +339,7 @@ impl Runner {
     }
 
     fn retrier(&self) -> Retrier {
-        Retrier::new(self.config.options.retry.clone())
+        Retrier::new(Side::OperationStore, self.config.options.retry.clone())
     }
 }
 
@@ -322,7 +358,8 @@ async fn take_over_periodically(runner: Weak<Runner>, interval: Duration, drain:
         }
         let Some(runner) = runner.upgrade() else { return };
         if let Err(error) = runner.take_over().await {
-            tracing::warn!(kind = error.kind().as_str(), %error, "cannot look for operations to take over");
+            let kind = error.kind().as_str();
+            tracing::warn!(kind, error = %error.report(), "cannot look for operations to take over");
         }
         runner.operations.sweep_if_due().await;
     }

@@ -87,7 +87,7 @@ impl Problem {
     }
 }
 
-/// The message of an error that the request caused is part of the response; other errors are logged.
+/// The message of an error that the request caused is part of the response. Its causes, and other errors, are logged.
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let status = match error.kind() {
@@ -104,16 +104,20 @@ impl From<Error> for Problem {
                 return error.retry_after().into_iter().fold(problem, Self::with_retry_after);
             }
             ErrorKind::Unavailable | ErrorKind::Throttled => {
-                tracing::warn!(kind = error.kind().as_str(), %error, "the response is 503");
+                tracing::warn!(kind = error.kind().as_str(), error = %error.report(), "the response is 503");
                 let wait = error.retry_after().unwrap_or(UNAVAILABLE_RETRY_AFTER);
                 return Self::unavailable().with_retry_after(wait);
             }
             ErrorKind::Unauthorized | ErrorKind::Unreadable | ErrorKind::Internal => {
-                tracing::error!(kind = error.kind().as_str(), %error, "the response is 500");
+                tracing::error!(kind = error.kind().as_str(), error = %error.report(), "the response is 500");
                 return Self::new(StatusCode::INTERNAL_SERVER_ERROR)
                     .with_detail("the server failed; see its log");
             }
         };
+        if std::error::Error::source(&error).is_some() {
+            let status = status.as_u16();
+            tracing::info!(status, kind = error.kind().as_str(), error = %error.report(), "a request was rejected");
+        }
         let problem = Self::new(status).with_detail(error.message().to_owned());
         match error.pointer() {
             Some(pointer) => problem.with_pointer(pointer),

@@ -6,6 +6,7 @@
 mod controller;
 mod limiter;
 mod memory;
+mod outage;
 mod retry;
 #[cfg(any(feature = "azure", feature = "dicomweb"))]
 mod retry_after;
@@ -15,6 +16,7 @@ mod upload;
 pub use self::limiter::Concurrency;
 pub(crate) use self::limiter::Limiter;
 pub(crate) use self::memory::{MemoryBudget, MemoryShare};
+pub(crate) use self::outage::{Outage, Side};
 pub use self::retry::RetryPolicy;
 pub(crate) use self::retry::{Failures, Retrier};
 #[cfg(feature = "azure")]

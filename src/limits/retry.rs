@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::error::{Error, Result};
+use super::outage::{Outage, Side};
+use crate::error::{Error, ErrorKind, Result};
 use crate::sync::lock;
 
 /// How the engine retries calls that fail with [`Throttled`](crate::ErrorKind::Throttled) or
@@ -74,9 +75,10 @@ impl RetryPolicy {
 /// for longer, and a destination that needs more time repeats it.
 pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// Retries calls towards one side, the source or the destination. All calls share the time of the last success.
+/// Retries calls towards one side. All calls share the time of the last success.
 #[derive(Debug)]
 pub(crate) struct Retrier {
+    side: Side,
     policy: RetryPolicy,
     state: Mutex<State>,
     /// Whether `State::failing_since` is set, so that a success takes no lock while nothing fails.
@@ -87,6 +89,9 @@ pub(crate) struct Retrier {
 struct State {
     /// The time of the first failure since the last success, or since which calls have been waiting for a pause.
     failing_since: Option<Instant>,
+    /// The failures since then, and the latest one.
+    failures: u64,
+    last_failure: Option<(ErrorKind, String)>,
     /// The number of times that a success ended a series of failures.
     recoveries: u64,
     jitter: fastrand::Rng,
@@ -104,9 +109,33 @@ pub(crate) struct Failures {
 }
 
 impl Retrier {
-    pub(crate) fn new(policy: RetryPolicy) -> Self {
-        let state = Mutex::new(State { failing_since: None, recoveries: 0, jitter: fastrand::Rng::new() });
-        Self { policy, state, is_failing: AtomicBool::new(false) }
+    pub(crate) fn new(side: Side, policy: RetryPolicy) -> Self {
+        let state = State {
+            failing_since: None,
+            failures: 0,
+            last_failure: None,
+            recoveries: 0,
+            jitter: fastrand::Rng::new(),
+        };
+        Self { side, policy, state: Mutex::new(state), is_failing: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Returns the current time without a success, if calls fail or wait for a pause.
+    pub(crate) fn outage(&self) -> Option<Outage> {
+        if !self.is_failing.load(SeqCst) {
+            return None;
+        }
+        let state = lock(&self.state);
+        let since = state.failing_since?;
+        // Without a failure of its own, the calls wait for a pause that the other side asked for.
+        let waiting = || (ErrorKind::Throttled, "requests wait for a pause".to_owned());
+        let (kind, error) = state.last_failure.clone().unwrap_or_else(waiting);
+        let budget_left = self.policy.budget.saturating_sub(since.elapsed());
+        Some(Outage { since, failures: state.failures, kind, error, budget_left })
     }
 
     /// Calls until the call succeeds, fails with an error that is not transient, or the budget is used up.
@@ -143,6 +172,8 @@ impl Retrier {
         if self.is_failing.load(SeqCst) {
             let mut state = lock(&self.state);
             state.failing_since = None;
+            state.failures = 0;
+            state.last_failure = None;
             state.recoveries += 1;
             self.is_failing.store(false, SeqCst);
         }
@@ -161,8 +192,11 @@ impl Retrier {
             return None;
         }
         let now = Instant::now();
+        let failure = (error.kind(), error.report().to_string());
         let mut state = lock(&self.state);
         let failing_since = *state.failing_since.get_or_insert(now);
+        state.failures += 1;
+        state.last_failure = Some(failure);
         self.is_failing.store(true, SeqCst);
         let is_isolated = failures.first.is_some() && state.recoveries > failures.recoveries;
         failures.isolated = if is_isolated { failures.isolated + 1 } else { 0 };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::sleep;
 
-use super::{Concurrency, Failures, Limiter, Retrier, RetryPolicy};
+use super::{Concurrency, Failures, Limiter, Retrier, RetryPolicy, Side};
 #[cfg(feature = "object_store")]
 use crate::error::Error;
 use crate::error::Result;
@@ -38,7 +38,7 @@ impl UploadContext {
     /// Creates a context for calling a sink without an engine: `buffer_limit` in bytes, and the number of concurrent
     /// requests. Checksums are verified.
     pub fn new(buffer_limit: u64, retry: RetryPolicy, requests: usize) -> Self {
-        let retrier = Arc::new(Retrier::new(retry));
+        let retrier = Arc::new(Retrier::new(Side::Destination, retry));
         Self::shared(buffer_limit, retrier, Arc::new(Limiter::new(Concurrency::Fixed(requests))))
     }
 

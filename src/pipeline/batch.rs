@@ -16,6 +16,7 @@ use crate::pipeline::observer::{BatchDone, ExportObserver};
 use crate::pipeline::open::OpenedOperation;
 use crate::pipeline::plan::Batch;
 use crate::pipeline::progress::Counters;
+use crate::pipeline::sides::Sides;
 use crate::pipeline::transfer::{InstanceTransfer, TransferOutcome};
 
 /// The result of a batch. It is small regardless of the batch, except for the lines of skipped instances and of the
@@ -42,19 +43,18 @@ impl BatchExporter {
     pub(crate) fn new(
         config: &ExportConfig,
         operation: &OpenedOperation,
-        source_retry: Arc<Retrier>,
-        sink_retry: Arc<Retrier>,
+        sides: &Sides,
         counters: Arc<Counters>,
     ) -> Self {
         let concurrency = config.options.concurrency.max();
         Self {
             operation: operation.clone(),
-            transfer: InstanceTransfer::new(config, operation, Arc::clone(&source_retry), sink_retry),
+            transfer: InstanceTransfer::new(config, operation, sides),
             concurrency,
             backlog: Backlog::new(2 * concurrency),
             counters,
             observer: config.observer.clone(),
-            observer_retry: source_retry,
+            observer_retry: Arc::clone(&sides.observer),
         }
     }
 

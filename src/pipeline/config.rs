@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::{Concurrency, Limiter, MemoryBudget, Retrier, RetryPolicy};
+use crate::limits::{Concurrency, Limiter, MemoryBudget, Retrier, RetryPolicy, Side};
 use crate::model::OperationId;
 use crate::pipeline::ExportObserver;
 use crate::pipeline::verify::VerifyConfig;
@@ -127,13 +127,15 @@ impl ExportConfig {
     /// Returns a retrier for calls that a caller waits for, or that follow the end of an operation.
     pub(crate) fn short_retrier(&self) -> Retrier {
         let policy = &self.options.retry;
-        Retrier::new(RetryPolicy { budget: policy.budget.min(SHORT_RETRY_BUDGET), ..policy.clone() })
+        let policy = RetryPolicy { budget: policy.budget.min(SHORT_RETRY_BUDGET), ..policy.clone() };
+        Retrier::new(Side::OperationStore, policy)
     }
 
     /// Deletes the secret of an operation that has ended. A failure is logged: the secret is deleted with the operation.
     pub(crate) async fn delete_secret(&self, id: OperationId) {
         if let Err(error) = self.short_retrier().run(|| self.secrets.delete(id)).await {
-            tracing::warn!(kind = error.kind().as_str(), "cannot delete an ended operation's secret");
+            let kind = error.kind().as_str();
+            tracing::warn!(operation = %id, kind, error = %error.report(), "cannot delete an ended operation's secret");
         }
     }
 }

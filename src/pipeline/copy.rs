@@ -12,6 +12,7 @@ use crate::model::{BlobPath, Instance};
 use crate::pipeline::length::check_length;
 use crate::pipeline::open::OpenedOperation;
 use crate::pipeline::retry::{AttemptTracker, RetryDecision};
+use crate::pipeline::sides::Sides;
 use crate::sink::PutResult;
 
 /// After this many consecutive instances that could be streamed but not copied, the run copies no more.
@@ -37,13 +38,14 @@ pub(crate) enum CopyOutcome {
 }
 
 impl Copier {
-    pub(crate) fn new(
-        operation: OpenedOperation,
-        source_retry: Arc<Retrier>,
-        sink_retry: Arc<Retrier>,
-        limiter: Arc<Limiter>,
-    ) -> Self {
-        Self { operation, source_retry, sink_retry, limiter, refusals: AtomicU32::new(0) }
+    pub(crate) fn new(operation: OpenedOperation, sides: &Sides, limiter: Arc<Limiter>) -> Self {
+        Self {
+            operation,
+            source_retry: Arc::clone(&sides.source),
+            sink_retry: Arc::clone(&sides.destination),
+            limiter,
+            refusals: AtomicU32::new(0),
+        }
     }
 
     /// Lets the destination fetch the instance itself, if both sides can. It holds no bytes, so it needs no memory

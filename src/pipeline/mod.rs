@@ -20,6 +20,7 @@ mod expiry;
 #[cfg(feature = "dicom")]
 mod identity;
 mod length;
+mod lifecycle;
 mod log;
 mod observer;
 mod open;
@@ -27,6 +28,7 @@ mod plan;
 mod prepare;
 mod progress;
 mod retry;
+mod sides;
 mod status;
 mod transfer;
 mod verify;
@@ -42,18 +44,23 @@ pub(crate) use self::config::{ExportOptions, MaxRunning, require_nonzero};
 pub(crate) use self::expiry::{RateEstimator, update_expiry_warning};
 #[cfg(feature = "dicom")]
 pub use self::identity::IdentityCheck;
+pub(crate) use self::lifecycle::{
+    Resumption, describe, log_accepted, log_ended, log_failure, log_started, operation_span,
+};
 pub(crate) use self::log::LogBuffer;
 pub use self::observer::{BatchDone, ExportObserver};
-pub(crate) use self::open::{OpenedOperation, open_stored, stored_secret};
+#[cfg(feature = "restate")]
+pub(crate) use self::open::open_stored;
+pub(crate) use self::open::{OpenedOperation, open_sink, stored_secret};
 pub(crate) use self::plan::{Batch, Planner};
 pub(crate) use self::prepare::{
     OpenedDestination, PreparedOperation, open_destination, prepare, reopen, validate_destination,
 };
 pub use self::progress::Progress;
+pub(crate) use self::sides::{SideMonitor, Sides, monitor};
 pub(crate) use self::status::status_document;
 pub use self::verify::Checksums;
 use crate::error::Result;
-use crate::limits::Retrier;
 use crate::model::{OperationSpec, Position, Totals};
 use crate::pipeline::batch::BatchExporter;
 use crate::pipeline::log::LogWriter;
@@ -64,7 +71,7 @@ use crate::sink::LogKey;
 pub(crate) struct Pipeline {
     operation: OpenedOperation,
     batch_size: usize,
-    source_retry: Arc<Retrier>,
+    sides: Sides,
     exporter: BatchExporter,
     log: LogWriter,
     counters: Arc<Counters>,
@@ -72,21 +79,18 @@ pub(crate) struct Pipeline {
 
 impl Pipeline {
     /// Creates the pipeline of an operation that has exported `totals` so far.
-    pub(crate) fn new(config: &ExportConfig, operation: OpenedOperation, totals: &Totals) -> Self {
-        let source_retry = Arc::new(Retrier::new(config.options.retry.clone()));
-        let sink_retry = Arc::new(Retrier::new(config.options.retry.clone()));
+    pub(crate) fn new(
+        config: &ExportConfig,
+        operation: OpenedOperation,
+        sides: Sides,
+        totals: &Totals,
+    ) -> Self {
         let counters = Arc::new(Counters::starting_at(totals));
         Self {
-            exporter: BatchExporter::new(
-                config,
-                &operation,
-                Arc::clone(&source_retry),
-                Arc::clone(&sink_retry),
-                Arc::clone(&counters),
-            ),
-            log: LogWriter::new(&operation, sink_retry),
+            exporter: BatchExporter::new(config, &operation, &sides, Arc::clone(&counters)),
+            log: LogWriter::new(&operation, Arc::clone(&sides.destination)),
             batch_size: config.options.batch_size,
-            source_retry,
+            sides,
             counters,
             operation,
         }
@@ -99,7 +103,7 @@ impl Pipeline {
     /// Returns a planner that lists on from `position`.
     pub(crate) fn planner(&self, position: Position) -> Planner {
         let OpenedOperation { spec, source, .. } = &self.operation;
-        let retry = Arc::clone(&self.source_retry);
+        let retry = Arc::clone(&self.sides.source);
         Planner::new(Arc::clone(source), Arc::clone(spec), retry, self.batch_size, position)
     }
 

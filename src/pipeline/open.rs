@@ -31,20 +31,26 @@ impl OpenedOperation {
 ///
 /// # Errors
 /// [`ErrorKind::CredentialsNeeded`] if its secret is gone; otherwise the providers'.
+#[cfg(feature = "restate")]
 pub(crate) async fn open_stored(config: &ExportConfig, spec: Arc<OperationSpec>) -> Result<OpenedOperation> {
     let source = config.sources.open(&spec).await?;
-    let secret = stored_secret(config, spec.id, &spec.destination).await?;
-    let sink = match config.destination(&spec.destination.r#type) {
-        Some(provider) => provider.open(&spec, secret.as_ref()).await?,
-        None if spec.destination.r#type == OPEN_SINK_TYPE => return Err(Error::credentials_needed()),
-        None => {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "the operation's destination type is not supported here",
-            ));
-        }
-    };
+    let sink = open_sink(config, &spec).await?;
     Ok(OpenedOperation { spec, source, sink })
+}
+
+/// Opens the sink of a stored operation.
+///
+/// # Errors
+/// [`ErrorKind::CredentialsNeeded`] if the operation's secret is gone; otherwise the provider's.
+pub(crate) async fn open_sink(config: &ExportConfig, spec: &OperationSpec) -> Result<Arc<dyn BlobSink>> {
+    let secret = stored_secret(config, spec.id, &spec.destination).await?;
+    match config.destination(&spec.destination.r#type) {
+        Some(provider) => provider.open(spec, secret.as_ref()).await,
+        None if spec.destination.r#type == OPEN_SINK_TYPE => Err(Error::credentials_needed()),
+        None => {
+            Err(Error::new(ErrorKind::Unsupported, "the operation's destination type is not supported here"))
+        }
+    }
 }
 
 /// Returns the secret of a stored destination, if it needs one.

@@ -174,7 +174,7 @@ impl Planner {
         }
         match self.ahead.next().await {
             Some(Ok(page)) => page,
-            Some(Err(cause)) => Err(Error::new(ErrorKind::Internal, "a listing panicked").with_source(cause)),
+            Some(Err(_)) => Err(Error::new(ErrorKind::Internal, "a listing panicked")),
             None => Err(Error::new(ErrorKind::Internal, "the listing ran past its last scope")),
         }
     }

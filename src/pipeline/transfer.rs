@@ -12,6 +12,7 @@ use crate::pipeline::copy::{Copier, CopyOutcome};
 use crate::pipeline::length::{check_length, enforce_length};
 use crate::pipeline::open::OpenedOperation;
 use crate::pipeline::retry::{AttemptTracker, RetryDecision};
+use crate::pipeline::sides::Sides;
 use crate::pipeline::verify::{Checksums, VerificationReport, VerifyConfig};
 use crate::sink::PutResult;
 use crate::sync::catch_panic;
@@ -42,23 +43,13 @@ enum Attempt {
 }
 
 impl InstanceTransfer {
-    pub(crate) fn new(
-        config: &ExportConfig,
-        operation: &OpenedOperation,
-        source_retry: Arc<Retrier>,
-        sink_retry: Arc<Retrier>,
-    ) -> Self {
+    pub(crate) fn new(config: &ExportConfig, operation: &OpenedOperation, sides: &Sides) -> Self {
         let limiter = config.limiter(&operation.sink.throttle_key());
         Self {
-            copier: Copier::new(
-                operation.clone(),
-                Arc::clone(&source_retry),
-                Arc::clone(&sink_retry),
-                Arc::clone(&limiter),
-            ),
+            copier: Copier::new(operation.clone(), sides, Arc::clone(&limiter)),
             operation: operation.clone(),
-            source_retry,
-            sink_retry,
+            source_retry: Arc::clone(&sides.source),
+            sink_retry: Arc::clone(&sides.destination),
             limiter,
             memory: config.memory.share(),
             verify: config.options.verify.clone(),

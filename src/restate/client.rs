@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{ExportDestination, Operation, OperationId, OperationKey};
 use crate::pipeline::{
-    ExportConfig, OpenedDestination, PreparedOperation, open_destination, prepare, reopen, status_document,
-    stored_secret, validate_destination,
+    ExportConfig, OpenedDestination, PreparedOperation, log_accepted, open_destination, prepare, reopen,
+    status_document, stored_secret, validate_destination,
 };
 use crate::restate::http_client::HttpClient;
 use crate::restate::messages::{Create, LISTED_KEY, OPERATION_SERVICE, Plan, Reply, Resume, View};
@@ -99,9 +99,13 @@ impl Shared {
         self.check_target(&new.target)?;
         let PreparedOperation { operation, checkpoint, secret } = prepare(&self.config, new).await?;
         let (id, destination) = (operation.spec.id, operation.spec.destination.clone());
+        let accepted = Arc::clone(&operation.spec);
         let spec = specs::upload(&self.ingress, &operation.spec).await?;
         let replaced = self.store_secret(id, secret).await?;
         let created = self.call::<View>(id, "create", &Create { checkpoint, destination, spec, plan }).await;
+        if created.is_ok() {
+            log_accepted(&accepted);
+        }
         self.finish_change(id, created, replaced).await
     }
 
@@ -262,7 +266,8 @@ impl Shared {
             Some(ReplacedSecret { previous: None }) => self.config.secrets.delete(id).await,
         };
         if let Err(error) = restored {
-            tracing::warn!(kind = error.kind().as_str(), "cannot restore a rejected operation's secret");
+            let kind = error.kind().as_str();
+            tracing::warn!(operation = %id, kind, error = %error.report(), "cannot restore a rejected operation's secret");
         }
     }
 }

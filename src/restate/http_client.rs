@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::limits::{Retrier, RetryPolicy};
+use crate::error::{Error, ErrorKind, InvalidJson, Result};
+use crate::limits::{Retrier, RetryPolicy, Side};
 
 /// Calls are small and fast; larger data is sent in pieces.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -87,11 +87,11 @@ impl HttpClient {
         let body = json!({ "query": sql }).to_string();
         let response: Value = parse(&self.post("/query", Some("application/json"), body.into()).await?)?;
         let rows = response.get("rows").cloned().unwrap_or_default();
-        serde_json::from_value(rows).map_err(|cause| unreadable().with_source(cause))
+        serde_json::from_value(rows).map_err(unreadable)
     }
 
     async fn post(&self, path: &str, content_type: Option<&str>, body: Bytes) -> Result<Bytes> {
-        let retrier = Retrier::new(RetryPolicy::with_budget(RETRY_BUDGET));
+        let retrier = Retrier::new(Side::OperationStore, RetryPolicy::with_budget(RETRY_BUDGET));
         retrier.run(|| self.post_once(path, content_type, body.clone())).await
     }
 
@@ -123,11 +123,11 @@ impl HttpClient {
 }
 
 fn parse<T: DeserializeOwned>(response: &[u8]) -> Result<T> {
-    serde_json::from_slice(response).map_err(|cause| unreadable().with_source(cause))
+    serde_json::from_slice(response).map_err(unreadable)
 }
 
-fn unreadable() -> Error {
-    Error::new(ErrorKind::Internal, "Restate's response cannot be read")
+fn unreadable(cause: serde_json::Error) -> Error {
+    Error::new(ErrorKind::Internal, "Restate's response cannot be read").with_source(InvalidJson::from(cause))
 }
 
 impl fmt::Debug for HttpClient {

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 use crate::model::{
     Checkpoint, OperationId, OperationIssue, OperationStatus, Position, StoredDestination, Totals,
 };
-use crate::pipeline::{Batch, BatchOutcome};
+use crate::pipeline::{Batch, BatchOutcome, log_failure};
 
 /// The name of the object that holds an operation.
 pub(crate) const OPERATION_SERVICE: &str = "ExportOperation";
@@ -190,8 +190,7 @@ pub(crate) enum Stopped {
 impl Stopped {
     /// Logs an error that fails the operation.
     pub(crate) fn failed(error: &Error) -> Self {
-        tracing::warn!(kind = error.kind().as_str(), %error, "failed");
-        Self::Failed(OperationIssue::from(error))
+        Self::Failed(log_failure(error))
     }
 
     /// A call ended with an error of Restate's: a cancellation, or the callee used up its attempts.
@@ -269,6 +268,6 @@ impl OperationState {
 
 /// Makes Restate retry, on this or another worker.
 pub(crate) fn retryable(error: Error) -> HandlerError {
-    tracing::debug!(kind = error.kind().as_str(), %error, "Restate retries a step");
+    tracing::debug!(kind = error.kind().as_str(), error = %error.report(), "Restate retries a step");
     HandlerError::from(error)
 }

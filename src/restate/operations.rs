@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 use restate_sdk::prelude::*;
+use tracing::Span;
 
 use crate::error::Error;
 use crate::model::Timestamp;
 use crate::model::{OperationId, OperationStatus};
+use crate::pipeline::{Resumption, describe, log_ended, log_started, operation_span};
 use crate::restate::messages::{
     Commit, Create, LISTED_KEY, OperationState, Reply, Report, Resume, Run, RunRequest, View,
 };
@@ -66,6 +68,7 @@ impl ExportOperation {
             state.checkpoint.cancel_requested = true;
             state.checkpoint.status = OperationStatus::Canceled;
             schedule_purge(&ctx, &state);
+            span(&ctx, &state)?.in_scope(|| log_ended(&state.checkpoint));
             save(&ctx, state).await?;
         } else if !state.checkpoint.cancel_requested {
             // Only once: a second signal would interrupt the workflow while it stops.
@@ -115,6 +118,8 @@ impl ExportOperation {
         if let Some(mut state) = running(&ctx, run).await? {
             state.checkpoint.status = OperationStatus::Running;
             state.has_begun = true;
+            let resumption = (run > 0).then_some(Resumption::Requested);
+            span(&ctx, &state)?.in_scope(|| log_started(&state.checkpoint, resumption));
             save(&ctx, state).await?;
         }
         Ok(())
@@ -159,6 +164,7 @@ impl ExportOperation {
             state.in_progress.clear();
             (state.checkpoint.status, state.checkpoint.error) = (ended.status, ended.error);
             schedule_purge(&ctx, &state);
+            span(&ctx, &state)?.in_scope(|| log_ended(&state.checkpoint));
         }
         save(&ctx, state).await
     }
@@ -188,6 +194,14 @@ impl ExportOperation {
 /// A terminal error if the key is not an operation id.
 fn id_of(ctx: &ObjectContext<'_>) -> Result<OperationId, TerminalError> {
     ctx.key().parse().map_err(|error: Error| TerminalError::new_with_code(400, error.message()))
+}
+
+/// Returns the span for the log of an operation.
+fn span(ctx: &ObjectContext<'_>, state: &OperationState) -> Result<Span, TerminalError> {
+    let span = operation_span(id_of(ctx)?);
+    let destination = state.checkpoint.destination.as_ref().unwrap_or(&state.destination);
+    describe(&span, &state.checkpoint.context, Some(&destination.location));
+    Ok(span)
 }
 
 async fn load(ctx: &ObjectContext<'_>) -> Result<Option<OperationState>, TerminalError> {

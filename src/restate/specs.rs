@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use restate_sdk::prelude::*;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, InvalidJson, Result};
 use crate::model::{OperationId, OperationSpec};
 use crate::restate::http_client::HttpClient;
 use crate::restate::messages::{SPEC_SERVICE, SpecRef};
@@ -91,6 +91,7 @@ pub(crate) async fn fetch(client: &HttpClient, id: OperationId, spec: &SpecRef) 
         })
         .await?;
     serde_json::from_slice(&json).map_err(|cause| {
-        Error::new(ErrorKind::Internal, "a stored operation cannot be read").with_source(cause)
+        Error::new(ErrorKind::Internal, "a stored operation cannot be read")
+            .with_source(InvalidJson::from(cause))
     })
 }

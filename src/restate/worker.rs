@@ -10,10 +10,13 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::Instrument;
 
 use crate::error::{Error, Result};
 use crate::model::OperationSpec;
-use crate::pipeline::{Batch, ExportConfig, LogBuffer, Pipeline, open_stored};
+use crate::pipeline::{
+    Batch, ExportConfig, LogBuffer, Pipeline, SideMonitor, Sides, describe, open_stored, operation_span,
+};
 use crate::restate::http_client::HttpClient;
 use crate::restate::messages::{OPERATION_SERVICE, Reply, Run, Stopped, View, retryable};
 use crate::restate::specs;
@@ -85,9 +88,13 @@ impl Worker {
         let view = self.0.view(run).await?.into_result()?;
         let spec = specs::fetch(ingress, run.id, &view.spec).await?;
         let spec = Arc::new(OperationSpec { destination: view.destination.clone(), ..spec });
+        let span = operation_span(run.id);
+        describe(&span, &spec.context, Some(&spec.destination.location));
         let operation = open_stored(config, spec).await?;
+        let sides = Sides::new(&config.options.retry);
+        let monitors = sides.monitors();
         let context = Arc::new(RunContext {
-            pipeline: Arc::new(Pipeline::new(config, operation, &view.checkpoint.totals)),
+            pipeline: Arc::new(Pipeline::new(config, operation, sides, &view.checkpoint.totals)),
             stop: CancellationToken::new(),
             failure: OnceLock::new(),
             queue: AsyncMutex::new(()),
@@ -95,7 +102,8 @@ impl Worker {
         if !is_wanted(run, &view) {
             context.stop.cancel();
         }
-        tokio::spawn(poll(Arc::downgrade(&self.0), run, Arc::downgrade(&context)));
+        let poll = poll(Arc::downgrade(&self.0), run, Arc::downgrade(&context), monitors);
+        tokio::spawn(poll.instrument(span));
         Ok(context)
     }
 
@@ -224,13 +232,14 @@ fn is_wanted(run: Run, view: &View) -> bool {
     view.run == run.number && !checkpoint.status.is_ended() && !checkpoint.cancel_requested
 }
 
-/// Polls whether a run is still wanted, and closes it when it is not, or when it is unused.
-async fn poll(shared: Weak<Shared>, run: Run, context: Weak<RunContext>) {
+/// Polls whether a run is still wanted, and closes it when it is not, or when it is unused. Checks its sides meanwhile.
+async fn poll(shared: Weak<Shared>, run: Run, context: Weak<RunContext>, mut monitors: Vec<SideMonitor>) {
     let mut polls = interval(POLL_INTERVAL);
     polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut idle = 0;
     loop {
         polls.tick().await;
+        monitors.iter_mut().for_each(SideMonitor::check);
         let Some(shared) = shared.upgrade() else { return };
         let is_unwanted = match shared.view(run).await {
             Ok(Reply::Done(view)) => !is_wanted(run, &view),

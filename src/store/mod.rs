@@ -208,7 +208,7 @@ fn is_record_error(error: &Error) -> bool {
 }
 
 fn log_skipped(id: OperationId, error: &Error) {
-    tracing::warn!(operation = %id, kind = error.kind().as_str(), %error, "skipped an operation");
+    tracing::warn!(operation = %id, kind = error.kind().as_str(), error = %error.report(), "skipped an operation");
 }
 
 /// Stores the credentials of operations that have not ended, for example in a vault. Credentials are never in the

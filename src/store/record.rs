@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, InvalidJson, Result};
 use crate::model::RecordFormat;
 
 pub(super) fn encode(record: &impl Serialize) -> Result<Vec<u8>> {
@@ -27,16 +27,7 @@ pub(super) fn decode<T: DeserializeOwned>(json: &[u8]) -> Result<T> {
                 format!("the stored operation has format {format}, which a later version has written");
             Error::new(ErrorKind::Unsupported, message)
         }
-        // serde_json's message could quote the record, for example a path in a cursor.
         _ => Error::new(ErrorKind::Unreadable, "the stored operation is damaged")
-            .with_source(InvalidRecord { line: cause.line(), column: cause.column() }),
+            .with_source(InvalidJson::from(cause)),
     })
-}
-
-/// The position of an error in a stored record.
-#[derive(Debug, thiserror::Error)]
-#[error("invalid record at line {line}, column {column}")]
-struct InvalidRecord {
-    line: usize,
-    column: usize,
 }

@@ -9,6 +9,8 @@ mod azurite;
 mod canary;
 #[path = "../support/daemon.rs"]
 mod daemon;
+#[path = "../support/port.rs"]
+mod port;
 #[path = "../support/proxy.rs"]
 mod proxy;
 

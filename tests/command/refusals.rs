@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use chrono::{TimeDelta, Utc};
 use dicom_export::testing::fixtures;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::azurite::Azurite;
+use crate::port::Port;
 use crate::process::Export;
 use crate::signatures;
 
@@ -98,6 +101,43 @@ async fn destinations_that_the_policy_does_not_permit_are_rejected() {
     assert_rejected(managed, "useManagedIdentity").await;
     let twice = folder.export().arg("--destination").arg(&both).arg("--container").arg("container");
     assert_rejected(twice, "blobContainer").await;
+}
+
+#[tokio::test]
+async fn message_for_an_unreachable_destination_contains_its_causes() {
+    let folder = Folder::new();
+    let port = Port::reserve();
+    let uri = format!("http://127.0.0.1:{}/devstoreaccount1/container?{SAS}", port.number());
+    let export = folder.export().to(&uri).args(["--retry-for", "0"]);
+    let outcome = export.run().await;
+    let line = outcome.assert_rejected();
+    assert!(line.contains("the destination cannot be reached: "), "{line}");
+    assert!(line.contains("Connection refused"), "{line}");
+    assert!(signatures(SAS).iter().all(|secret| !line.contains(secret)), "{line}");
+}
+
+#[tokio::test]
+async fn message_for_a_proxy_that_requires_authentication_says_so() {
+    let folder = Folder::new();
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = proxy.local_addr().unwrap().to_string();
+    let serving = tokio::spawn(async move {
+        loop {
+            let (mut client, _) = proxy.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(client.read_u8().await.unwrap());
+            }
+            let response = b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n";
+            client.write_all(response).await.unwrap();
+        }
+    });
+    let uri = format!("https://account.blob.core.windows.net/container?{SAS}");
+    let export = folder.export().arg("--destination").arg(&uri).args(["--retry-for", "0"]);
+    let outcome = export.env("HTTPS_PROXY", &format!("http://{address}")).env("NO_PROXY", "").run().await;
+    let line = outcome.assert_rejected();
+    assert!(line.contains("proxy authorization required"), "{line}");
+    serving.abort();
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The engine over sources and sinks in memory: what ends up where, what is counted, what is repeated.
 
+#[path = "../support/captured_log.rs"]
+mod captured_log;
 #[path = "../support/hooked_sink.rs"]
 mod hooked_sink;
 
@@ -8,6 +10,7 @@ mod ahead;
 mod copy;
 mod crash;
 mod flow;
+mod log;
 mod manifest;
 mod misbehaving;
 mod outcome;

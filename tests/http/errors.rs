@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use dicom_export::http::HttpOptions;
 use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
 use dicom_export::store::{Checkpoint, MemoryOperationStore, OperationKey, OperationStore};
-use dicom_export::{Error, ErrorKind, ExportEngine, OperationId, OperationSpec, Result};
+use dicom_export::{Error, ErrorKind, ExportEngine, OperationId, OperationSpec, Result, RetryPolicy};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
+use crate::captured_log::Log;
 use crate::port::Port;
 use crate::support::{GatedSink, Server, archive, builder_over, engine, export_everything, export_of};
 
@@ -144,7 +145,8 @@ const INTERNAL: &str = "connection to postgres://operator:hunter2@db failed";
 
 impl FailingStore {
     fn fail<T>(&self) -> Result<T> {
-        Err(Error::new(self.0, INTERNAL))
+        let cause = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        Err(Error::new(self.0, INTERNAL).with_source(cause))
     }
 }
 
@@ -199,4 +201,41 @@ async fn internal_errors_are_not_disclosed() {
             assert!(!response.body.to_string().contains("postgres"), "{response:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn internal_errors_are_logged_with_their_causes() {
+    let (log, _guard) = Log::start();
+    let engine = ExportEngine::builder(archive(3))
+        .operation_store(Arc::new(FailingStore(ErrorKind::Internal)))
+        .build()
+        .unwrap();
+    let server = Server::start(&engine, HttpOptions::new()).await;
+    server.get("/v1/operations").await.assert_problem(500);
+    let events = log.events();
+    assert_eq!(
+        events,
+        [format!("ERROR the response is 500 kind=\"internal\" error={INTERNAL}: connection refused")]
+    );
+}
+
+#[tokio::test]
+async fn the_cause_of_an_unusable_destination_is_logged_without_its_credential() {
+    let (log, _guard) = Log::start();
+    let port = Port::reserve();
+    let azure = AzureBlobProvider::new(AzureBlobPolicy::development());
+    let engine = ExportEngine::builder(archive(3))
+        .destination("azureblob", azure)
+        .retry(RetryPolicy::none())
+        .build()
+        .unwrap();
+    let server = Server::start(&engine, HttpOptions::new()).await;
+    let uri = format!("http://127.0.0.1:{}/devstoreaccount1/export?sv=1&sig=c2VjcmV0", port.number());
+    let body = json!({ "destination": { "type": "azureblob", "settings": { "blobContainerUri": uri } } });
+    server.post("/v1/export", &body).await.assert_problem_at(400, "/destination");
+    let [event] = &log.events()[..] else { panic!("{:?}", log.events()) };
+    let expected = "INFO a request was rejected status=400 kind=\"invalid\" error=the destination cannot be used: the \
+                    destination cannot be reached: HTTP error: ";
+    assert!(event.starts_with(expected), "{event}");
+    assert!(event.to_lowercase().contains("connection refused") && !event.contains("c2VjcmV0"), "{event}");
 }

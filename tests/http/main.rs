@@ -3,6 +3,8 @@
 
 #[path = "../support/azurite.rs"]
 mod azurite;
+#[path = "../support/captured_log.rs"]
+mod captured_log;
 #[path = "../support/daemon.rs"]
 mod daemon;
 #[path = "../support/hooked_sink.rs"]

@@ -44,6 +44,13 @@ impl Response {
         if is_name { code } else { "" }
     }
 
+    /// The id under which Azure's support finds the request, if it is a UUID.
+    fn request_id(&self) -> Option<&str> {
+        let id = self.header("x-ms-request-id")?;
+        let is_uuid = id.len() == 36 && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+        is_uuid.then_some(id)
+    }
+
     pub(super) fn etag(&self) -> Option<&str> {
         self.header(ETAG.as_str())
     }
@@ -115,8 +122,19 @@ impl Response {
         };
         let separator = if code.is_empty() { "" } else { " " };
         let message = format!("{message} ({}{separator}{code})", self.status.as_u16());
-        with_retry_after(Error::new(kind, message), &self.headers)
+        let error = with_retry_after(Error::new(kind, message), &self.headers);
+        match self.request_id() {
+            Some(id) => error.with_source(FailedRequest { id: id.to_owned() }),
+            None => error,
+        }
     }
+}
+
+/// The request that failed, for the log.
+#[derive(Debug, thiserror::Error)]
+#[error("x-ms-request-id {id}")]
+struct FailedRequest {
+    id: String,
 }
 
 /// The error for a request without a response.
@@ -135,5 +153,26 @@ mod tests {
             HeaderMap::from_iter([("x-ms-error-code".parse().unwrap(), "sig=a b".parse().unwrap())]);
         let error = Response::new(StatusCode::FORBIDDEN, headers).error();
         assert_eq!(error.message(), "the destination refused the credential (403)");
+    }
+
+    #[test]
+    fn report_contains_status_error_code_and_request_id() {
+        let id = "1f2a6c1e-a01e-0079-0c54-2b4f3c000000";
+        let error_with = |id: &str| {
+            let headers = [("x-ms-error-code", "AuthorizationFailure"), ("x-ms-request-id", id)];
+            let headers = headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+            Response::new(StatusCode::FORBIDDEN, HeaderMap::from_iter(headers)).error()
+        };
+        assert_eq!(
+            error_with(id).report().to_string(),
+            format!(
+                "the destination refused the credential (403 AuthorizationFailure): x-ms-request-id {id}"
+            )
+        );
+        let quoting = error_with("sig=a b");
+        assert_eq!(
+            quoting.report().to_string(),
+            "the destination refused the credential (403 AuthorizationFailure)"
+        );
     }
 }

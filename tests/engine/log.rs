@@ -1,0 +1,195 @@
+//! What the log says about operations. Time is virtual.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dicom_export::sink::{LogKey, PutResult};
+use dicom_export::store::MemoryOperationStore;
+use dicom_export::{
+    BlobPath, BlobSink, Content, Error, ErrorKind, ExportDestination, ExportEngine, ExportSource, MemorySink,
+    NewOperation, OperationContext, OperationStatus, Result, RetryPolicy, UploadContext,
+};
+use tokio::time::Instant;
+
+use crate::captured_log::Log;
+use crate::support::{FaultySink, FaultySource, Plan, Shared, archive};
+
+/// Each event of an operation, without its counts and times.
+fn messages(events: &[String]) -> Vec<&str> {
+    let message = |event: &'static str| move |line: &&String| line.contains(event);
+    let known = [
+        "INFO the operation was accepted",
+        "INFO the operation started",
+        "INFO the operation was resumed",
+        "INFO the operation was taken over",
+        "WARN the destination keeps failing",
+        "INFO the destination works again",
+        "WARN the source keeps failing",
+        "WARN the operation failed",
+        "INFO the operation ended",
+    ];
+    events
+        .iter()
+        .map(|event| {
+            known.into_iter().find(|known| message(known)(&event)).unwrap_or_else(|| panic!("{event}"))
+        })
+        .collect()
+}
+
+/// A destination that fails during a time.
+#[derive(Clone)]
+struct Outage {
+    inner: MemorySink,
+    until: Instant,
+}
+
+#[async_trait]
+impl BlobSink for Outage {
+    async fn prepare(&self, log: &BlobPath) -> Result<()> {
+        self.inner.prepare(log).await
+    }
+
+    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
+        if Instant::now() < self.until {
+            let cause = io::Error::from(io::ErrorKind::ConnectionRefused);
+            return Err(
+                Error::new(ErrorKind::Unavailable, "the destination cannot be reached").with_source(cause)
+            );
+        }
+        self.inner.put(path, content, upload).await
+    }
+
+    async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {
+        self.inner.append(log, key, lines).await
+    }
+
+    async fn finish(&self, log: &BlobPath) -> Result<()> {
+        self.inner.finish(log).await
+    }
+
+    fn url(&self, path: &BlobPath) -> String {
+        self.inner.url(path)
+    }
+
+    fn location(&self) -> String {
+        "memory:outage".to_owned()
+    }
+}
+
+fn context() -> OperationContext {
+    OperationContext::default().with_partition("north").with_caller("alice")
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_is_logged_with_its_context_and_an_outage_in_it() {
+    let (log, _guard) = Log::start();
+    let sink = Outage { inner: MemorySink::new(), until: Instant::now() + Duration::from_secs(150) };
+    let engine = ExportEngine::builder(archive(10)).build().unwrap();
+    let new = NewOperation::new(ExportSource::Everything, sink).with_context(context());
+    let started = engine.start(new).await.unwrap();
+    let ended = engine.wait(started.operation_id).await.unwrap();
+    assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 10));
+
+    let id = ended.operation_id;
+    let span = format!(
+        "export{{operation={id} partition=north caller=alice destination=memory:outage}}: dicom_export::"
+    );
+    for line in log.lines() {
+        assert!(line.contains(&span), "{line}");
+    }
+    let events = log.events();
+    let expected = [
+        "INFO the operation was accepted",
+        "INFO the operation started",
+        "WARN the destination keeps failing",
+        "WARN the destination keeps failing",
+        "WARN the destination keeps failing",
+        "INFO the destination works again",
+        "INFO the operation ended",
+    ];
+    assert_eq!(messages(&events), expected, "{events:#?}");
+    for (event, failing_for, budget_left) in
+        [(&events[2], 30, 570), (&events[3], 60, 540), (&events[4], 120, 480)]
+    {
+        let error = "error=\"the destination cannot be reached: connection refused\"";
+        assert!(event.contains(&format!("side=\"destination\" kind=\"unavailable\" {error}")), "{event}");
+        assert!(event.contains(&format!("failing_for={failing_for}s failures=")), "{event}");
+        assert!(event.contains(&format!("budget_left={budget_left}s")), "{event}");
+    }
+    assert!(events[6].contains("status=\"completed\" exported=10 skipped=0 bytes="), "{}", events[6]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_fails_an_operation_is_logged_once_with_its_causes() {
+    let (log, _guard) = Log::start();
+    let sink = Outage { inner: MemorySink::new(), until: Instant::now() + Duration::from_secs(100) };
+    let engine = ExportEngine::builder(archive(10))
+        .retry(RetryPolicy::with_budget(Duration::from_secs(20)))
+        .build()
+        .unwrap();
+    let started = engine.start(NewOperation::new(ExportSource::Everything, sink.clone())).await.unwrap();
+    let failed = engine.wait(started.operation_id).await.unwrap();
+    assert_eq!(failed.error.unwrap().message, "the destination cannot be reached");
+    let events = log.events();
+    let expected = [
+        "INFO the operation was accepted",
+        "INFO the operation started",
+        "WARN the operation failed",
+        "INFO the operation ended",
+    ];
+    assert_eq!(messages(&events), expected, "{events:#?}");
+    assert!(
+        events[2]
+            .contains("kind=\"unavailable\" error=the destination cannot be reached: connection refused"),
+        "{}",
+        events[2]
+    );
+    assert!(events[3].contains("status=\"failed\" exported=0"), "{}", events[3]);
+
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    engine.resume(started.operation_id, Some(sink.into())).await.unwrap();
+    let ended = engine.wait(started.operation_id).await.unwrap();
+    assert_eq!(ended.status, OperationStatus::Completed);
+    let events = log.events();
+    assert_eq!(messages(&events[4..]), ["INFO the operation was resumed", "INFO the operation ended"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_fails_and_a_takeover_are_logged() {
+    let (log, _guard) = Log::start();
+    let (store, sink) = (Arc::new(MemoryOperationStore::new()), FaultySink::new());
+    let engine = |plan: &Plan| {
+        ExportEngine::builder(FaultySource { inner: archive(10), plan: plan.clone() })
+            .destination("memory", Shared(sink.clone()))
+            .operation_store(Arc::clone(&store))
+            .build()
+            .unwrap()
+    };
+    let plan = Plan::default();
+    plan.fail_all(ErrorKind::Unavailable, 0);
+    let first = engine(&plan);
+    let destination = ExportDestination::new("memory", serde_json::Value::Null);
+    let new = NewOperation::new(ExportSource::Everything, destination).with_context(context());
+    let started = first.start(new).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(45)).await;
+    // As if the process ended: the lease lapses.
+    first.shutdown(Duration::ZERO).await;
+    let events = log.events();
+    assert!(events.iter().any(|event| event.starts_with("WARN the source keeps failing")), "{events:#?}");
+    let before = events.len();
+
+    plan.heal();
+    let second = engine(&plan);
+    second.resume_all().await.unwrap();
+    let ended = second.wait(started.operation_id).await.unwrap();
+    assert_eq!(ended.status, OperationStatus::Completed);
+    let events = log.events();
+    let expected = ["INFO the operation was taken over", "INFO the operation ended"];
+    assert_eq!(messages(&events[before..]), expected, "{events:#?}");
+    for line in &log.lines()[before..] {
+        assert!(line.contains("partition=north caller=alice destination=here"), "{line}");
+    }
+}
