@@ -1,7 +1,7 @@
 //! [`RetryPolicy`]: retries of transient failures, within a budget that restarts with each success.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -83,6 +83,8 @@ pub(crate) struct Retrier {
     state: Mutex<State>,
     /// Whether `State::failing_since` is set, so that a success takes no lock while nothing fails.
     is_failing: AtomicBool,
+    /// The number of calls whose work was completed.
+    completed: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -92,8 +94,6 @@ struct State {
     /// The failures since then, and the latest one.
     failures: u64,
     last_failure: Option<(ErrorKind, String)>,
-    /// The number of times that a success ended a series of failures.
-    recoveries: u64,
     jitter: fastrand::Rng,
 }
 
@@ -102,22 +102,23 @@ struct State {
 pub(crate) struct Failures {
     first: Option<Instant>,
     count: u32,
-    /// The side's recoveries at the last failure.
-    recoveries: u64,
-    /// The number of the latest failures between which other calls succeeded.
+    /// The number of completed calls at the last failure.
+    completed: u64,
+    /// The number of the latest failures between which other calls were completed.
     isolated: u32,
 }
 
 impl Retrier {
     pub(crate) fn new(side: Side, policy: RetryPolicy) -> Self {
-        let state = State {
-            failing_since: None,
-            failures: 0,
-            last_failure: None,
-            recoveries: 0,
-            jitter: fastrand::Rng::new(),
-        };
-        Self { side, policy, state: Mutex::new(state), is_failing: AtomicBool::new(false) }
+        let state =
+            State { failing_since: None, failures: 0, last_failure: None, jitter: fastrand::Rng::new() };
+        Self {
+            side,
+            policy,
+            state: Mutex::new(state),
+            is_failing: AtomicBool::new(false),
+            completed: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn side(&self) -> Side {
@@ -167,14 +168,20 @@ impl Retrier {
         self.policy.initial_backoff.min(self.policy.budget)
     }
 
-    /// Records a success.
+    /// Records that the work of a call was completed, for example that an instance was read to its end: the side works for
+    /// others than a call that fails.
+    pub(crate) fn completed(&self) {
+        self.completed.fetch_add(1, SeqCst);
+        self.succeeded();
+    }
+
+    /// Records a success: the side responds.
     pub(crate) fn succeeded(&self) {
         if self.is_failing.load(SeqCst) {
             let mut state = lock(&self.state);
             state.failing_since = None;
             state.failures = 0;
             state.last_failure = None;
-            state.recoveries += 1;
             self.is_failing.store(false, SeqCst);
         }
     }
@@ -191,16 +198,16 @@ impl Retrier {
         if !error.kind().is_transient() {
             return None;
         }
-        let now = Instant::now();
+        let (now, completed) = (Instant::now(), self.completed.load(SeqCst));
         let failure = (error.kind(), error.report().to_string());
         let mut state = lock(&self.state);
         let failing_since = *state.failing_since.get_or_insert(now);
         state.failures += 1;
         state.last_failure = Some(failure);
         self.is_failing.store(true, SeqCst);
-        let is_isolated = failures.first.is_some() && state.recoveries > failures.recoveries;
+        let is_isolated = failures.first.is_some() && completed > failures.completed;
         failures.isolated = if is_isolated { failures.isolated + 1 } else { 0 };
-        failures.recoveries = state.recoveries;
+        failures.completed = completed;
         let first = *failures.first.get_or_insert(now);
         let budget = self.policy.budget;
         let remaining = budget
@@ -227,7 +234,7 @@ impl Failures {
         Self { first: Instant::now().checked_sub(elapsed), count, ..Self::default() }
     }
 
-    /// The number of the latest failures of the call before each of which the side worked for other calls.
+    /// The number of the latest failures of the call before each of which another call was completed.
     pub(crate) fn isolated(&self) -> u32 {
         self.isolated
     }

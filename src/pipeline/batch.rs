@@ -95,6 +95,7 @@ impl BatchExporter {
             result.add(instance, outcome);
         }
         drop(transfers);
+        self.transfer.confirm_refusals().await?;
         if let Some(observer) = &self.observer {
             let done = BatchDone {
                 operation: &self.operation.spec,

@@ -68,7 +68,7 @@ impl Copier {
                 Ok(Some(source)) => match self.try_copy(path, &source).await {
                     Ok(Some(result)) => {
                         self.sink_retry.succeeded();
-                        self.source_retry.succeeded();
+                        self.source_retry.completed();
                         self.refusals.store(0, Relaxed);
                         check_length(&result, Some(source.length()))?;
                         return Ok(CopyOutcome::Copied(result));

@@ -27,6 +27,7 @@ mod open;
 mod plan;
 mod prepare;
 mod progress;
+mod refusals;
 mod retry;
 mod sides;
 mod status;

@@ -11,6 +11,7 @@ use crate::pipeline::config::ExportConfig;
 use crate::pipeline::copy::{Copier, CopyOutcome};
 use crate::pipeline::length::{check_length, enforce_length};
 use crate::pipeline::open::OpenedOperation;
+use crate::pipeline::refusals::Refusals;
 use crate::pipeline::retry::{AttemptTracker, RetryDecision};
 use crate::pipeline::sides::Sides;
 use crate::pipeline::verify::{Checksums, VerificationReport, VerifyConfig};
@@ -28,6 +29,7 @@ pub(crate) struct InstanceTransfer {
     memory: MemoryShare,
     verify: VerifyConfig,
     copier: Copier,
+    refusals: Refusals,
 }
 
 /// The outcome of a transfer that does not fail the operation.
@@ -53,6 +55,7 @@ impl InstanceTransfer {
             limiter,
             memory: config.memory.share(),
             verify: config.options.verify.clone(),
+            refusals: Refusals::default(),
         }
     }
 
@@ -72,7 +75,10 @@ impl InstanceTransfer {
             return self.stream(instance, &path).await;
         }
         match self.copier.copy(instance, &path).await? {
-            CopyOutcome::Copied(result) => Ok(TransferOutcome::Exported(result, None)),
+            CopyOutcome::Copied(result) => {
+                self.refusals.exported(instance, result.size);
+                Ok(TransferOutcome::Exported(result, None))
+            }
             CopyOutcome::NotTried => self.stream(instance, &path).await,
             CopyOutcome::Refused => {
                 let outcome = self.stream(instance, &path).await?;
@@ -82,6 +88,14 @@ impl InstanceTransfer {
                 Ok(outcome)
             }
         }
+    }
+
+    /// Confirms that instances that were skipped since the last success are not refused by the source as a whole.
+    ///
+    /// # Errors
+    /// Errors that fail the operation.
+    pub(crate) async fn confirm_refusals(&self) -> Result<()> {
+        self.refusals.confirm(&*self.operation.source, &self.source_retry).await
     }
 
     /// Opens and puts the instance, with retries.
@@ -107,7 +121,12 @@ impl InstanceTransfer {
                     tracing::debug!(kind = error.kind().as_str(), ?pause, "retrying an instance");
                     sleep(pause).await;
                 }
-                RetryDecision::Skip => return Ok(TransferOutcome::Skipped(error)),
+                RetryDecision::Skip => {
+                    if !error.kind().is_transient() {
+                        self.refusals.refused(&error);
+                    }
+                    return Ok(TransferOutcome::Skipped(error));
+                }
                 RetryDecision::Fail => return Err(error),
             }
         }
@@ -145,6 +164,8 @@ impl InstanceTransfer {
             }
             (None, Ok(result)) => {
                 self.sink_retry.succeeded();
+                self.source_retry.completed();
+                self.refusals.exported(instance, result.size);
                 check_length(&result, length)?;
                 let report = verification
                     .map(|verification| verification.finish(instance, path, &result))

@@ -98,6 +98,10 @@ pub use crate::model::{ExportSource, OperationSpec};
 ///   [`Unsupported`](crate::ErrorKind::Unsupported), [`Invalid`](crate::ErrorKind::Invalid),
 ///   [`Conflict`](crate::ErrorKind::Conflict) and [`Internal`](crate::ErrorKind::Internal) skip the instance, with the
 ///   public message in `errors.log`. [`Unauthorized`](crate::ErrorKind::Unauthorized) fails the operation.
+/// - The operation fails, and can be resumed, if the source refuses twelve instances in a row with the same error and has
+///   returned none, or does not return an instance again that it has returned before.
+/// - The operation fails, and can be resumed, if the source refuses twelve instances in a row with the same error and has
+///   returned none, or does not return an instance again that it has returned before.
 /// - From `list`, an error that is not retried fails the operation. Report a single row or file that cannot be listed as
 ///   a [`ListFailure`] in the page.
 /// - From `copy_url`, an error that is not retried is treated as `None`: the instance is opened.

@@ -14,6 +14,7 @@ mod log;
 mod manifest;
 mod misbehaving;
 mod outcome;
+mod refusals;
 mod running;
 mod stuck;
 mod support;
