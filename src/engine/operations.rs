@@ -151,20 +151,21 @@ impl StoredOperations {
 
     /// Fails an operation whose run panicked, unless another runner holds it.
     pub(super) async fn fail_after_panic(&self, id: OperationId, holder: &str) -> Result<()> {
-        let failed = self
-            .update(id, |checkpoint| {
-                if checkpoint.lease.as_ref().is_none_or(|lease| lease.holder != holder) {
-                    return Err(Error::new(ErrorKind::Conflict, "another runner holds the operation"));
-                }
-                checkpoint.status = OperationStatus::Failed;
-                checkpoint.error = Some(OperationIssue::new(
-                    ErrorKind::Internal.as_str(),
-                    "the export stopped unexpectedly",
-                ));
-                checkpoint.lease = None;
-                Ok(())
-            })
-            .await;
+        let fail = |checkpoint: &mut Checkpoint| {
+            // Already saved by an attempt whose response was lost.
+            if checkpoint.status == OperationStatus::Failed {
+                return Ok(());
+            }
+            if checkpoint.lease.as_ref().is_none_or(|lease| lease.holder != holder) {
+                return Err(Error::new(ErrorKind::Conflict, "another runner holds the operation"));
+            }
+            checkpoint.status = OperationStatus::Failed;
+            checkpoint.error =
+                Some(OperationIssue::new(ErrorKind::Internal.as_str(), "the export stopped unexpectedly"));
+            checkpoint.lease = None;
+            Ok(())
+        };
+        let failed = self.config.short_retrier().run(|| self.update(id, fail)).await;
         log_ended(&failed?);
         Ok(())
     }

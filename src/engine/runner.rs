@@ -24,9 +24,12 @@ use crate::pipeline::{
 };
 use crate::service::{NewOperation, Target};
 use crate::store::OperationStore;
+use crate::sync::catch_panic;
 
 /// How long a start may take, including a destination that does not respond.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+const PROVIDER_PANICKED: &str = "the source's or the destination's provider panicked";
 
 /// How long an abandoned run may take to log and save what it has finished.
 const FINAL_SAVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -115,7 +118,8 @@ impl Runner {
     }
 
     async fn prepare(&self, new: NewOperation) -> Result<PreparedOperation> {
-        timeout(START_TIMEOUT, prepare(&self.config, new)).await.unwrap_or_else(|_| Err(start_timed_out()))
+        let prepared = catch_panic(prepare(&self.config, new), PROVIDER_PANICKED);
+        timeout(START_TIMEOUT, prepared).await.unwrap_or_else(|_| Err(start_timed_out()))
     }
 
     /// Resumes an operation that failed or that no runner holds, and runs it in a task.
@@ -153,7 +157,9 @@ impl Runner {
             };
             Ok((slot, self.operations.open_resumed(guard.id, &checkpoint, target).await?))
         };
-        let (slot, opened) = timeout(START_TIMEOUT, open).await.unwrap_or_else(|_| Err(start_timed_out()))?;
+        let (slot, opened) = timeout(START_TIMEOUT, catch_panic(open, PROVIDER_PANICKED))
+            .await
+            .unwrap_or_else(|_| Err(start_timed_out()))?;
         let destination = opened.as_ref().map(|opened| &opened.spec.destination);
         let claim = LeasedCheckpoint::claim(self.lease_terms(guard), guard.id, |checkpoint| {
             check_resumable(checkpoint.status)?;

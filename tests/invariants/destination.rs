@@ -1,4 +1,4 @@
-//! Destinations of several kinds, read back past the sink.
+//! Destinations of several kinds, whose contents are read without the sink.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -44,7 +44,7 @@ impl Container {
         }
     }
 
-    /// Every blob that can be seen.
+    /// Every visible blob.
     pub(crate) async fn blobs(&self) -> BTreeMap<String, Bytes> {
         let mut blobs = BTreeMap::new();
         match self {
@@ -77,7 +77,7 @@ fn collect(root: &Path, folder: &Path, blobs: &mut BTreeMap<String, Bytes>) {
     }
 }
 
-/// Opens the container for every operation, with faults.
+/// Opens the container, with faults.
 pub(crate) struct Provider {
     pub(crate) container: Arc<Container>,
     pub(crate) archive: Arc<Archive>,
@@ -94,14 +94,14 @@ impl SinkProvider for Provider {
 
     async fn open(&self, _: &OperationSpec, secret: Option<&Secret>) -> Result<Arc<dyn BlobSink>> {
         if secret.is_some() != self.has_secret {
-            return Err(Error::new(ErrorKind::Unauthorized, "the secret is not what it was"));
+            return Err(Error::new(ErrorKind::Unauthorized, "the secret is wrong"));
         }
         let copying = Copying { inner: self.container.sink(), archive: Arc::clone(&self.archive) };
         Ok(Arc::new(FaultySink::new(copying, self.plan.clone())))
     }
 }
 
-/// Fetches from the archive itself, where it can be read.
+/// Copies readable instances directly from the archive.
 struct Copying {
     inner: Arc<dyn BlobSink>,
     archive: Arc<Archive>,

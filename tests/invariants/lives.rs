@@ -1,4 +1,4 @@
-//! Processes that run an operation and die, until one brings it to its end.
+//! One process after the other that runs an operation and may be killed, until one completes it.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::archive::Item;
 use crate::case::{Case, Plans};
 use crate::{on_seeds, runtime};
 
-/// Longer than any life takes that ends by itself.
-const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Longer than any run that is not killed.
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
 
 #[test]
 fn guarantees_1_to_5_and_8_hold_whatever_fails_and_dies() {
@@ -33,7 +33,7 @@ fn live(seed: u64) {
     let last = runtime();
     last.block_on(async {
         let engine = case.engine(&plans);
-        case.bury().await;
+        case.release_lease().await;
         if case.store.load(case.id).await.is_err() {
             create(&case, &engine).await.unwrap();
         }
@@ -43,14 +43,14 @@ fn live(seed: u64) {
         }
         engine.shutdown(Duration::ZERO).await;
         case.hold_at_the_end().await;
-        // Whoever died between the end and this left it to the time when the operation is forgotten.
+        // A process that was killed right after the end leaves the secret to the deletion of the operation.
         case.forgetful_engine(&plans).purge_expired().await.unwrap();
         assert!(case.secrets.get(case.id).await.unwrap().is_none(), "the secret outlived the operation");
         assert!(case.store.load(case.id).await.is_err());
     });
 }
 
-/// One process, from its start to its death; gives how the operation ended if it did before that.
+/// Runs one process until it ends or is killed. Returns the status with which the operation ended, if it did.
 fn life(case: &Case, plans: &Plans, rng: &mut Rng) -> Option<OperationStatus> {
     let dies_after = match rng.u8(..4) {
         0 => None,
@@ -63,7 +63,7 @@ fn life(case: &Case, plans: &Plans, rng: &mut Rng) -> Option<OperationStatus> {
     let runtime = runtime();
     runtime.block_on(async {
         let engine = case.engine(plans);
-        case.bury().await;
+        case.release_lease().await;
         if let Some((side, after, long)) = outage {
             let plan = [&plans.source, &plans.sink, &plans.store][usize::from(side)].clone();
             tokio::spawn(async move {
@@ -76,23 +76,23 @@ fn life(case: &Case, plans: &Plans, rng: &mut Rng) -> Option<OperationStatus> {
         let ended = timeout(dies_after.unwrap_or(DAY), run(case, &engine, rng)).await;
         let ends_by_itself = dies_after.is_none();
         assert!(ended.is_ok() || !ends_by_itself, "the run does not end");
-        // A store that is down for longer than the budget cannot be told of a failure: the operation is left. And
-        // whoever is answered with an error asks again.
+        // A failure cannot be saved in a store that is down for longer than the budget, so the operation is left without
+        // a runner. A caller that gets an error repeats the call.
         let refused = matches!(ended, Ok(Err(_)));
         let may_be_left = refused || !ends_by_itself || outage.is_some_and(|(side, _, _)| side == 2);
         let stored = case.status().await;
         assert!(
             may_be_left || stored.is_none_or(OperationStatus::is_ended),
-            "nobody runs it any more: {stored:?}"
+            "the operation has no runner: {stored:?}"
         );
         if shuts_down {
             let grace = Duration::from_secs(rng.u64(..20));
-            // Last words and a last save, whatever does not answer.
+            // Includes the final log lines and the final save.
             let longest = grace + Duration::from_secs(21);
-            timeout(longest, engine.shutdown(grace)).await.expect("a shutdown waits for nothing");
+            timeout(longest, engine.shutdown(grace)).await.expect("it shuts down in time");
         }
         let ended = ended.ok()?.ok()?;
-        // What has been told of the end is what is stored.
+        // A returned status is a stored status.
         if ended.status.is_ended() {
             assert_eq!(case.status().await, Some(ended.status));
             let secret = case.secrets.get(case.id).await.unwrap();
@@ -102,21 +102,21 @@ fn life(case: &Case, plans: &Plans, rng: &mut Rng) -> Option<OperationStatus> {
     })
 }
 
-async fn run(case: &Case, engine: &ExportEngine, rng: &mut Rng) -> Result<Operation> {
+pub(crate) async fn run(case: &Case, engine: &ExportEngine, rng: &mut Rng) -> Result<Operation> {
     if case.store.load(case.id).await.is_err() {
         create(case, engine).await?;
     }
     resume(case, engine, rng).await
 }
 
-async fn create(case: &Case, engine: &ExportEngine) -> Result<()> {
+pub(crate) async fn create(case: &Case, engine: &ExportEngine) -> Result<()> {
     let new = NewOperation::new(case.wanted.clone(), case.destination()).with_id(case.id);
     let created = engine.create(new).await;
     let there = case.store.load(case.id).await.is_ok();
     match created {
         Ok(_) => assert!(there),
         Err(error) => {
-            let expected = [ErrorKind::Invalid, ErrorKind::Unavailable];
+            let expected = [ErrorKind::Invalid, ErrorKind::Unavailable, ErrorKind::Internal];
             assert!(expected.contains(&error.kind()), "{error:?}");
             return Err(error);
         }
@@ -124,10 +124,10 @@ async fn create(case: &Case, engine: &ExportEngine) -> Result<()> {
     Ok(())
 }
 
-/// Goes on with the operation in one of the ways there are, to its end.
-async fn resume(case: &Case, engine: &ExportEngine, rng: &mut Rng) -> Result<Operation> {
+/// Resumes the operation in a random way, and waits for its end.
+pub(crate) async fn resume(case: &Case, engine: &ExportEngine, rng: &mut Rng) -> Result<Operation> {
     let stored = case.store.load(case.id).await?;
-    // A secret goes with the end of its operation, and is never there when the operation was not accepted at all.
+    // The secret is deleted when its operation ends, and is missing if the operation was never accepted.
     let there = case.secrets.get(case.id).await?.is_some();
     let lost = case.has_secret && (!there || stored.status == OperationStatus::Failed);
     let target = (lost || rng.u8(..4) == 0).then(|| Target::from(case.destination()));
@@ -136,7 +136,7 @@ async fn resume(case: &Case, engine: &ExportEngine, rng: &mut Rng) -> Result<Ope
         1 if target.is_none() && stored.status != OperationStatus::Failed => _ = engine.resume_all().await?,
         _ => _ = engine.resume(case.id, target).await?,
     }
-    // Ends when the run does, and when nobody runs it.
+    // The channel closes when the run ends.
     if let Some(mut progress) = engine.progress(case.id) {
         while progress.changed().await.is_ok() {}
     }
@@ -149,8 +149,8 @@ async fn resume(case: &Case, engine: &ExportEngine, rng: &mut Rng) -> Result<Ope
 }
 
 impl Case {
-    /// The dead process's lease lapses: leases go by the wall clock, which does not move here.
-    async fn bury(&self) {
+    /// Releases the lease of a killed process. Leases use the wall clock, which does not move here.
+    async fn release_lease(&self) {
         if let Ok(mut stored) = self.store.load(self.id).await
             && stored.lease.take().is_some()
         {
@@ -162,7 +162,7 @@ impl Case {
         self.store.load(self.id).await.ok().map(|stored| stored.status)
     }
 
-    /// How many instances are good, and how many things have to be skipped.
+    /// The number of readable instances, and the number of entries to skip.
     pub(crate) fn expected(&self) -> (u64, u64) {
         let covered = self.archive.covered(&self.wanted);
         let good = |item: &&&Item| matches!(item, Item::Instance(held) if held.bad.is_none());

@@ -1,7 +1,8 @@
-//! What holds whatever goes wrong: random archives, destinations, faults and crashes, in virtual time.
+//! The invariants of an export under any failures: random archives, destinations, faults, panics and crashes, in virtual
+//! time.
 //!
-//! Every case follows from its seed. `DICOM_EXPORT_SEEDS=5000` tries so many; a seed that fails is named with the
-//! command that runs it alone.
+//! Each case is determined by its seed. `DICOM_EXPORT_SEEDS=5000` sets the number of seeds. A seed that fails is printed
+//! with the command that runs it alone.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -11,12 +12,14 @@ mod check;
 mod destination;
 mod lives;
 mod outage;
+mod replicas;
 mod wrappers;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-/// What a run without a number tries: some seconds' worth.
+/// The default number of seeds, which takes some seconds.
 const SEEDS: u64 = 1_000;
 
 fn number(name: &str) -> Option<u64> {
@@ -24,10 +27,11 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
-/// Holds these seeds to something, on every processor, and names those that fail.
-fn on_seeds(test: &str, seeds: u64, hold: impl Fn(u64) + Sync) {
+/// Runs a check for each seed, on every processor, and prints the seeds that fail.
+fn on_seeds(test: &str, seeds: u64, check: impl Fn(u64) + Sync) {
+    hide_planned_panics();
     if let Some(seed) = number("DICOM_EXPORT_SEED") {
-        return hold(seed);
+        return check(seed);
     }
     let (seeds, next) = (number("DICOM_EXPORT_SEEDS").unwrap_or(seeds), AtomicU64::new(0));
     let failed = std::sync::Mutex::new(Vec::new());
@@ -37,7 +41,7 @@ fn on_seeds(test: &str, seeds: u64, hold: impl Fn(u64) + Sync) {
                 while let seed = next.fetch_add(1, SeqCst)
                     && seed < seeds
                 {
-                    if catch_unwind(AssertUnwindSafe(|| hold(seed))).is_err() {
+                    if catch_unwind(AssertUnwindSafe(|| check(seed))).is_err() {
                         eprintln!(
                             "seed {seed} failed: DICOM_EXPORT_SEED={seed} cargo test --all-features --test invariants {test}"
                         );
@@ -48,10 +52,23 @@ fn on_seeds(test: &str, seeds: u64, hold: impl Fn(u64) + Sync) {
         }
     });
     let failed = failed.into_inner().unwrap();
-    assert!(failed.is_empty(), "of {seeds} seeds these failed: {failed:?}");
+    assert!(failed.is_empty(), "{} of {seeds} seeds failed: {failed:?}", failed.len());
 }
 
-/// A clock that does not wait; dropping it is a crash.
+/// Keeps the messages of planned panics out of the output.
+fn hide_planned_panics() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let print = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if panic.payload_as_str() != Some("planned panic") {
+                print(panic);
+            }
+        }));
+    });
+}
+
+/// A runtime whose clock advances when every task is idle. Dropping it simulates a crash.
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
 }

@@ -1,4 +1,4 @@
-//! What the wrappers do themselves.
+//! The fault injection itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -87,7 +87,7 @@ async fn generated_content_is_discarded() {
     }
 }
 
-/// The kinds of these calls' failures, one after the other.
+/// Returns the failures of these calls, made one after the other.
 async fn failures(plan: FaultPlan, order: &[u32]) -> Vec<(u32, Option<ErrorKind>)> {
     let source: MemorySource = archive().into_iter().collect();
     let source = FaultySource::new(source, plan);
@@ -141,7 +141,7 @@ async fn some_faults_are_lasting_and_others_transient() {
     assert_eq!(failures(plan, &all).await, rounds[2]);
 }
 
-/// What a damaged content states, gives, and how it ends.
+/// Returns the stated length of a damaged content, its bytes, and the error at its end.
 async fn damaged(
     fault: StreamFault,
     content: fn(Bytes) -> Content,
@@ -188,7 +188,7 @@ async fn damaged_contents_are_detectable() {
             for fault in StreamFault::ALL {
                 let began = Instant::now();
                 let (length, bytes, end) = damaged(fault, content, seed).await;
-                assert_eq!(length, Some(1000), "{fault:?}: it states the length that it should have");
+                assert_eq!(length, Some(1000), "{fault:?}: the stated length is the original one");
                 match fault {
                     StreamFault::Unavailable | StreamFault::Unreadable => {
                         let kind = if fault == StreamFault::Unavailable {
@@ -218,7 +218,11 @@ async fn damaged_contents_are_detectable() {
         }
         for fault in [StreamFault::Truncated, StreamFault::Repeats, StreamFault::Overlong] {
             let (length, _, end) = damaged(fault, unknown, seed).await;
-            assert_eq!((length, end), (None, Some(ErrorKind::Unavailable)), "nobody could notice {fault:?}");
+            assert_eq!(
+                (length, end),
+                (None, Some(ErrorKind::Unavailable)),
+                "{fault:?} could not be detected"
+            );
         }
     }
 }

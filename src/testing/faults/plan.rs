@@ -122,6 +122,7 @@ enum FaultKind {
     Throttles(Duration),
     LosesResponses,
     Damages(Vec<StreamFault>),
+    Panics,
 }
 
 #[derive(Debug, Default)]
@@ -139,6 +140,7 @@ pub(super) enum Outcome {
     Fails(Error),
     LosesResponse,
     Damaged(StreamFault),
+    Panics,
 }
 
 /// A call, its planned outcome and the pause after it.
@@ -201,6 +203,11 @@ impl FaultPlan {
     pub fn damages(self, rate: f64, faults: impl IntoIterator<Item = StreamFault>) -> Self {
         let faults = faults.into_iter().collect();
         self.with([Call::Open], rate, FaultKind::Damages(faults))
+    }
+
+    /// Makes a fraction `rate` (0 to 1) of these calls panic with the message "planned panic", before they do any work.
+    pub fn panics(self, calls: impl IntoIterator<Item = Call>, rate: f64) -> Self {
+        self.with(calls, rate, FaultKind::Panics)
     }
 
     /// Sets the maximum random delay before each call, and again after it. Default: zero.
@@ -299,6 +306,7 @@ impl FaultPlan {
                 }
                 FaultKind::LosesResponses => Some(Outcome::LosesResponse),
                 FaultKind::Damages(faults) => per_call.choice(faults).copied().map(Outcome::Damaged),
+                FaultKind::Panics => Some(Outcome::Panics),
             };
             if let Some(outcome) = outcome {
                 return (outcome, per_call);
@@ -323,9 +331,13 @@ impl fmt::Debug for FaultPlan {
 
 impl PlannedCall {
     /// Returns the planned error, if the call fails before its work.
+    ///
+    /// # Panics
+    /// If the plan says so.
     pub(super) fn fail_before(&mut self) -> Result<()> {
         match std::mem::replace(&mut self.outcome, Outcome::Passes) {
             Outcome::Fails(error) => Err(error),
+            Outcome::Panics => panic!("planned panic"),
             other => {
                 self.outcome = other;
                 Ok(())
