@@ -66,6 +66,7 @@ impl ExportEngineBuilder {
             observer: None,
             options: ExportOptions::default(),
             runner: RunnerOptions {
+                name: default_runner_name(),
                 checkpoint_interval: Duration::from_secs(1),
                 lease_duration: Duration::from_secs(15),
                 takeover_interval: Some(Duration::from_secs(15)),
@@ -131,6 +132,14 @@ impl ExportEngineBuilder {
     /// Sets the shortest time between two checkpoints. Default: 1 second.
     pub fn checkpoint_interval(mut self, interval: Duration) -> Self {
         self.runner.checkpoint_interval = interval;
+        self
+    }
+
+    /// Sets the name of this runner, which tells the replicas that share a store apart. It is stored with the operations
+    /// that the engine runs, and is part of their status documents and its log. Default: the name of the host and the id of
+    /// the process, as in `pacs-1:4711`.
+    pub fn runner_name(mut self, name: impl Into<String>) -> Self {
+        self.runner.name = name.into();
         self
     }
 
@@ -225,6 +234,10 @@ impl ExportEngineBuilder {
         };
         ExportConfig::new(self.sources, self.destinations, secrets, self.observer, self.options)
     }
+}
+
+fn default_runner_name() -> String {
+    format!("{}:{}", gethostname::gethostname().to_string_lossy(), std::process::id())
 }
 
 impl fmt::Debug for ExportEngineBuilder {

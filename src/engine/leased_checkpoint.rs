@@ -35,6 +35,8 @@ pub(super) struct LeaseTerms {
     pub(super) retrier: Arc<Retrier>,
     /// Identifies the run.
     pub(super) holder: String,
+    /// The name of the runner.
+    pub(super) runner: String,
     pub(super) duration: Duration,
     /// Canceled when a request to cancel is found.
     pub(super) cancel: CancellationToken,
@@ -73,6 +75,7 @@ impl LeasedCheckpoint {
             change(&mut changed)?;
             changed.status = OperationStatus::Running;
             changed.lease = Some(terms.lease_from(now));
+            changed.runner = Some(terms.runner.clone());
             changed.last_updated_time = Timestamp::now();
             // The first runner to save has the lease.
             match terms.retrier.run(|| terms.store.save(id, &changed)).await {

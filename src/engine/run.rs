@@ -12,7 +12,7 @@ use tracing::Instrument;
 use crate::engine::leased_checkpoint::LeasedCheckpoint;
 use crate::engine::registry::{RunGuard, StopSignals};
 use crate::error::Result;
-use crate::model::{OperationStatus, Position};
+use crate::model::{OperationStatus, Position, Timestamp};
 use crate::pipeline::{
     Batch, BatchOutcome, CommitQueue, Pipeline, Planner, Progress, RateEstimator, log_failure,
     update_expiry_warning,
@@ -39,6 +39,8 @@ pub(super) struct Run {
     checkpoint_interval: Duration,
     stop: StopSignals,
     progress: watch::Sender<Progress>,
+    /// [`Pipeline::activity`] when it was last read.
+    activity: u64,
     /// The number of appends to the log in this run.
     appends: u32,
     last_commit: Instant,
@@ -63,6 +65,7 @@ impl Run {
         guard: &RunGuard,
     ) -> Self {
         Self {
+            activity: pipeline.activity(),
             pipeline: Arc::new(pipeline),
             queue: CommitQueue::starting_at(&leased.checkpoint.position),
             rate: RateEstimator::starting_at(&leased.checkpoint),
@@ -217,6 +220,7 @@ impl Run {
             update_expiry_warning(checkpoint, self.pipeline.spec().destination.expires, Some(end));
         }
         self.last_commit = Instant::now();
+        self.publish();
         self.leased.save().await
     }
 
@@ -225,7 +229,13 @@ impl Run {
         self.leased.renew_during(self.pipeline.finish()).await
     }
 
-    fn publish(&self) {
+    /// Publishes the progress, and notes when there was some.
+    fn publish(&mut self) {
+        let activity = self.pipeline.activity();
+        if activity != self.activity {
+            self.activity = activity;
+            self.leased.checkpoint.last_progress_time = Some(Timestamp::now());
+        }
         let progress = self.pipeline.progress(self.leased.checkpoint.estimate);
         self.progress.send_if_modified(|last| {
             let is_modified = *last != progress;

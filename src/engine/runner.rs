@@ -37,6 +37,8 @@ const FINAL_SAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The options of the local runner.
 #[derive(Debug, Clone)]
 pub(super) struct RunnerOptions {
+    /// The name of this runner.
+    pub(super) name: String,
     pub(super) checkpoint_interval: Duration,
     pub(super) lease_duration: Duration,
     /// `None`: the engine does not take over operations by itself.
@@ -99,6 +101,7 @@ impl Runner {
         // With a lease from the start, no other replica takes the operation over before its secret is stored.
         let now = self.config.short_retrier().run(|| self.store.now()).await?;
         prepared.checkpoint.lease = Some(terms.lease_from(now));
+        prepared.checkpoint.runner = Some(terms.runner.clone());
         let mut checkpoint = prepared.checkpoint.clone();
         let opened = self.limit.fill(slot, self.operations.create(prepared)).await?;
         log_accepted(&opened.spec);
@@ -339,6 +342,7 @@ impl Runner {
             store: Arc::clone(&self.store),
             retrier: Arc::new(self.retrier()),
             holder: guard.holder.clone(),
+            runner: self.options.name.clone(),
             duration: self.options.lease_duration,
             cancel: guard.stop.cancel.clone(),
         }

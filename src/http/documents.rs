@@ -61,9 +61,20 @@ pub(super) struct OperationDocument {
     /// When the operation was accepted.
     #[schema(value_type = String, format = DateTime, example = "2022-09-08T16:40:36.2627618Z")]
     created_time: Timestamp,
-    /// When the stored state of the operation last changed.
+    /// When the stored state of the operation last changed. It advances while the operation is held, also without progress.
     #[schema(value_type = String, format = DateTime, example = "2022-09-08T16:41:01.2776644Z")]
     last_updated_time: Timestamp,
+    /// When the operation last made progress.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, format = DateTime, nullable = false, example = "2022-09-08T16:41:00.9120336Z")]
+    last_progress_time: Option<Timestamp>,
+    /// The size of the exported instances in bytes.
+    #[schema(required = false)]
+    bytes: u64,
+    /// The name of the server process that runs the operation, or ran it last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    runner: Option<String>,
     /// The state of the operation.
     status: StatusDocument,
     /// What the operation has done so far.
@@ -118,6 +129,9 @@ impl OperationDocument {
             r#type: operation.r#type,
             created_time: operation.created_time,
             last_updated_time: operation.last_updated_time,
+            last_progress_time: operation.last_progress_time,
+            bytes: operation.bytes,
+            runner: operation.runner,
             status: StatusDocument::new(operation.status, version),
             results: operation.results,
             percent_complete: operation.percent_complete,

@@ -1,7 +1,10 @@
 //! [`RetryPolicy`]: retries of transient failures, within a budget that restarts with each success.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -85,6 +88,8 @@ pub(crate) struct Retrier {
     is_failing: AtomicBool,
     /// The number of calls whose work was completed.
     completed: AtomicU64,
+    /// The number of requests that succeeded, which tells a long transfer from a stuck one.
+    successes: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -118,6 +123,7 @@ impl Retrier {
             state: Mutex::new(state),
             is_failing: AtomicBool::new(false),
             completed: AtomicU64::new(0),
+            successes: AtomicU64::new(0),
         }
     }
 
@@ -152,7 +158,7 @@ impl Retrier {
         loop {
             match call().await {
                 Ok(value) => {
-                    self.succeeded();
+                    self.request_succeeded();
                     return Ok(value);
                 }
                 Err(error) => match self.backoff(&mut failures, &error) {
@@ -173,6 +179,17 @@ impl Retrier {
     pub(crate) fn completed(&self) {
         self.completed.fetch_add(1, SeqCst);
         self.succeeded();
+    }
+
+    /// Records a success, and counts the request.
+    pub(crate) fn request_succeeded(&self) {
+        self.successes.fetch_add(1, Relaxed);
+        self.succeeded();
+    }
+
+    /// The number of requests that succeeded.
+    pub(crate) fn successes(&self) -> u64 {
+        self.successes.load(Relaxed)
     }
 
     /// Records a success: the side responds.

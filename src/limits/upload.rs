@@ -84,7 +84,7 @@ impl UploadContext {
             let error = match send().await {
                 Ok(value) => {
                     permit.succeeded();
-                    self.retrier.succeeded();
+                    self.retrier.request_succeeded();
                     return Ok(value);
                 }
                 Err(error) => error,
@@ -108,6 +108,6 @@ impl UploadContext {
     /// Records the success of a request that was not sent with [`send_with_retry`](Self::send_with_retry).
     #[cfg(feature = "object_store")]
     pub(crate) fn request_succeeded(&self) {
-        self.retrier.succeeded();
+        self.retrier.request_succeeded();
     }
 }

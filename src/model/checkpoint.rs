@@ -33,8 +33,15 @@ pub struct Checkpoint {
     pub context: OperationContext,
     /// The state of the operation.
     pub status: OperationStatus,
-    /// When this checkpoint was saved.
+    /// When this checkpoint was saved, which each renewal of the lease does.
     pub last_updated_time: Timestamp,
+    /// When a transfer, a request or a listing page was last finished, to within the interval between saves. `None`: not
+    /// yet, or the record is from a version that did not store it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_progress_time: Option<Timestamp>,
+    /// The name of the runner that runs the operation, or ran it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runner: Option<String>,
     /// The position in the listing up to which everything is done.
     pub position: Position,
     /// The counts up to that position.
@@ -66,6 +73,8 @@ impl Checkpoint {
             context: OperationContext::default(),
             status: OperationStatus::NotStarted,
             last_updated_time: now,
+            last_progress_time: None,
+            runner: None,
             position: Position::default(),
             totals: Totals::default(),
             estimate: None,

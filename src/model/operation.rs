@@ -182,8 +182,19 @@ pub struct Operation {
     pub r#type: OperationType,
     /// When the operation was accepted.
     pub created_time: Timestamp,
-    /// When the stored state of the operation last changed.
+    /// When the stored state of the operation last changed. It advances while a runner holds the operation, also without
+    /// progress.
     pub last_updated_time: Timestamp,
+    /// When the operation last made progress: when a transfer, a request or a listing page was last finished, to within
+    /// seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_progress_time: Option<Timestamp>,
+    /// The size of the exported instances in bytes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes: u64,
+    /// The name of the runner that runs the operation, or ran it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runner: Option<String>,
     /// The state of the operation.
     pub status: OperationStatus,
     /// What the operation has done so far; present from the start.
@@ -197,6 +208,10 @@ pub struct Operation {
     /// What the owner of the operation should know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<OperationIssue>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The `type` of a status document.

@@ -46,10 +46,13 @@ pub(crate) fn log_accepted(spec: &OperationSpec) {
 pub(crate) fn log_started(checkpoint: &Checkpoint, resumption: Option<Resumption>) {
     let totals = &checkpoint.totals;
     let (exported, skipped) = (totals.exported, totals.skipped);
+    let runner = checkpoint.runner.as_deref();
     match resumption {
-        None => tracing::info!("the operation started"),
-        Some(Resumption::Requested) => tracing::info!(exported, skipped, "the operation was resumed"),
-        Some(Resumption::TakenOver) => tracing::info!(exported, skipped, "the operation was taken over"),
+        None => tracing::info!(runner, "the operation started"),
+        Some(Resumption::Requested) => tracing::info!(runner, exported, skipped, "the operation was resumed"),
+        Some(Resumption::TakenOver) => {
+            tracing::info!(runner, exported, skipped, "the operation was taken over");
+        }
     }
 }
 

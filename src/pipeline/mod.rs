@@ -138,6 +138,12 @@ impl Pipeline {
         self.log.finish().await
     }
 
+    /// Returns a number that changes when something is finished: an instance, a request, a page of the listing.
+    pub(crate) fn activity(&self) -> u64 {
+        let Progress { exported, skipped, .. } = self.progress(None);
+        exported + skipped + self.sides.source.successes() + self.sides.destination.successes()
+    }
+
     /// Returns the current progress.
     pub(crate) fn progress(&self, estimate: Option<u64>) -> Progress {
         self.counters.read(estimate)

@@ -15,6 +15,9 @@ pub(crate) fn status_document(id: OperationId, checkpoint: &Checkpoint) -> Opera
         r#type: OperationType::Export,
         created_time: checkpoint.created_time,
         last_updated_time: checkpoint.last_updated_time,
+        last_progress_time: checkpoint.last_progress_time,
+        bytes: totals.bytes,
+        runner: checkpoint.runner.clone(),
         status: checkpoint.status,
         results: ExportResults {
             error_href: checkpoint.error_href.clone(),

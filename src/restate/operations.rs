@@ -143,6 +143,7 @@ impl ExportOperation {
         let Some(mut state) = running(&ctx, run).await? else { return Ok(()) };
         let known = state.in_progress.get(&segment).map_or(0, |(batches, _)| *batches);
         if segment >= state.segments && batches > known {
+            state.checkpoint.last_progress_time = Some(now(&ctx).await?);
             state.in_progress.insert(segment, (batches, totals));
             save(&ctx, state).await?;
         }
@@ -159,6 +160,9 @@ impl ExportOperation {
         }
         state.segments = segments;
         state.in_progress = state.in_progress.split_off(&segments);
+        if state.checkpoint.position != position {
+            state.checkpoint.last_progress_time = Some(now(&ctx).await?);
+        }
         (state.checkpoint.position, state.checkpoint.totals) = (position, totals);
         if let Some(ended) = ended {
             state.in_progress.clear();

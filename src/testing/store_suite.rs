@@ -88,6 +88,8 @@ fn filled(version: u64) -> Checkpoint {
             .with_attribute("ä", "\"\n"),
         status: OperationStatus::Running,
         last_updated_time: now,
+        last_progress_time: Some(now),
+        runner: Some("a host:1".to_owned()),
         position: Position {
             scope: 1,
             after: Some(Cursor::new("{\"after\":\"ü\"}")),

@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use dicom_export::sink::{LogKey, PutResult};
 use dicom_export::store::MemoryOperationStore;
 use dicom_export::{
-    BlobPath, BlobSink, Content, Error, ErrorKind, ExportDestination, ExportEngine, ExportSource, MemorySink,
-    NewOperation, OperationContext, OperationStatus, Result, RetryPolicy, UploadContext,
+    BlobSink, Error, ErrorKind, ExportDestination, ExportEngine, ExportSource, NewOperation,
+    OperationContext, OperationStatus, Result, RetryPolicy,
 };
 use tokio::time::Instant;
 
 use crate::captured_log::Log;
+use crate::hooked_sink::{HookedSink, SinkCall, SinkHook};
 use crate::support::{FaultySink, FaultySource, Plan, Shared, archive};
 
 /// Each event of an operation, without its counts and times.
@@ -39,43 +38,26 @@ fn messages(events: &[String]) -> Vec<&str> {
         .collect()
 }
 
-/// A destination that fails during a time.
-#[derive(Clone)]
-struct Outage {
-    inner: MemorySink,
-    until: Instant,
+/// Makes a destination fail until this time.
+#[derive(Clone, Copy)]
+struct Outage(Instant);
+
+impl Outage {
+    fn lasting(seconds: u64) -> HookedSink<Self> {
+        HookedSink::with_hook(Self(Instant::now() + Duration::from_secs(seconds)))
+    }
 }
 
 #[async_trait]
-impl BlobSink for Outage {
-    async fn prepare(&self, log: &BlobPath) -> Result<()> {
-        self.inner.prepare(log).await
-    }
-
-    async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
-        if Instant::now() < self.until {
+impl SinkHook for Outage {
+    async fn before(&self, call: SinkCall<'_>) -> Result<()> {
+        if matches!(call, SinkCall::Put(..)) && Instant::now() < self.0 {
             let cause = io::Error::from(io::ErrorKind::ConnectionRefused);
             return Err(
                 Error::new(ErrorKind::Unavailable, "the destination cannot be reached").with_source(cause)
             );
         }
-        self.inner.put(path, content, upload).await
-    }
-
-    async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {
-        self.inner.append(log, key, lines).await
-    }
-
-    async fn finish(&self, log: &BlobPath) -> Result<()> {
-        self.inner.finish(log).await
-    }
-
-    fn url(&self, path: &BlobPath) -> String {
-        self.inner.url(path)
-    }
-
-    fn location(&self) -> String {
-        "memory:outage".to_owned()
+        Ok(())
     }
 }
 
@@ -86,8 +68,9 @@ fn context() -> OperationContext {
 #[tokio::test(start_paused = true)]
 async fn an_operation_is_logged_with_its_context_and_an_outage_in_it() {
     let (log, _guard) = Log::start();
-    let sink = Outage { inner: MemorySink::new(), until: Instant::now() + Duration::from_secs(150) };
+    let sink = Outage::lasting(150);
     let engine = ExportEngine::builder(archive(10)).build().unwrap();
+    let location = sink.location();
     let new = NewOperation::new(ExportSource::Everything, sink).with_context(context());
     let started = engine.start(new).await.unwrap();
     let ended = engine.wait(started.operation_id).await.unwrap();
@@ -95,7 +78,7 @@ async fn an_operation_is_logged_with_its_context_and_an_outage_in_it() {
 
     let id = ended.operation_id;
     let span = format!(
-        "export{{operation={id} partition=north caller=alice destination=memory:outage}}: dicom_export::"
+        "export{{operation={id} partition=north caller=alice destination={location}}}: dicom_export::"
     );
     for line in log.lines() {
         assert!(line.contains(&span), "{line}");
@@ -125,7 +108,7 @@ async fn an_operation_is_logged_with_its_context_and_an_outage_in_it() {
 #[tokio::test(start_paused = true)]
 async fn an_error_that_fails_an_operation_is_logged_once_with_its_causes() {
     let (log, _guard) = Log::start();
-    let sink = Outage { inner: MemorySink::new(), until: Instant::now() + Duration::from_secs(100) };
+    let sink = Outage::lasting(100);
     let engine = ExportEngine::builder(archive(10))
         .retry(RetryPolicy::with_budget(Duration::from_secs(20)))
         .build()

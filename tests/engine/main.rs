@@ -14,6 +14,7 @@ mod log;
 mod manifest;
 mod misbehaving;
 mod outcome;
+mod progress;
 mod refusals;
 mod running;
 mod stuck;

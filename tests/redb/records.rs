@@ -218,6 +218,7 @@ fn unknown_members_are_ignored_and_missing_optional_ones_have_defaults() {
         }
         let checkpoint: Checkpoint = serde_json::from_value(checkpoint).unwrap();
         assert_eq!(checkpoint.totals.exported, 100 + number as u64);
+        assert_eq!((checkpoint.last_progress_time, &checkpoint.runner), (None, &None));
         for required in ["version", "createdTime", "status", "position", "totals"] {
             let mut record = serde_json::to_value(&checkpoint).unwrap();
             record.as_object_mut().unwrap().remove(required).unwrap();
