@@ -75,6 +75,8 @@
 // Examples, tests and benches may panic; the library must not.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(feature = "azure")]
+mod cloud;
 mod content;
 #[cfg(doc)]
 pub mod docs;

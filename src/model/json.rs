@@ -403,6 +403,17 @@ impl Object {
         }
     }
 
+    /// Removes and returns a boolean; `null` and `""` count as absent.
+    #[cfg(feature = "azure")]
+    pub(crate) fn take_flag(&mut self, name: &str) -> Result<Option<bool>> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(flag)),
+            Some(Value::String(text)) if text.is_empty() => Ok(None),
+            Some(other) => Err(mismatch(&self.pointer_to(name), "a boolean", &other)),
+        }
+    }
+
     /// The error for a missing member.
     pub(crate) fn missing(&self, name: &str) -> Error {
         let pointer = self.pointer_to(name);

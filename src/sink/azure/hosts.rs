@@ -2,6 +2,7 @@
 
 use url::{Host, Url};
 
+use crate::cloud::{ListedHost, is_loopback, label_before, not_a_host};
 use crate::error::{Error, Result};
 
 /// The blob endpoints of the Azure clouds: public, US government, China, Germany. An account is one label before.
@@ -75,12 +76,7 @@ impl KnownHost {
 
     /// A loopback host on any port.
     pub(super) fn loopback(endpoint: &Url) -> Option<Self> {
-        let is_loopback = match endpoint.host()? {
-            Host::Domain(name) => name == "localhost",
-            Host::Ipv4(address) => address.is_loopback(),
-            Host::Ipv6(address) => address.is_loopback(),
-        };
-        is_loopback.then_some(Self {
+        is_loopback(endpoint).then_some(Self {
             addressing: Addressing::Path,
             account: None,
             origin: HostOrigin::Loopback,
@@ -88,12 +84,10 @@ impl KnownHost {
     }
 }
 
-/// A host that the server's operator listed.
+/// A host that the server's operator listed, and how its URIs are addressed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HostRule {
-    pub(super) scheme: &'static str,
-    host: String,
-    port: Option<u16>,
+    host: ListedHost,
     addressing: Addressing,
 }
 
@@ -101,34 +95,25 @@ impl HostRule {
     /// # Errors
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the text is not a host.
     pub(super) fn new(text: &str, addressing: Addressing) -> Result<Self> {
-        let (scheme, authority) = match text.split_once("://") {
-            None => ("https", text),
-            Some(("https", authority)) => ("https", authority),
-            Some(("http", authority)) => ("http", authority),
-            Some(_) => return Err(Error::invalid("", "the scheme of a listed host must be https or http")),
-        };
-        let not_a_host = || Error::invalid("", "a listed host must be 'host' or 'host:port'");
-        if authority.is_empty() || authority.contains(['/', '\\', '?', '#', '@']) {
+        let host = ListedHost::parse(text)?;
+        if host.is_ip_address && addressing == Addressing::Subdomain {
             return Err(not_a_host());
         }
-        let url = Url::parse(&format!("{scheme}://{authority}")).map_err(|_| not_a_host())?;
-        match (url.host(), addressing) {
-            (Some(Host::Domain(_)), _) => {}
-            (Some(_), Addressing::Domain | Addressing::Path) => {}
-            _ => return Err(not_a_host()),
-        }
-        let host = url.host_str().unwrap_or_default().to_owned();
-        Ok(Self { scheme, host, port: url.port(), addressing })
+        Ok(Self { host, addressing })
+    }
+
+    pub(super) fn allows_http(&self) -> bool {
+        self.host.scheme == "http"
     }
 
     pub(super) fn matches(&self, endpoint: &Url) -> Option<KnownHost> {
-        if endpoint.scheme() != self.scheme || endpoint.port() != self.port {
+        if !self.host.has_scheme_and_port(endpoint) {
             return None;
         }
         let host = endpoint.host_str()?;
         let account = match self.addressing {
-            Addressing::Subdomain => Some(label_before(host, &self.host)?.to_owned()),
-            Addressing::Domain | Addressing::Path if host == self.host => None,
+            Addressing::Subdomain => Some(label_before(host, &self.host.host)?.to_owned()),
+            Addressing::Domain | Addressing::Path if host == self.host.host => None,
             Addressing::Domain | Addressing::Path => return None,
         };
         Some(KnownHost { addressing: self.addressing, account, origin: HostOrigin::Listed })
@@ -138,10 +123,4 @@ impl HostRule {
 /// The error for a host that the policy does not list. It does not repeat the host, which the caller knows.
 pub(super) fn unlisted(at: &str) -> Error {
     Error::invalid(at, format!("'{at}' names a host that this server does not export to"))
-}
-
-/// The single label before a suffix.
-fn label_before<'a>(host: &'a str, suffix: &str) -> Option<&'a str> {
-    let label = host.strip_suffix(suffix)?.strip_suffix('.')?;
-    (!label.is_empty() && !label.contains('.')).then_some(label)
 }

@@ -189,7 +189,7 @@ impl AzureBlobPolicy {
 
     /// Whether any host may be reached over http. [`check`](Self::check) decides which.
     pub(super) fn allows_http(&self) -> bool {
-        self.environment == Environment::Development || self.hosts.iter().any(|rule| rule.scheme == "http")
+        self.environment == Environment::Development || self.hosts.iter().any(HostRule::allows_http)
     }
 
     /// The host of an endpoint, or `None` if it is not listed.

@@ -5,12 +5,13 @@ use serde_json::Value;
 use url::Url;
 
 use super::connection_string::ConnectionString;
-use super::container::{AzureContainer, AzureCredential, PlainUri, is_account_name, is_container_name};
+use super::container::{AzureContainer, AzureCredential, is_account_name, is_container_name};
 use super::hosts::{Addressing, KnownHost, unlisted};
 use super::policy::AzureBlobPolicy;
 use super::sas::SasFields;
+use crate::cloud::PlainUri;
 use crate::error::{Error, Result};
-use crate::model::json::{Object, mismatch};
+use crate::model::json::Object;
 
 const URI: &str = "/blobContainerUri";
 const STRING: &str = "/connectionString";
@@ -28,7 +29,7 @@ pub(super) fn read_settings(settings: &Value, policy: &AzureBlobPolicy) -> Resul
     let uri = settings.take_string("blobContainerUri")?.map(SecretString::from);
     let string = settings.take_string("connectionString")?.map(SecretString::from);
     let name = settings.take_string("blobContainerName")?;
-    let identity = take_flag(&mut settings, "useManagedIdentity")?.unwrap_or(false);
+    let identity = settings.take_flag("useManagedIdentity")?.unwrap_or(false);
     // Before the other checks: a misspelt name is the best explanation of a property that seems to be missing.
     settings.finish()?;
     let invalid = |at: &str, fault: &str| Err(Error::invalid(at, format!("'{at}' {fault}")));
@@ -138,14 +139,4 @@ fn container(
         endpoint.set_path(account);
     }
     Ok(AzureContainer { account, endpoint, name, credential })
-}
-
-/// Takes a boolean; `null` and `""` count as absent.
-fn take_flag(settings: &mut Object, name: &str) -> Result<Option<bool>> {
-    match settings.take(name) {
-        None => Ok(None),
-        Some(Value::Bool(flag)) => Ok(Some(flag)),
-        Some(Value::String(text)) if text.is_empty() => Ok(None),
-        Some(other) => Err(mismatch(&settings.pointer_to(name), "a boolean", &other)),
-    }
 }
