@@ -68,6 +68,7 @@
 //! | `dicomweb` | | `DicomWebSource`: any DICOMweb server |
 //! | `http` | | `http`: the API as an axum router, its OpenAPI document |
 //! | `redb` | | `RedbOperationStore`: operations in a durable file |
+//! | `s3` | | `sink::s3`: Amazon S3 and compatible stores as destinations and sources |
 //! | `restate` | | `restate`: exports over many workers, on a Restate server |
 //! | `testing` | | `testing`: conformance suites for the traits, fault injection, and DICOM fixtures |
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -75,7 +76,7 @@
 // Examples, tests and benches may panic; the library must not.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
-#[cfg(feature = "azure")]
+#[cfg(any(feature = "azure", feature = "s3"))]
 mod cloud;
 mod content;
 #[cfg(doc)]
@@ -88,6 +89,8 @@ mod limits;
 mod model;
 #[cfg(feature = "object_store")]
 mod object_store_error;
+#[cfg(feature = "object_store")]
+mod object_store_prefix;
 mod pipeline;
 #[cfg(feature = "restate")]
 pub mod restate;

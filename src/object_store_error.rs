@@ -7,7 +7,7 @@ use std::iter;
 use ::object_store::Error as StoreError;
 use ::object_store::retry::RetryFailure;
 
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// How `object_store` begins the text of its (private) error for a response with an error status. The status follows, then
 /// a colon and the body.
@@ -20,7 +20,7 @@ const BODY_PREFIX: &str = "Server returned error response: ";
 const REDIRECT: &str = "Received redirect without LOCATION";
 
 /// Codes by which stores ask for fewer requests: S3, Azure and Google.
-const THROTTLING_CODES: [&str; 6] = [
+pub(crate) const THROTTLING_CODES: [&str; 6] = [
     "SlowDown",
     "ServerBusy",
     "TooManyRequests",
@@ -30,7 +30,7 @@ const THROTTLING_CODES: [&str; 6] = [
 ];
 
 /// Codes of responses with status 400 whose cause is the credential: S3.
-const CREDENTIAL_CODES: [&str; 5] = [
+pub(crate) const CREDENTIAL_CODES: [&str; 5] = [
     "ExpiredToken",
     "InvalidToken",
     "TokenRefreshRequired",
@@ -38,10 +38,33 @@ const CREDENTIAL_CODES: [&str; 5] = [
     "AuthorizationHeaderMalformed",
 ];
 
+/// The error that a client of this crate returned in place of a response.
+fn own_error(error: &StoreError) -> Option<&Error> {
+    chain(error).find_map(|cause| cause.downcast_ref())
+}
+
+/// Converts an error of a store, without its text. `message` is the message for a kind, unless a client of this crate returned
+/// a better one.
+pub(crate) fn sanitized(cause: &StoreError, message: impl FnOnce(ErrorKind) -> &'static str) -> Error {
+    let source = SanitizedError::of(cause);
+    let Some(own) = own_error(cause) else {
+        let kind = error_kind(cause);
+        return Error::new(kind, message(kind)).with_source(source);
+    };
+    let error = Error::new(own.kind(), own.message().to_owned()).with_source(source);
+    match own.retry_after() {
+        Some(wait) => error.with_retry_after(wait),
+        None => error,
+    }
+}
+
 /// What a store's error means.
 ///
 /// Several calls, such as listing, return the same variant for every status, so the status takes precedence.
 pub(crate) fn error_kind(error: &StoreError) -> ErrorKind {
+    if let Some(own) = own_error(error) {
+        return own.kind();
+    }
     if let Some(response) = Response::of(error)
         && let Some(kind) = response.kind()
     {

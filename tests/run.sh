@@ -51,8 +51,8 @@ set_up_npm() {
     cp "$pinned/package-lock.json" "$mark"
 }
 
-# pydicom, schemathesis and tiny-pacs, a DICOMweb server: the PyPI packages in tests/tools/requirements.txt; and an archive of
-# pydicom's test files.
+# pydicom, schemathesis, tiny-pacs (a DICOMweb server), moto and a Google Cloud Storage server: the PyPI packages in
+# tests/tools/requirements.txt; and an archive of pydicom's test files.
 set_up_python() {
     local venv=$tools/venv
     local mark=$venv/.set-up
@@ -64,6 +64,16 @@ set_up_python() {
         --require-hashes --requirement "$pinned/requirements.txt"
     "$venv/bin/python" "$pinned/archive.py" "$tools/archive"
     cat "$pinned/requirements.txt" "$pinned/archive.py" >"$mark"
+}
+
+# s3s-fs, an S3 server in Rust that verifies signatures.
+set_up_s3s() {
+    local version=0.12.0 root=$tools/s3s
+    [ "$(cat "$root/.set-up" 2>/dev/null)" = "$version" ] && return
+    say "cargo install s3s-fs@$version"
+    cargo install --quiet --locked --root "$root" --target-dir "$root/target" --features binary "s3s-fs@$version"
+    rm -rf "$root/target"
+    echo "$version" >"$root/.set-up"
 }
 
 # Debian packages: installed if the user is root, otherwise the script fails and names them.
@@ -103,6 +113,7 @@ mkdir -p "$tools"
 need_programs
 set_up_npm
 set_up_python
+set_up_s3s
 (set_up_debian)
 [ "$mode" = --set-up ] && exit
 

@@ -58,6 +58,7 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
 }
 
 /// The single label before a suffix.
+#[cfg(feature = "azure")]
 pub(crate) fn label_before<'a>(host: &'a str, suffix: &str) -> Option<&'a str> {
     let label = host.strip_suffix(suffix)?.strip_suffix('.')?;
     (!label.is_empty() && !label.contains('.')).then_some(label)

@@ -8,7 +8,7 @@ mod limiter;
 mod memory;
 mod outage;
 mod retry;
-#[cfg(any(feature = "azure", feature = "dicomweb"))]
+#[cfg(any(feature = "azure", feature = "dicomweb", feature = "s3"))]
 mod retry_after;
 mod semaphore;
 mod upload;
@@ -21,6 +21,6 @@ pub use self::retry::RetryPolicy;
 pub(crate) use self::retry::{Failures, Retrier};
 #[cfg(feature = "azure")]
 pub(crate) use self::retry_after::retry_after;
-#[cfg(any(feature = "azure", feature = "dicomweb"))]
+#[cfg(any(feature = "azure", feature = "dicomweb", feature = "s3"))]
 pub(crate) use self::retry_after::with_retry_after;
 pub use self::upload::UploadContext;

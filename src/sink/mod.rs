@@ -13,6 +13,8 @@ mod memory;
 #[cfg(feature = "object_store")]
 mod object_store;
 mod provider;
+#[cfg(feature = "s3")]
+pub mod s3;
 
 use std::fmt;
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use crate::content::{Content, CopySource};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Cursor, Instance, ListFailure, ListRequest, ListWarning, Locator, Page, Scope};
 use crate::model::{DicomIdentifier, InstanceIdentifier, Uid};
-use crate::object_store_error::{SanitizedError, error_kind};
+use crate::object_store_error::{SanitizedError, error_kind, sanitized};
 use crate::source::InstanceSource;
 use crate::sync::lock;
 
@@ -337,8 +337,7 @@ fn list_error(cause: StoreError) -> Error {
 
 /// Converts an error of the store, without its text.
 fn source_error(cause: StoreError) -> Error {
-    let kind = error_kind(&cause);
-    let message = match kind {
+    sanitized(&cause, |kind| match kind {
         ErrorKind::NotFound => "the instance does not exist any more",
         ErrorKind::Unauthorized => "the source refuses the credential",
         ErrorKind::Conflict => "the instance has changed since it was listed",
@@ -347,6 +346,5 @@ fn source_error(cause: StoreError) -> Error {
         ErrorKind::Internal => "a thread of the source's store panicked",
         ErrorKind::Throttled => "the source asks for fewer requests",
         _ => "the source failed or does not respond",
-    };
-    Error::new(kind, message).with_source(SanitizedError::of(&cause))
+    })
 }

@@ -6,10 +6,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dicom_export::http::{BaseUrl, HttpOptions, Problem, Rejection};
+use dicom_export::object_store::StaticCredentialProvider;
+use dicom_export::object_store::aws::AwsCredential;
 use dicom_export::object_store::azure::MicrosoftAzureBuilder;
 use dicom_export::object_store::local::LocalFileSystem;
 use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider, AzureBlobSink, Identity};
-use dicom_export::sink::{Secret, ValidatedSettings};
+use dicom_export::sink::s3::{S3Policy, S3Provider};
+use dicom_export::sink::{ObjectStoreProvider, Secret, ValidatedSettings};
 use dicom_export::source::{
     CopySource, Cursor, DicomWebCredentials, DirectoryReport, Instance, ListRequest, Locator, Page, Scope,
 };
@@ -44,6 +47,7 @@ const HARMLESS: &[&str] = &[
     "AppendLimits",
     "BatchDone",
     "BlobPath",
+    "BucketAddressing",
     "Call",
     "Checksums",
     "Concurrency",
@@ -197,6 +201,21 @@ async fn all(folder: &Path) -> Vec<(&'static str, String)> {
         "AzureBlobSink",
         &AzureBlobSink::from_settings(destination.expose_settings(), &policy).unwrap(),
     ));
+    let credential =
+        AwsCredential { key_id: "key".into(), secret_key: KEY.into(), token: Some(TOKEN.into()) };
+    let identity = Arc::new(StaticCredentialProvider::new(credential));
+    let policy = S3Policy::new().with_identity(identity);
+    all.push(of("S3Policy", &policy.clone().with_root_certificate(KEY)));
+    let keys = json!({
+        "bucket": "bucket", "region": "eu-central-1", "accessKeyId": "key", "secretAccessKey": KEY, "sessionToken": TOKEN,
+    });
+    let s3 = S3Provider::new(policy.clone());
+    all.push(of("ValidatedSettings", &s3.validate(&keys).unwrap()));
+    all.push(of("ObjectStoreSink", &ObjectStoreSink::open_s3(&keys, &policy).unwrap()));
+    all.push(of("S3Provider", &s3));
+    let opened = ObjectStoreSink::open_s3(&keys, &policy).unwrap();
+    let provider_of_host = ObjectStoreProvider::new(move |_| Ok(opened.clone()));
+    all.push(of("ObjectStoreProvider", &provider_of_host));
     let secret = checked.secret.unwrap();
     all.extend([of("Secret", &secret), of("Secret", &Secret::new(TOKEN))]);
 

@@ -25,6 +25,8 @@ pub(crate) enum Action {
     Forward,
     /// Responds with this status line and these headers. The request does not reach the server.
     Respond(&'static str),
+    /// Responds with this status line and these headers, and an XML document. The request does not reach the server.
+    RespondXml(&'static str, &'static str),
     /// Closes the connection. The request does not reach the server.
     Disconnect,
     /// Forwards the request, and closes the connection instead of forwarding the response.
@@ -209,6 +211,14 @@ impl Shared {
                 Action::Respond(response) => {
                     tokio::io::copy(&mut body, &mut tokio::io::sink()).await?;
                     let response = format!("HTTP/1.1 {response}\r\ncontent-length: 0\r\n\r\n");
+                    to_client.lock().await.write_all(response.as_bytes()).await?;
+                }
+                Action::RespondXml(response, xml) => {
+                    tokio::io::copy(&mut body, &mut tokio::io::sink()).await?;
+                    let length = xml.len();
+                    let response = format!(
+                        "HTTP/1.1 {response}\r\ncontent-type: application/xml\r\ncontent-length: {length}\r\n\r\n{xml}"
+                    );
                     to_client.lock().await.write_all(response.as_bytes()).await?;
                 }
                 Action::Disconnect => return Ok(()),

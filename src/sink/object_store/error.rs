@@ -3,12 +3,11 @@
 use ::object_store::Error as StoreError;
 
 use crate::error::{Error, ErrorKind};
-use crate::object_store_error::{SanitizedError, error_kind};
+use crate::object_store_error::sanitized;
 
 /// Converts an error of the store, without its text.
 pub(super) fn store_error(cause: StoreError) -> Error {
-    let kind = error_kind(&cause);
-    let message = match kind {
+    sanitized(&cause, |kind| match kind {
         ErrorKind::NotFound => "the destination does not exist",
         ErrorKind::Unauthorized => "the destination refuses the credential",
         ErrorKind::Conflict => "the destination's state does not allow the request",
@@ -17,6 +16,5 @@ pub(super) fn store_error(cause: StoreError) -> Error {
         ErrorKind::Internal => "an internal task of the object store failed",
         ErrorKind::Throttled => "the destination asks for fewer requests",
         _ => "the destination failed or does not respond",
-    };
-    Error::new(kind, message).with_source(SanitizedError::of(&cause))
+    })
 }

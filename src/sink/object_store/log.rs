@@ -8,15 +8,13 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::error::store_error;
-use super::objects::{Expected, Objects};
+use super::objects::{Expected, Kind, Objects};
 
 use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::UploadContext;
 use crate::object_store_error::{SanitizedError, error_kind};
 use crate::sink::LogKey;
-
-const JSON_LINES: &str = "application/x-ndjson";
 
 /// How often joining starts again because another runner joins the same log.
 const MAX_JOIN_ATTEMPTS: usize = 5;
@@ -37,27 +35,32 @@ impl LogParts {
         Self { objects: objects.clone(), log, folder }
     }
 
-    /// Creates the log if it does not exist, and proves that parts can be joined at the end.
-    pub(super) async fn create(&self) -> Result<()> {
-        match self.objects.put(&self.log, Bytes::new().into(), JSON_LINES, &Expected::Nothing).await {
-            Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
-            Err(error) => return Err(store_error(error)),
+    /// Creates the log if it does not exist, and proves that parts can be joined at the end. Returns whether it existed.
+    pub(super) async fn create(&self) -> Result<bool> {
+        // Asked first, because some stores ignore the condition of the write and would empty the log.
+        let mut existed = self.objects.store.head(&self.log).await.is_ok();
+        if !existed {
+            match self.objects.put(&self.log, Bytes::new().into(), Kind::Log, &Expected::Nothing).await {
+                Ok(_) => {}
+                Err(StoreError::AlreadyExists { .. }) => existed = true,
+                Err(error) => return Err(store_error(error)),
+            }
         }
         let (store, probe) = (&self.objects.store, self.folder.clone().join(PROBE));
-        let put = self.objects.put(&probe, Bytes::new().into(), JSON_LINES, &Expected::Anything).await;
+        let put = self.objects.put(&probe, Bytes::new().into(), Kind::Log, &Expected::Anything).await;
         put.map_err(store_error)?;
         store.list(Some(&self.folder)).try_next().await.map_err(denied("list"))?;
         store.head(&self.log).await.map_err(denied("read"))?;
         match store.delete(&probe).await {
             // Another runner has deleted it.
-            Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
+            Ok(()) | Err(StoreError::NotFound { .. }) => Ok(existed),
             Err(error) => Err(denied("delete")(error)),
         }
     }
 
     pub(super) async fn append(&self, key: LogKey, lines: Bytes) -> Result<()> {
         let part = self.folder.clone().join(key.to_string());
-        let put = self.objects.put(&part, lines.into(), JSON_LINES, &Expected::Anything).await;
+        let put = self.objects.put(&part, lines.into(), Kind::Log, &Expected::Anything).await;
         put.map(|_| ()).map_err(store_error)
     }
 
@@ -116,7 +119,7 @@ impl LogParts {
             }
         });
         let joined = Content::from_stream(None, earlier.chain(added.try_flatten()));
-        self.objects.write(&self.log, joined, JSON_LINES, &expected, upload).await?;
+        self.objects.write(&self.log, joined, Kind::Log, &expected, upload).await?;
         // Deleted last: after a failure before this line, the next call joins them, possibly for the second time.
         let deleted = store.delete_stream(stream::iter(parts.into_iter().map(Ok)).boxed());
         deleted

@@ -10,26 +10,29 @@ use std::fmt;
 use std::sync::Arc;
 
 use ::object_store::ObjectStore;
+use ::object_store::multipart::MultipartStore;
 use ::object_store::path::Path;
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use self::log::LogParts;
 use self::multipart::{PARTS_IN_MEMORY, PartSizes};
-use self::objects::{Expected, Objects};
+#[cfg(feature = "s3")]
+use self::objects::ListUploads;
+use self::objects::{Expected, Kind, Objects};
 pub use self::provider::ObjectStoreProvider;
 use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{RetryPolicy, UploadContext};
 use crate::model::BlobPath;
+use crate::object_store_prefix::parse_prefix;
 use crate::sink::{BlobSink, LogKey, PutResult};
-
-const DICOM: &str = "application/dicom";
 
 /// Any [`ObjectStore`] as a destination, optionally below a prefix.
 ///
 /// An instance of up to 5 MiB is written with one request, a larger one as a multipart upload with parts of at least
-/// 5 MiB, three of them in flight at once.
+/// 5 MiB, three of them in flight at once. With [`with_multipart_store`](Self::with_multipart_store), each part waits for its turn
+/// among all requests to the destination, and is retried on its own.
 ///
 /// These stores cannot append, so the sink writes each part of a log as an object of its own,
 /// `errors.log.parts/<run>-<batch>`, and joins them in this order when a run of the operation ends. Until then `errors.log`
@@ -37,8 +40,9 @@ const DICOM: &str = "application/dicom";
 /// operation is prepared.
 ///
 /// A multipart upload whose `put` fails or is dropped is aborted. A process that is killed leaves its uploads at the store,
-/// where their parts are invisible but cost money, and `object_store` cannot list them. Give the bucket a lifecycle rule
-/// that aborts incomplete multipart uploads after a day or more.
+/// where their parts are invisible but cost money. On S3, the sinks of `sink::s3` abort them when the operation is resumed and
+/// when a run ends. `object_store` cannot list the uploads of other stores: give the bucket a lifecycle rule that aborts
+/// incomplete multipart uploads after a day or more.
 ///
 /// Disable the store's own retries. The engine retries requests within its budget, and it can only adapt its concurrency to
 /// a destination whose failures it sees.
@@ -98,9 +102,7 @@ impl ObjectStoreSink {
     /// [`Invalid`](ErrorKind::Invalid) if the prefix contains other characters than letters, digits and `-._~/`
     /// (RFC 3986 2.3), or an empty segment, `.` or `..`.
     pub fn with_prefix(mut self, prefix: &str) -> Result<Self> {
-        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
-        let parsed = Path::parse(prefix).ok().filter(|_| prefix.bytes().all(is_allowed));
-        let Some(path) = parsed else {
+        let Some(path) = parse_prefix(prefix) else {
             return Err(Error::new(
                 ErrorKind::Invalid,
                 "the prefix contains a character or a segment that is not allowed",
@@ -110,9 +112,36 @@ impl ObjectStoreSink {
         Ok(self)
     }
 
+    /// Sends the parts of large instances through this interface of the store: usually it is the same store. Each part then
+    /// waits for its turn among all requests to the destination, and is retried on its own.
+    #[must_use]
+    pub fn with_multipart_store(mut self, store: Arc<dyn MultipartStore>) -> Self {
+        self.objects.parts = Some(store);
+        self
+    }
+
+    /// Sets how the uploads of earlier runs are found.
+    #[cfg(feature = "s3")]
+    pub(in crate::sink) fn with_upload_list(mut self, list: Arc<ListUploads>) -> Self {
+        self.objects.list_uploads = Some(list);
+        self
+    }
+
+    /// Sets the storage class of instances.
+    #[cfg(feature = "s3")]
+    pub(in crate::sink) fn with_storage_class(mut self, class: Option<String>) -> Self {
+        self.objects.storage_class = class;
+        self
+    }
+
     fn path(&self, blob: &str) -> Path {
         // Neither contains a character that needs escaping.
         self.prefix.iter().flat_map(Path::parts).chain(blob.split('/').map(Into::into)).collect()
+    }
+
+    /// The folder of the operation of this log.
+    fn operation(&self, log: &BlobPath) -> Path {
+        self.path(log.as_str().split('/').next().unwrap_or_default())
     }
 
     fn log(&self, log: &BlobPath) -> LogParts {
@@ -133,12 +162,16 @@ impl fmt::Debug for ObjectStoreSink {
 #[async_trait]
 impl BlobSink for ObjectStoreSink {
     async fn prepare(&self, log: &BlobPath) -> Result<()> {
-        self.log(log).create().await
+        let existed = self.log(log).create().await?;
+        match existed {
+            true => self.objects.abort_leftovers(&self.operation(log)).await,
+            false => Ok(()),
+        }
     }
 
     async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
         let path = self.path(path.as_str());
-        self.objects.write(&path, content, DICOM, &Expected::Anything, upload).await
+        self.objects.write(&path, content, Kind::Instance, &Expected::Anything, upload).await
     }
 
     async fn append(&self, log: &BlobPath, key: LogKey, lines: Bytes) -> Result<()> {
@@ -147,7 +180,9 @@ impl BlobSink for ObjectStoreSink {
 
     async fn finish(&self, log: &BlobPath) -> Result<()> {
         let upload = UploadContext::new(self.buffer_size(None), RetryPolicy::none(), 1);
-        self.log(log).join(&upload).await
+        self.log(log).join(&upload).await?;
+        // No upload of this run is left, except one whose creation was not confirmed or whose abort failed.
+        self.objects.abort_leftovers(&self.operation(log)).await
     }
 
     fn url(&self, path: &BlobPath) -> String {

@@ -1,10 +1,15 @@
 //! [`Upload`]: a multipart upload that is completed or aborted.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use ::object_store::multipart::{MultipartStore, PartId};
+use ::object_store::path::Path;
 use ::object_store::retry::{RetryContext, RetryPolicy};
-use ::object_store::{Error as StoreError, MultipartUpload, UploadPart};
+use ::object_store::{Error as StoreError, MultipartId, MultipartUpload, PutPayload};
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::runtime::Handle;
 use tokio::time::sleep;
@@ -69,12 +74,29 @@ impl RetryPolicy for PartRetry {
 /// the store, invisible, and cost money.
 pub(super) struct Upload {
     /// `None` once the upload is completed or aborted.
-    inner: Option<Box<dyn MultipartUpload>>,
+    inner: Option<Inner>,
+    /// The parts that were sent with a [`MultipartStore`], by their numbers.
+    sent: BTreeMap<usize, PartId>,
 }
+
+/// The interface through which an upload is sent.
+enum Inner {
+    /// That of all stores, which retries parts itself.
+    Upload(Box<dyn MultipartUpload>),
+    /// That of stores whose parts are single requests.
+    Parts { store: Arc<dyn MultipartStore>, path: Path, id: MultipartId },
+}
+
+/// A part in flight.
+type SentPart<'a> = BoxFuture<'a, Result<Option<(usize, PartId)>>>;
 
 impl Upload {
     pub(super) fn new(upload: Box<dyn MultipartUpload>) -> Self {
-        Self { inner: Some(upload) }
+        Self { inner: Some(Inner::Upload(upload)), sent: BTreeMap::new() }
+    }
+
+    pub(super) fn of_parts(store: Arc<dyn MultipartStore>, path: Path, id: MultipartId) -> Self {
+        Self { inner: Some(Inner::Parts { store, path, id }), sent: BTreeMap::new() }
     }
 
     /// Sends the parts of a content, as many at once as fit into the context's buffer limit, and returns the content's size.
@@ -85,17 +107,16 @@ impl Upload {
         mut sizes: PartSizes,
         context: &UploadContext,
     ) -> Result<u64> {
-        let upload = self.inner()?;
-        let sent = |outcome: Result<(), StoreError>| {
-            outcome.inspect(|()| context.request_succeeded()).map_err(store_error)
-        };
-        let mut in_flight: FuturesUnordered<UploadPart> = FuturesUnordered::new();
+        let inner = self.inner.as_mut().ok_or_else(ended)?;
+        let sent = &mut self.sent;
+        let mut keep = |outcome: Result<Option<(usize, PartId)>>| outcome.map(|part| sent.extend(part));
+        let mut in_flight: FuturesUnordered<SentPart<'_>> = FuturesUnordered::new();
         let mut length = first.len;
         let mut chunk = first;
-        loop {
+        for number in 0.. {
             let is_last = chunk.is_last;
             if chunk.len > 0 {
-                in_flight.push(upload.put_part(chunk.parts.into_iter().collect()));
+                in_flight.push(inner.put_part(number, chunk.parts.into_iter().collect(), context));
             }
             if is_last {
                 break;
@@ -104,7 +125,7 @@ impl Upload {
             // One part of the buffer is for the chunk that is read next.
             let max_in_flight = (context.buffer_limit() / size).saturating_sub(1).max(1) as usize;
             while in_flight.len() >= max_in_flight {
-                in_flight.next().await.map_or(Ok(()), &sent)?;
+                in_flight.next().await.map_or(Ok(()), &mut keep)?;
             }
             let read = chunks.next(size);
             tokio::pin!(read);
@@ -112,36 +133,93 @@ impl Upload {
             chunk = loop {
                 tokio::select! {
                     read = &mut read => break read?,
-                    Some(outcome) = in_flight.next() => sent(outcome)?,
+                    Some(outcome) = in_flight.next() => keep(outcome)?,
                 }
             };
             length += chunk.len;
         }
         while let Some(outcome) = in_flight.next().await {
-            sent(outcome)?;
+            keep(outcome)?;
         }
         Ok(length)
     }
 
     /// Makes the object visible.
-    pub(super) async fn complete(&mut self) -> Result<::object_store::PutResult> {
-        let result = self.inner()?.complete().await.map_err(store_error)?;
+    pub(super) async fn complete(&mut self, context: &UploadContext) -> Result<::object_store::PutResult> {
+        let result = match self.inner.as_mut().ok_or_else(ended)? {
+            Inner::Upload(upload) => upload.complete().await.map_err(store_error)?,
+            Inner::Parts { store, path, id } => {
+                let parts: Vec<_> = self.sent.values().cloned().collect();
+                let complete =
+                    async || unless_missing(store.complete_multipart(path, id, parts.clone()).await);
+                context.send_with_retry(complete).await??
+            }
+        };
         self.inner = None;
         Ok(result)
     }
 
     /// Aborts the upload. If that fails, dropping the upload tries again in the background.
     pub(super) async fn abort(mut self) {
-        if let Ok(upload) = self.inner()
-            && try_abort(&mut **upload).await.is_ok()
+        if let Some(inner) = &mut self.inner
+            && inner.abort().await.is_ok()
         {
             self.inner = None;
         }
     }
+}
 
-    fn inner(&mut self) -> Result<&mut Box<dyn MultipartUpload>> {
-        self.inner.as_mut().ok_or_else(|| Error::new(ErrorKind::Internal, "the upload has ended"))
+impl Inner {
+    /// Sends a part. The numbers begin with 0.
+    fn put_part<'a>(&mut self, number: usize, data: PutPayload, context: &'a UploadContext) -> SentPart<'a> {
+        match self {
+            Self::Upload(upload) => {
+                let put = upload.put_part(data);
+                Box::pin(async move {
+                    put.await.map_err(store_error)?;
+                    context.request_succeeded();
+                    Ok(None)
+                })
+            }
+            Self::Parts { store, path, id } => {
+                let (store, path, id) = (Arc::clone(store), path.clone(), id.clone());
+                Box::pin(async move {
+                    let put = async || unless_missing(store.put_part(&path, &id, number, data.clone()).await);
+                    let part = context.send_with_retry(put).await??;
+                    Ok(Some((number, part)))
+                })
+            }
+        }
     }
+
+    async fn abort(&mut self) -> Result<()> {
+        let aborted = match self {
+            Self::Upload(upload) => upload.abort().await,
+            Self::Parts { store, path, id } => store.abort_multipart(path, id).await,
+        };
+        match aborted {
+            // It was completed or aborted before.
+            Err(StoreError::NotFound { .. }) => Ok(()),
+            outcome => outcome.map_err(store_error),
+        }
+    }
+}
+
+/// Converts the outcome of a request for an upload. An upload that does not exist any more was aborted, or was completed by a
+/// request whose response was lost. Repeating the request does not help, so this error ends its retries. The engine puts the
+/// instance again.
+fn unless_missing<T>(outcome: Result<T, StoreError>) -> Result<Result<T>> {
+    match outcome {
+        Ok(value) => Ok(Ok(value)),
+        Err(StoreError::NotFound { .. }) => {
+            Ok(Err(Error::new(ErrorKind::Unavailable, "the multipart upload does not exist any more")))
+        }
+        Err(cause) => Err(store_error(cause)),
+    }
+}
+
+fn ended() -> Error {
+    Error::new(ErrorKind::Internal, "the upload has ended")
 }
 
 impl Drop for Upload {
@@ -153,24 +231,16 @@ impl Drop for Upload {
     }
 }
 
-async fn abort_with_retries(mut upload: Box<dyn MultipartUpload>) {
+async fn abort_with_retries(mut upload: Inner) {
     let mut backoff = MIN_ABORT_BACKOFF;
     for _ in 1..MAX_ABORT_ATTEMPTS {
-        if try_abort(&mut *upload).await.is_ok() {
+        if upload.abort().await.is_ok() {
             return;
         }
         sleep(backoff).await;
         backoff *= 2;
     }
-    if let Err(error) = try_abort(&mut *upload).await {
+    if let Err(error) = upload.abort().await {
         tracing::warn!(kind = error.kind().as_str(), "a multipart upload could not be aborted");
-    }
-}
-
-async fn try_abort(upload: &mut dyn MultipartUpload) -> Result<()> {
-    match upload.abort().await {
-        // It was completed or aborted before.
-        Err(StoreError::NotFound { .. }) => Ok(()),
-        outcome => outcome.map_err(store_error),
     }
 }
