@@ -337,10 +337,10 @@ impl Queries {
             Resource::InstancesOf { study, .. } => Some(study.clone()),
             _ => None,
         };
-        let Ok(studies) = self.page(&Query::all(Resource::Studies), 0, MAX_COMPARED).await else {
-            return false;
-        };
-        let studies = own_study.into_iter().chain(studies.rows.into_iter().filter_map(|row| row.key));
+        // The damaged instance may be the one that this list fails at too.
+        let studies = self.page(&Query::all(Resource::Studies), 0, MAX_COMPARED).await;
+        let studies = studies.into_iter().flat_map(|page| page.rows).filter_map(|row| row.key);
+        let studies = own_study.into_iter().chain(studies);
         for study in studies.filter(|study| Uid::new(study).is_ok()) {
             let series_list = Resource::series_of(&study);
             if series_list == *failing {
