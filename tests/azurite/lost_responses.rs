@@ -20,14 +20,29 @@ struct AppendBlob {
     no_offset: bool,
     /// Replaces the response to an append by its number, from 1. The lines are appended.
     lost: fn(usize) -> Option<Reply>,
+    /// Whether the credential may read the blob.
+    can_read: bool,
+    /// Lines that another process appends in place of the next append, whose request is lost.
+    other_writer: Option<&'static str>,
 }
 
 impl AppendBlob {
     fn new(lost: fn(usize) -> Option<Reply>) -> Self {
-        Self { exists: false, bytes: Vec::new(), appends: 0, no_offset: false, lost }
+        Self {
+            exists: false,
+            bytes: Vec::new(),
+            appends: 0,
+            no_offset: false,
+            lost,
+            can_read: false,
+            other_writer: None,
+        }
     }
 
     fn respond(&mut self, request: &Request) -> Reply {
+        if let Some(range) = request.header("range") {
+            return self.read(range);
+        }
         if !request.has_comp("appendblock") {
             assert_eq!(request.header("if-none-match"), Some("*"));
             return match std::mem::replace(&mut self.exists, true) {
@@ -39,10 +54,33 @@ impl AppendBlob {
         if position.is_some_and(|at| at != self.bytes.len()) {
             return Reply::code(412, "AppendPositionConditionNotMet");
         }
+        let max_size =
+            request.header("x-ms-blob-condition-maxsize").map(|size| size.parse::<usize>().unwrap());
+        if max_size.is_some_and(|size| self.bytes.len() + request.body.len() > size) {
+            return Reply::code(412, "MaxBlobSizeConditionNotMet");
+        }
+        if let Some(lines) = self.other_writer.take() {
+            self.bytes.extend_from_slice(lines.as_bytes());
+            return Reply::Disconnect;
+        }
         let offset = if self.no_offset { 0 } else { self.bytes.len() };
         self.bytes.extend_from_slice(&request.body);
         self.appends += 1;
         (self.lost)(self.appends).unwrap_or(Reply::status(201).header("x-ms-blob-append-offset", offset))
+    }
+}
+
+impl AppendBlob {
+    fn read(&self, range: &str) -> Reply {
+        if !self.can_read {
+            return Reply::code(403, "AuthorizationPermissionMismatch");
+        }
+        let (start, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+        let (start, length) = (start.parse::<usize>().unwrap(), self.bytes.len());
+        let end = length.min(last.parse::<usize>().unwrap() + 1);
+        Reply::status(206)
+            .header("content-range", format!("bytes {start}-{}/{length}", end - 1))
+            .body(std::str::from_utf8(&self.bytes[start..end]).unwrap())
     }
 }
 
@@ -139,6 +177,43 @@ async fn concurrent_writer_in_another_process_is_supported() {
         assert_eq!(append(&sink, &log, number).await, 0);
     }
     assert_eq!(numbers(&blob), [0, 1, 2, 3, 99, 99, 99, 99]);
+}
+
+/// The blob has another length than before the lost request, although it does not contain the lines of that request.
+#[tokio::test]
+async fn guarantee_4_lines_of_another_process_are_not_taken_for_own_lines_whose_response_was_lost() {
+    let short = "{\"line\":9}\n";
+    let long = "{\"line\":99}\n{\"line\":999}\n";
+    // Without the permission to read, a longer blob contains the lines as far as can be told.
+    for (can_read, lines, others) in [(true, short, &[9][..]), (true, long, &[99, 999]), (false, short, &[9])]
+    {
+        let (server, blob) = start(AppendBlob { can_read, ..AppendBlob::new(|_| None) }).await;
+        let (sink, log) = (faulty(&server.url()), log());
+        sink.prepare(&log).await.unwrap();
+        append(&sink, &log, 10).await;
+        blob.lock().unwrap().other_writer = Some(lines);
+        assert_eq!(append(&sink, &log, 20).await, 1);
+        append(&sink, &log, 30).await;
+        let mut expected = [&[10, 20, 30], others].concat();
+        expected.sort_unstable();
+        assert_eq!(numbers(&blob), expected, "{can_read} {lines}");
+    }
+}
+
+/// The lines are in the blob, followed by those of another process.
+#[tokio::test]
+async fn own_lines_are_recognized_before_lines_of_another_process() {
+    let lost = |append| (append == 2).then_some(Reply::Disconnect);
+    let (server, blob) = start(AppendBlob { can_read: true, ..AppendBlob::new(lost) }).await;
+    let (sink, log) = (faulty(&server.url()), log());
+    sink.prepare(&log).await.unwrap();
+    append(&sink, &log, 1).await;
+    let line = Bytes::from("{\"line\":2}\n");
+    sink.append(&log, LogKey::new(0, 2), line.clone()).await.unwrap_err();
+    blob.lock().unwrap().bytes.extend_from_slice(b"{\"line\":99}\n");
+    sink.append(&log, LogKey::new(0, 2), line).await.unwrap();
+    append(&sink, &log, 3).await;
+    assert_eq!(numbers(&blob), [1, 2, 3, 99]);
 }
 
 #[tokio::test]

@@ -150,6 +150,29 @@ async fn error_log_is_complete_although_responses_are_lost() {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
+async fn lines_appear_once_although_the_response_to_the_first_append_is_lost() {
+    let reading = FaultPlan::new(4).permanent_failures([Call::Open], 0.3, [ErrorKind::Unreadable]);
+    let export = Export::new(Duration::from_secs(60), reading).await;
+    let appends = AtomicUsize::new(0);
+    export.proxy.on_request(move |_, head| {
+        match head.contains("comp=appendblock") && appends.fetch_add(1, SeqCst) == 0 {
+            true => Action::DropResponse,
+            false => Action::Forward,
+        }
+    });
+    let ended = export.run(export.destination(1)).await;
+    assert_eq!(ended.status, OperationStatus::Completed, "{:?}", ended.error);
+    assert!(ended.results.skipped > 0);
+    let mut logged: Vec<_> =
+        export.log(&ended).await.iter().map(|line| line.identifier().to_owned()).collect();
+    assert_eq!(logged.len() as u64, ended.results.skipped);
+    logged.sort_unstable();
+    logged.dedup();
+    assert_eq!(logged.len() as u64, ended.results.skipped, "each line appears once");
+}
+
+#[tokio::test]
+#[ignore = "needs Azurite: tests/run.sh"]
 async fn guarantee_3_temporary_outage_is_waited_for() {
     let export = Export::new(Duration::from_secs(60), FaultPlan::new(0)).await;
     let destination = export.destination(1);

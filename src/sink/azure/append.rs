@@ -2,7 +2,8 @@
 //!
 //! One task per blob writes, regardless of how many callers and sinks this process has. It joins waiting lines into
 //! blocks, and sends each with the position at which it must be appended (`x-ms-blob-condition-appendpos`). A block whose
-//! response was lost can therefore be sent again: if the blob no longer has that length, it contains the block already.
+//! response was lost can therefore be sent again: if the blob no longer has that length, it contains the block already,
+//! unless another process writes to it, which is checked.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -13,7 +14,7 @@ use object_store::PutPayload;
 use reqwest::header::{HeaderName, HeaderValue, IF_NONE_MATCH};
 use tokio::sync::oneshot;
 
-use super::client::{BLOB_CONTENT_TYPE, BLOB_TYPE, BlobClient, PutRequest};
+use super::client::{BLOB_CONTENT_TYPE, BLOB_TYPE, BlobClient, BlobRequest};
 use super::response::{IMMUTABLE, Response};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::BlobPath;
@@ -29,6 +30,7 @@ const MAX_APPENDS: u32 = 50_000;
 /// How many appends are remembered that were reported as failed and turned out to be in the blob.
 const MAX_CONFIRMED: usize = 256;
 
+const MAX_SIZE: HeaderName = HeaderName::from_static("x-ms-blob-condition-maxsize");
 const APPEND_POSITION: HeaderName = HeaderName::from_static("x-ms-blob-condition-appendpos");
 const APPEND_OFFSET: &str = "x-ms-blob-append-offset";
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
@@ -44,7 +46,7 @@ pub(super) fn limits() -> AppendLimits {
 /// Creates an empty append blob if there is none, and returns whether it did.
 pub(super) async fn create(client: &BlobClient, path: &BlobPath) -> Result<bool> {
     // Without the condition an existing log is truncated.
-    let request = PutRequest::new(path, PutPayload::new())
+    let request = BlobRequest::put(path, PutPayload::new())
         .header(BLOB_TYPE, HeaderValue::from_static("AppendBlob"))
         .header(BLOB_CONTENT_TYPE, NDJSON)
         .header(IF_NONE_MATCH, HeaderValue::from_static("*"));
@@ -163,9 +165,10 @@ impl AppendLog {
     async fn send(&self, job: &Job) -> Result<()> {
         let payload: PutPayload = job.block.iter().map(|(_, lines)| lines.clone()).collect();
         let length = payload.content_length() as u64;
+        let mut unclear = job.is_retry;
         loop {
             let tail = lock(&self.state).tail;
-            let mut request = PutRequest::new(&self.path, payload.clone()).query("comp=appendblock");
+            let mut request = BlobRequest::put(&self.path, payload.clone()).query("comp=appendblock");
             let position = match tail {
                 Tail::Unconfirmed(at) | Tail::Known(at) => Some(at),
                 Tail::Unknown | Tail::Unsupported => None,
@@ -176,8 +179,9 @@ impl AppendLog {
             let response = job.client.send(request).await?;
             let refused = position.is_some() && response.is(412, "AppendPositionConditionNotMet");
             let (tail, done) = match tail {
-                // Only this process writes, so the blob contains this block.
-                Tail::Known(at) if refused && job.is_retry => (Tail::Known(at + length), true),
+                Tail::Known(at) if refused && std::mem::take(&mut unclear) => {
+                    self.look_for(job, &payload, at).await?
+                }
                 // Another process writes, or wrote.
                 Tail::Known(_) if refused => (Tail::Unknown, false),
                 Tail::Unconfirmed(_) if refused => (Tail::Unsupported, false),
@@ -193,6 +197,29 @@ impl AppendLog {
                 return Ok(());
             }
         }
+    }
+
+    /// Finds out whether a block whose response was lost was appended at `at`, where something was appended. If the
+    /// credential cannot read the blob, the block is sent again unless the blob is long enough to contain it. Returns the
+    /// new tail and whether the blob contains the block.
+    async fn look_for(&self, job: &Job, payload: &PutPayload, at: u64) -> Result<(Tail, bool)> {
+        let length = payload.content_length();
+        let response = job.client.send(BlobRequest::get(&self.path, at, length)).await?;
+        if let Some((content, size)) = response.content() {
+            let block: Bytes = payload.clone().into();
+            return Ok((Tail::Known(size), *content == block));
+        }
+        let end = at + length as u64;
+        let request = BlobRequest::put(&self.path, payload.clone())
+            .query("comp=appendblock")
+            .header(MAX_SIZE, end + length as u64 - 1);
+        let response = job.client.send(request).await?;
+        if response.is(412, "MaxBlobSizeConditionNotMet") {
+            return Ok((Tail::Known(end), true));
+        }
+        let tail = tail_after(&response, length as u64);
+        check(response, &self.path)?;
+        Ok((tail, true))
     }
 }
 

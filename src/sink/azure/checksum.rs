@@ -12,7 +12,7 @@ use md5::digest::Digest as _;
 use object_store::PutPayload;
 use reqwest::header::{HeaderName, HeaderValue};
 
-use super::client::PutRequest;
+use super::client::BlobRequest;
 use super::response::Response;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -34,7 +34,7 @@ impl<'a> Checksum<'a> {
     }
 
     /// Adds the checksum to a request, so that Azure verifies the body it receives.
-    pub(super) fn add_to<'p>(&self, request: PutRequest<'p>) -> PutRequest<'p> {
+    pub(super) fn add_to<'p>(&self, request: BlobRequest<'p>) -> BlobRequest<'p> {
         match HeaderValue::from_str(&self.crc64) {
             Ok(crc64) => request.header(CRC64, crc64),
             // Unreachable: base64 is a valid header value.

@@ -7,12 +7,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use object_store::PutPayload;
 use object_store::azure::AzureCredentialProvider;
 use object_store::client::{HttpClient, HttpRequest, HttpResponseBody};
 use reqwest::Method;
-use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, RANGE};
 
 use super::connections::Connections;
 use super::container::AzureContainer;
@@ -40,20 +41,38 @@ pub(super) struct BlobClient {
     container: AzureContainer,
 }
 
-/// A `PUT` request. Every write to Azure is one.
+/// A request for a blob.
 #[derive(Debug)]
-pub(super) struct PutRequest<'a> {
+pub(super) struct BlobRequest<'a> {
+    method: Method,
     path: &'a BlobPath,
     query: String,
     headers: HeaderMap,
     body: PutPayload,
     /// How many bytes Azure fetches from elsewhere before it responds.
     copied: u64,
+    /// How many bytes of the response's body are kept.
+    kept: usize,
 }
 
-impl<'a> PutRequest<'a> {
-    pub(super) fn new(path: &'a BlobPath, body: PutPayload) -> Self {
-        Self { path, query: String::new(), headers: HeaderMap::new(), body, copied: 0 }
+impl<'a> BlobRequest<'a> {
+    /// Creates a `PUT` request. Every write to Azure is one.
+    pub(super) fn put(path: &'a BlobPath, body: PutPayload) -> Self {
+        Self::new(Method::PUT, path, body)
+    }
+
+    /// Creates a request for `length` bytes of a blob.
+    pub(super) fn get(path: &'a BlobPath, start: u64, length: usize) -> Self {
+        let last = (start + length as u64).saturating_sub(1);
+        let request = Self { kept: length, ..Self::new(Method::GET, path, PutPayload::new()) };
+        match HeaderValue::try_from(format!("bytes={start}-{last}")) {
+            Ok(range) => request.header(RANGE, range),
+            Err(_) => request,
+        }
+    }
+
+    fn new(method: Method, path: &'a BlobPath, body: PutPayload) -> Self {
+        Self { method, path, query: String::new(), headers: HeaderMap::new(), body, copied: 0, kept: 0 }
     }
 
     /// Sets the query, which must not need escaping.
@@ -98,10 +117,10 @@ impl BlobClient {
     ///
     /// # Errors
     /// If there is no response: the error of [`Signer::sign`], or [`ErrorKind::Unavailable`].
-    pub(super) async fn send(&self, put: PutRequest<'_>) -> Result<Response> {
+    pub(super) async fn send(&self, request: BlobRequest<'_>) -> Result<Response> {
         let mut can_renew = true;
         loop {
-            let (response, tokens) = self.send_once(&put).await?;
+            let (response, tokens) = self.send_once(&request).await?;
             if let Some(tokens) = tokens.filter(|_| response.has_status(401) || response.has_status(403)) {
                 self.signer.discard(&tokens);
                 if response.has_status(401) && std::mem::take(&mut can_renew) {
@@ -112,27 +131,30 @@ impl BlobClient {
         }
     }
 
-    async fn send_once(&self, put: &PutRequest<'_>) -> Result<(Response, Option<AzureCredentialProvider>)> {
-        let length = put.body.content_length() as u64;
-        let timeout = REQUEST_TIMEOUT + Duration::from_secs((length + put.copied) / MIN_TRANSFER_RATE);
-        let mut url = self.url(put.path);
-        if !put.query.is_empty() {
+    async fn send_once(&self, blob: &BlobRequest<'_>) -> Result<(Response, Option<AzureCredentialProvider>)> {
+        let length = blob.body.content_length() as u64;
+        let timeout = REQUEST_TIMEOUT
+            + Duration::from_secs((length + blob.copied + blob.kept as u64) / MIN_TRANSFER_RATE);
+        let mut url = self.url(blob.path);
+        if !blob.query.is_empty() {
             url.push('?');
-            url.push_str(&put.query);
+            url.push_str(&blob.query);
         }
-        let mut request = HttpRequest::new(put.body.clone().into());
-        *request.method_mut() = Method::PUT;
+        let mut request = HttpRequest::new(blob.body.clone().into());
+        *request.method_mut() = blob.method.clone();
         *request.uri_mut() =
             url.parse().map_err(|_| Error::new(ErrorKind::Invalid, "the container's URI is invalid"))?;
-        *request.headers_mut() = put.headers.clone();
-        // It is part of the signature, and reqwest does not know the length of a body of several chunks.
-        request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        *request.headers_mut() = blob.headers.clone();
+        if blob.method == Method::PUT {
+            // It is part of the signature, and reqwest does not know the length of a body of several chunks.
+            request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
         let tokens = self.signer.sign(&mut request, &self.container.account).await?;
 
         let exchange = async {
             let (parts, body) = self.http.execute(request).await?.into_parts();
-            drain(body).await;
-            Ok(Response::new(parts.status, parts.headers))
+            let body = read(body, blob.kept).await;
+            Ok(Response::new(parts.status, parts.headers, body))
         };
         match tokio::time::timeout(timeout, exchange).await {
             Ok(outcome) => Ok((outcome.map_err(unreachable)?, tokens)),
@@ -147,14 +169,16 @@ impl fmt::Debug for BlobClient {
     }
 }
 
-/// Reads the rest of a body, so that the connection can be reused. Everything that matters is in the head.
-async fn drain(body: HttpResponseBody) {
+/// Reads a body and returns its first `kept` bytes, or fewer if the connection fails. The rest is read only so that the
+/// connection can be reused.
+async fn read(body: HttpResponseBody, kept: usize) -> Bytes {
     let mut chunks = body.bytes_stream();
-    let mut drained = 0;
-    while let Some(Ok(chunk)) = chunks.next().await {
-        drained += chunk.len();
-        if drained > MAX_DRAINED_BYTES {
-            return;
-        }
+    let (mut start, mut read) = (BytesMut::new(), 0);
+    while read <= kept.max(MAX_DRAINED_BYTES)
+        && let Some(Ok(chunk)) = chunks.next().await
+    {
+        read += chunk.len();
+        start.extend_from_slice(&chunk[..chunk.len().min(kept - start.len())]);
     }
+    start.freeze()
 }

@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::PutPayload;
 use reqwest::header::{HeaderName, HeaderValue};
 
-use super::client::PutRequest;
+use super::client::BlobRequest;
 use super::response::Response;
 use super::writer::{BlobWriter, MAX_BLOCKS, MAX_PARALLEL_BLOCKS, MIB, Outcome, block_id};
 use crate::content::CopySource;
@@ -96,7 +96,7 @@ async fn put_block_from_url(
     let query = format!("comp=block&blockid={id}");
     let bytes = format!("bytes={}-{}", range.start, range.end - 1);
     let request = || {
-        let request = PutRequest::new(writer.path, PutPayload::new())
+        let request = BlobRequest::put(writer.path, PutPayload::new())
             .query(query.as_str())
             .header(COPY_SOURCE, source.url.clone())
             .copying(range.end - range.start);

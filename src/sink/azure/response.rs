@@ -1,8 +1,9 @@
 //! [`Response`]: the status and headers of a response, and the errors they stand for.
 
+use bytes::Bytes;
 use object_store::client::HttpError;
 use reqwest::StatusCode;
-use reqwest::header::{CONTENT_TYPE, ETAG, HeaderMap};
+use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::with_retry_after;
@@ -13,16 +14,17 @@ const MAX_CODE_LENGTH: usize = 64;
 /// The error code if a policy of the container does not allow changing or replacing a blob.
 pub(super) const IMMUTABLE: &str = "BlobImmutableDueToPolicy";
 
-/// The head of a response.
+/// A response, with the part of its body that was asked for.
 #[derive(Debug)]
 pub(super) struct Response {
     status: StatusCode,
     headers: HeaderMap,
+    body: Bytes,
 }
 
 impl Response {
-    pub(super) fn new(status: StatusCode, headers: HeaderMap) -> Self {
-        Self { status, headers }
+    pub(super) fn new(status: StatusCode, headers: HeaderMap, body: Bytes) -> Self {
+        Self { status, headers, body }
     }
 
     /// Whether the service responded with this status and error code.
@@ -51,6 +53,12 @@ impl Response {
         is_uuid.then_some(id)
     }
 
+    /// The requested part of a blob and the length of the blob.
+    pub(super) fn content(&self) -> Option<(&Bytes, u64)> {
+        let length = self.header(CONTENT_RANGE.as_str())?.rsplit('/').next()?.parse().ok()?;
+        (self.status == StatusCode::PARTIAL_CONTENT && !self.is_web_page()).then_some((&self.body, length))
+    }
+
     pub(super) fn etag(&self) -> Option<&str> {
         self.header(ETAG.as_str())
     }
@@ -59,7 +67,7 @@ impl Response {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Whether the request was carried out. "Created" is the documented status of every request that the sink sends ("Put
+    /// Whether the request was carried out. "Created" is the documented status of every write ("Put
     /// Blob", "Put Block", "Put Block From URL", "Put Block List", "Append Block", Azure Blob Storage REST API). Other
     /// success statuses come from something in front of the service.
     pub(super) fn is_success(&self) -> bool {
@@ -151,7 +159,7 @@ mod tests {
     fn error_code_that_is_not_a_name_is_not_repeated() {
         let headers =
             HeaderMap::from_iter([("x-ms-error-code".parse().unwrap(), "sig=a b".parse().unwrap())]);
-        let error = Response::new(StatusCode::FORBIDDEN, headers).error();
+        let error = Response::new(StatusCode::FORBIDDEN, headers, Bytes::new()).error();
         assert_eq!(error.message(), "the destination refused the credential (403)");
     }
 
@@ -161,7 +169,7 @@ mod tests {
         let error_with = |id: &str| {
             let headers = [("x-ms-error-code", "AuthorizationFailure"), ("x-ms-request-id", id)];
             let headers = headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
-            Response::new(StatusCode::FORBIDDEN, HeaderMap::from_iter(headers)).error()
+            Response::new(StatusCode::FORBIDDEN, HeaderMap::from_iter(headers), Bytes::new()).error()
         };
         assert_eq!(
             error_with(id).report().to_string(),

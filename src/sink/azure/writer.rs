@@ -8,7 +8,7 @@ use object_store::PutPayload;
 use reqwest::header::HeaderValue;
 
 use super::checksum::Checksum;
-use super::client::{BLOB_CONTENT_TYPE, BLOB_TYPE, BlobClient, PutRequest};
+use super::client::{BLOB_CONTENT_TYPE, BLOB_TYPE, BlobClient, BlobRequest};
 use super::fresh::FreshOperations;
 use super::response::{IMMUTABLE, Response};
 use crate::error::Result;
@@ -52,7 +52,7 @@ impl BlobWriter<'_> {
     /// Put Blob.
     pub(super) async fn put_blob(self, payload: PutPayload, size: u64) -> Result<PutResult> {
         let response = self.send_with_retry(&payload, || {
-            PutRequest::new(self.path, payload.clone())
+            BlobRequest::put(self.path, payload.clone())
                 .header(BLOB_TYPE, HeaderValue::from_static("BlockBlob"))
                 .header(BLOB_CONTENT_TYPE, DICOM)
         });
@@ -62,7 +62,7 @@ impl BlobWriter<'_> {
     /// Put Block. Returns `None` if the blob is already stored.
     pub(super) async fn put_block(self, id: String, payload: PutPayload) -> Result<Option<Response>> {
         let query = format!("comp=block&blockid={id}");
-        let request = || PutRequest::new(self.path, payload.clone()).query(query.as_str());
+        let request = || BlobRequest::put(self.path, payload.clone()).query(query.as_str());
         self.send_with_retry(&payload, request).await
     }
 
@@ -78,7 +78,7 @@ impl BlobWriter<'_> {
         let is_damaged = AtomicBool::new(false);
         // A retry does not restore lost blocks, so the error ends the retries, and the engine puts the blob again.
         let response = self.upload.send_with_retry(async || {
-            let request = PutRequest::new(self.path, payload.clone())
+            let request = BlobRequest::put(self.path, payload.clone())
                 .query("comp=blocklist")
                 .header(BLOB_CONTENT_TYPE, DICOM);
             match self.send(request, checksum.as_ref(), &is_damaged).await? {
@@ -97,7 +97,7 @@ impl BlobWriter<'_> {
     async fn send_with_retry<'p>(
         self,
         body: &PutPayload,
-        request: impl Fn() -> PutRequest<'p> + Send + Sync,
+        request: impl Fn() -> BlobRequest<'p> + Send + Sync,
     ) -> Result<Option<Response>> {
         let checksum = self.checksum(body);
         let is_damaged = AtomicBool::new(false);
@@ -115,7 +115,7 @@ impl BlobWriter<'_> {
     /// Those of [`BlobClient::send`], and [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) for a checksum mismatch.
     pub(super) async fn send(
         self,
-        request: PutRequest<'_>,
+        request: BlobRequest<'_>,
         checksum: Option<&Checksum<'_>>,
         is_damaged: &AtomicBool,
     ) -> Result<Outcome> {
