@@ -30,7 +30,7 @@ doc:
 
 # Check each feature alone
 features:
-    for feature in azure dicom dicomweb fs http object_store redb restate testing; do \
+    for feature in azure dicom dicomweb fs http object_store postgres redb restate testing; do \
         cargo clippy --lib --no-default-features --features $feature -- -D warnings || exit 1; \
     done
 

@@ -68,6 +68,7 @@
 //! | `dicomweb` | | `DicomWebSource`: any DICOMweb server |
 //! | `http` | | `http`: the API as an axum router, its OpenAPI document |
 //! | `redb` | | `RedbOperationStore`: operations in a durable file |
+//! | `postgres` | | `PostgresOperationStore`, `PostgresSecretStore`: operations in a PostgreSQL database |
 //! | `s3` | | `sink::s3`: Amazon S3 and compatible stores as destinations and sources |
 //! | `restate` | | `restate`: exports over many workers, on a Restate server |
 //! | `testing` | | `testing`: conformance suites for the traits, fault injection, and DICOM fixtures |
@@ -107,6 +108,8 @@ pub mod testing;
 pub use dicom_object;
 #[cfg(feature = "object_store")]
 pub use object_store;
+#[cfg(feature = "postgres")]
+pub use sqlx;
 
 pub use self::content::Content;
 pub use self::engine::{ExportEngine, ExportEngineBuilder};

@@ -23,6 +23,7 @@ left_out! {
     invariants needs "fs" "object_store" "testing";
     object_store needs "object_store" "testing";
     orthanc needs "azure" "dicomweb" "testing";
+    postgres needs "azure" "fs" "http" "postgres" "testing";
     privacy needs "azure" "dicomweb" "fs" "http" "redb" "restate" "testing";
     redb needs "redb" "testing";
     restate needs "azure" "fs" "http" "restate" "testing";

@@ -13,8 +13,8 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 pinned=$root/tests/tools
 tools=$root/tests/.tools
-# A DICOMweb server, which the tests run on a free port, and a toolkit that reads DICOM files independently.
-debian_packages=(dcmtk orthanc orthanc-dicomweb)
+# A DICOMweb server and a database, which the tests run on a free port, and a toolkit that reads DICOM files independently.
+debian_packages=(dcmtk orthanc orthanc-dicomweb postgresql)
 
 say() { printf '== %s\n' "$*"; }
 fail() {

@@ -1,11 +1,14 @@
 //! Stored operations: [`OperationStore`] for their state, [`SecretStore`] for their credentials.
 //!
-//! [`MemoryOperationStore`] is the default. `RedbOperationStore` (feature `redb`) keeps operations in one durable file. To
-//! keep them in a database, implement [`OperationStore`]. The conformance suites in `testing` check implementations.
+//! [`MemoryOperationStore`] is the default. `RedbOperationStore` (feature `redb`) keeps operations in one durable file,
+//! `PostgresOperationStore` (feature `postgres`) in a database that several replicas share. To keep them in another one,
+//! implement [`OperationStore`]. The conformance suites in `testing` check implementations.
 
 mod filter;
 mod memory;
-#[cfg(feature = "redb")]
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(feature = "postgres", feature = "redb"))]
 mod record;
 #[cfg(feature = "redb")]
 mod redb;
@@ -17,6 +20,8 @@ use futures::future::join_all;
 
 pub use self::filter::OperationFilter;
 pub use self::memory::{MemoryOperationStore, MemorySecretStore};
+#[cfg(feature = "postgres")]
+pub use self::postgres::{PostgresOperationStore, PostgresSecretStore, SecretKey};
 #[cfg(feature = "redb")]
 pub use self::redb::{RedbOperationStore, StorageBackend};
 use crate::error::{Error, ErrorKind, Result};

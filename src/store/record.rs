@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::error::{Error, ErrorKind, InvalidJson, Result};
 use crate::model::RecordFormat;
 
-pub(super) fn encode(record: &impl Serialize) -> Result<Vec<u8>> {
-    serde_json::to_vec(record).map_err(|cause| {
+pub(super) fn encode(record: &impl Serialize) -> Result<String> {
+    serde_json::to_string(record).map_err(|cause| {
         Error::new(ErrorKind::Internal, "the operation cannot be encoded as JSON").with_source(cause)
     })
 }

@@ -40,6 +40,10 @@ pub async fn store_conformance(store: &dyn OperationStore) {
     assert_eq!(store.list(None, 10).await.expect("list succeeds"), [], "deleted operations are still listed");
 }
 
+/// Text with characters that a store might not keep: a control character, a character that JSON escapes, and one of the
+/// private use area.
+const ANY_TEXT: &str = "\"\\u0000\n\0\u{E000}0";
+
 fn spec(id: OperationId, created_time: Timestamp, identifiers: u32) -> OperationSpec {
     let source = match identifiers {
         0 => ExportSource::Everything,
@@ -58,7 +62,7 @@ fn spec(id: OperationId, created_time: Timestamp, identifiers: u32) -> Operation
         context: OperationContext::default()
             .with_partition("one")
             .with_caller("ü")
-            .with_attribute("ä", "\"\n"),
+            .with_attribute("ä", ANY_TEXT),
         manifest: identifiers % 2 == 1,
     }
 }
@@ -85,14 +89,14 @@ fn filled(version: u64) -> Checkpoint {
         context: OperationContext::default()
             .with_partition("two")
             .with_caller("ü")
-            .with_attribute("ä", "\"\n"),
+            .with_attribute("ä", ANY_TEXT),
         status: OperationStatus::Running,
         last_updated_time: now,
         last_progress_time: Some(now),
         runner: Some("a host:1".to_owned()),
         position: Position {
             scope: 1,
-            after: Some(Cursor::new("{\"after\":\"ü\"}")),
+            after: Some(Cursor::new(format!("{{\"after\":\"{ANY_TEXT}\"}}"))),
             found: u64::MAX,
             batch: 2,
             done: true,

@@ -198,7 +198,7 @@ fn recover(database: &Database) -> Result<()> {
     write(database, |transaction| {
         let mut checkpoints = transaction.open_table(CHECKPOINTS).map_err(redb_error)?;
         for (id, version, json) in &released {
-            checkpoints.insert(*id, (*version, &**json)).map_err(redb_error)?;
+            checkpoints.insert(*id, (*version, json.as_bytes())).map_err(redb_error)?;
         }
         let mut table = transaction.open_table(UNFINISHED).map_err(redb_error)?;
         table.retain(|id, time| unfinished.get(&id) == Some(&time)).map_err(redb_error)?;

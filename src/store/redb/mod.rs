@@ -118,9 +118,9 @@ impl OperationStore for RedbOperationStore {
                 if specs.get(id).map_err(redb_error)?.is_some() {
                     return Err(Error::new(ErrorKind::Conflict, "the operation already exists"));
                 }
-                specs.insert(id, &*spec).map_err(redb_error)?;
+                specs.insert(id, spec.as_bytes()).map_err(redb_error)?;
                 let mut checkpoints = transaction.open_table(CHECKPOINTS).map_err(redb_error)?;
-                checkpoints.insert(id, (1, &*checkpoint)).map_err(redb_error)?;
+                checkpoints.insert(id, (1, checkpoint.as_bytes())).map_err(redb_error)?;
                 let mut by_age = transaction.open_table(BY_AGE).map_err(redb_error)?;
                 by_age.insert(age, ()).map_err(redb_error)?;
                 if is_unfinished {
@@ -166,7 +166,7 @@ impl OperationStore for RedbOperationStore {
                 if stored.ok_or_else(not_found)? != expected {
                     return Err(Error::new(ErrorKind::Conflict, "the operation was changed concurrently"));
                 }
-                checkpoints.insert(id, (version, &*checkpoint)).map_err(redb_error)?;
+                checkpoints.insert(id, (version, checkpoint.as_bytes())).map_err(redb_error)?;
                 let mut unfinished = transaction.open_table(UNFINISHED).map_err(redb_error)?;
                 if !is_unfinished {
                     unfinished.remove(id).map_err(redb_error)?;
