@@ -1,5 +1,6 @@
-//! The cost of an instance that the destination copies itself, beside one that is streamed to it, through the Azure sink, to a
-//! server that fetches and stores nothing. Each case runs in a process of its own. Linux only.
+//! Compares the cost of an instance that the destination copies itself with that of one that is streamed to it, through the
+//! Azure sink. The destination is a server that fetches and stores nothing. Each case runs in a separate process. Linux
+//! only.
 //!
 //! `benches/copy.sh`
 #![allow(missing_docs, reason = "a program")]

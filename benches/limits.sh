@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures how well the number of concurrent requests adapts: the example `export` with its default (`ours`) beside fixed
+# Measures how well the number of concurrent requests adapts: the example `export` with its default (`ours`) and with fixed
 # numbers of requests (`ours:8`), against a server that limits concurrent requests, and one that limits requests per second
 # and asks for a pause of one second. Rejected requests are sent again. A fixed number is better than `ours` where its ratio
 # is below 1.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures exports on a Restate server: the cost of a batch beside the engine in one process, and the instances per second of
-# one, two and four workers with a loopback server that responds after 50 ms. Prints two tables.
+# Measures exports on a Restate server: the cost of a batch compared with the engine in one process, and the instances
+# per second of one, two and four workers with a loopback server that responds after 50 ms. Prints two tables.
 #
 #   benches/restate.sh [--rounds 3] [--instances 6400]
 #

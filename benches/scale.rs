@@ -1,4 +1,4 @@
-//! CPU time and memory of the engine alone for up to ten million instances, each number in a process of its own. Peaks and CPU
+//! CPU time and memory of the engine alone for up to ten million instances, each number in a separate process. Peaks and CPU
 //! times are read from `/proc`: Linux only.
 //!
 //! `cargo bench --features testing --bench scale`

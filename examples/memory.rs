@@ -1,8 +1,8 @@
 //! Measures the peak memory of an export with the default memory budget.
 //!
 //! `cargo run --release --example memory` exports one instance of 2 GiB, then 200,000 of 20 kB, and fails if either export
-//! takes 96 MiB or more. The instances are generated while they are read. The destination is a server in a process of its
-//! own that discards them; each export is a process of its own too. Peaks are read from `/proc`: Linux only.
+//! takes 96 MiB or more. The instances are generated while they are read. The destination is a server in a
+//! separate process that discards them. Each export is a separate process too. Peaks are read from `/proc`: Linux only.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

@@ -152,7 +152,7 @@ pub async fn serve(
     let drain = async move {
         stop.await;
         tracing::info!("stopping");
-        // Meanwhile new exports are answered with 503, and polls still work.
+        // In the meantime new exports are rejected with 503, and polls succeed.
         engine.shutdown(SHUTDOWN_GRACE).await;
         _ = drained.send(());
     };

@@ -16,7 +16,7 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// The pause after a connection could not be accepted, for example because too many files are open.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Serves until `stop` completes, and then until the open requests are answered.
+/// Serves until `stop` completes, and then until the responses to open requests are sent.
 pub async fn serve(listener: TcpListener, app: Router, stop: impl Future<Output = ()>) {
     serve_with(listener, app, stop, HEADER_READ_TIMEOUT).await;
 }

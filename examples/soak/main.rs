@@ -3,7 +3,7 @@
 //!
 //! `cargo run --release --features testing --example soak -- --seconds 600`
 //!
-//! The destinations are a server that this program starts as a process of its own and that discards the data. The instances
+//! The destinations are a server that this program starts as a separate process and that discards the data. The instances
 //! are generated. The program prints a line every few seconds, and at the end whether these conditions were met:
 //!
 //! - The memory of the process stays below a bound that follows from the memory budget, and does not grow.

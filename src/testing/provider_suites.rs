@@ -80,7 +80,7 @@ pub async fn sink_provider_conformance(
     settings: &Value,
     options: &SinkProviderTestOptions,
 ) {
-    let assert_discreet = |what: &str, text: &str| {
+    let assert_no_secret = |what: &str, text: &str| {
         assert!(options.secrets.iter().all(|secret| !text.contains(secret)), "{what} contains a secret");
     };
     let validate = || provider.validate(settings).expect("validate accepts valid settings");
@@ -91,9 +91,9 @@ pub async fn sink_provider_conformance(
     };
     assert!(parts(&first) == parts(&second), "validating the same settings twice returned different results");
     assert!(!first.location.is_empty(), "the location is empty");
-    assert_discreet("the location", &first.location);
-    assert_discreet("the public part of the settings", &first.public.to_string());
-    assert_discreet("Debug of the validated settings", &format!("{first:?}"));
+    assert_no_secret("the location", &first.location);
+    assert_no_secret("the public part of the settings", &first.public.to_string());
+    assert_no_secret("Debug of the validated settings", &format!("{first:?}"));
 
     for settings in &options.invalid {
         let Err(error) = provider.validate(settings) else { panic!("invalid settings are accepted") };
@@ -103,7 +103,7 @@ pub async fn sink_provider_conformance(
             "invalid settings are refused with another error than Invalid"
         );
         assert!(error.pointer().is_some(), "the error for invalid settings has no JSON pointer");
-        assert_discreet("the error for invalid settings", &format!("{error} {error:?}"));
+        assert_no_secret("the error for invalid settings", &format!("{error} {error:?}"));
     }
 
     let mut destination =
@@ -127,7 +127,7 @@ pub async fn sink_provider_conformance(
     write_an_instance(&**other, operation.id).await;
     let url = one.url(&BlobPath::error_log(operation.id));
     for text in [one.location(), one.throttle_key(), url] {
-        assert_discreet("the location, the throttle key or a URL of a sink", &text);
+        assert_no_secret("the location, the throttle key or a URL of a sink", &text);
     }
 }
 

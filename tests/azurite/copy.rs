@@ -111,7 +111,7 @@ async fn instances_of_every_size_are_copied_byte_for_byte() {
     let archive = fill(&container, &SIZES).await;
     let source = Watched::new(source(&container), str::to_owned);
     export(&source, &archive).await;
-    // Only the empty instance.
+    // Only the empty instance is streamed.
     assert_eq!(source.opened.load(SeqCst), 1);
 }
 
@@ -227,7 +227,7 @@ async fn copy_requests_have_ranges_conditions_and_a_content_type() {
 
 #[tokio::test]
 async fn refused_copies_are_streamed_and_transient_failures_are_retried() {
-    // The error code says that the source failed, whatever the status.
+    // The error code means that the source failed, regardless of the status.
     for (status, code) in [
         (403, "CannotVerifyCopySource"),
         (404, "CannotVerifyCopySource"),
@@ -247,11 +247,11 @@ async fn refused_copies_are_streamed_and_transient_failures_are_retried() {
         assert_eq!(server.requests().len(), 1, "{status} {code}");
     }
     for (status, code) in [(503, "ServerBusy"), (500, "OperationTimedOut"), (429, "")] {
-        let asked = Mutex::new(0);
+        let requests = Mutex::new(0);
         let server = Responder::start(move |request| {
-            let mut asked = asked.lock().unwrap();
-            *asked += 1;
-            if request.has_comp("block") && *asked < 3 {
+            let mut requests = requests.lock().unwrap();
+            *requests += 1;
+            if request.has_comp("block") && *requests < 3 {
                 Reply::code(status, code)
             } else {
                 Reply::status(201)

@@ -81,7 +81,7 @@ async fn retry_after_beyond_the_budget_waits_for_the_rest_of_it() {
     assert_eq!(server.requests().len(), 2);
 }
 
-/// A wait beyond what a clock can represent once ended in a panic.
+/// A wait beyond what a clock can represent used to cause a panic.
 #[tokio::test]
 async fn excessive_retry_after_is_clamped() {
     let year = "Fri, 31 Dec 9999 23:59:59 GMT";
@@ -210,7 +210,7 @@ async fn missing_response_is_unavailable_and_the_error_has_no_secret() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guarantee_5_put_buffers_at_most_the_buffer_limit() {
     const CHUNK: usize = 256 << 10;
-    for (window, length) in [(32, Some(64)), (3, Some(24)), (1, Some(5)), (8, None), (2, None)] {
+    for (limit, length) in [(32, Some(64)), (3, Some(24)), (1, Some(5)), (8, None), (2, None)] {
         let arrived = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&arrived);
         let server = Responder::start(move |request| {
@@ -228,10 +228,10 @@ async fn guarantee_5_put_buffers_at_most_the_buffer_limit() {
             Ok(bytes(CHUNK))
         });
         let content = Content::from_stream(length.map(|length| (length * MIB) as u64), chunks);
-        let stored = faulty(&server.url()).put(&instance(), content, &upload(window * MIB)).await.unwrap();
+        let stored = faulty(&server.url()).put(&instance(), content, &upload(limit * MIB)).await.unwrap();
         assert_eq!(stored.size, total as u64);
         let most = most.load(Ordering::SeqCst);
-        assert!(most <= window * MIB + CHUNK, "{most} of {window} MiB");
-        assert!(most >= window * MIB / 2, "{most} of {window} MiB: the limit is not used");
+        assert!(most <= limit * MIB + CHUNK, "{most} of {limit} MiB");
+        assert!(most >= limit * MIB / 2, "{most} of {limit} MiB: the limit is not used");
     }
 }

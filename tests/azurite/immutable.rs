@@ -232,14 +232,14 @@ async fn blob_of_a_dropped_put_counts_as_stored() {
     let path = started(&sink).await;
     let upload = upload(32 * MIB);
     tokio::select! {
-        _ = sink.put(&path, Content::from_bytes(bytes(1000)), &upload) => panic!("there was no response"),
+        _ = sink.put(&path, Content::from_bytes(bytes(1000)), &upload) => panic!("put returned without a response"),
         () = reached.notified() => {}
     }
     let result = sink.put(&path, Content::from_bytes(bytes(1000)), &upload).await.unwrap();
     assert_eq!(result.size, 1000);
 }
 
-/// In a new operation no blob exists, so a refusal says that nothing can be stored.
+/// In a new operation no blob exists, so a refusal means that nothing can be stored.
 #[tokio::test]
 async fn guarantee_1_blob_that_cannot_exist_does_not_count_as_stored() {
     for length in [0, 1000, 9 * MIB] {
@@ -259,7 +259,10 @@ async fn guarantee_1_blob_that_cannot_exist_does_not_count_as_stored() {
         let sink = faulty(&server.url());
         let path = started(&sink).await;
         let source = CopySource::new("https://source.example/a.dcm", 6);
-        assert!(sink.copy_from(&path, &source, &upload(0)).await.unwrap().is_none(), "streaming reports it");
+        assert!(
+            sink.copy_from(&path, &source, &upload(0)).await.unwrap().is_none(),
+            "the put reports the refusal"
+        );
     }
 }
 
@@ -302,8 +305,8 @@ async fn existing_log_may_be_refused_by_the_policy() {
     faulty(&server.url()).prepare(&log()).await.unwrap();
 }
 
-/// Whole exports: an outage during which blobs are stored and responses lost fails the operation, and it is resumed in the
-/// same process and in another one.
+/// An outage, during which blobs are stored and responses are lost, fails the operation. It is resumed in the same process
+/// and in another one.
 #[tokio::test]
 async fn guarantee_1_and_2_operation_is_resumed_in_an_immutable_container() {
     for same_sink in [true, false] {

@@ -62,8 +62,9 @@ async fn guarantee_1_body_that_always_arrives_damaged_is_never_stored() {
     for length in [1000, 9 * MIB] {
         let path = instance();
         proxy.corrupt_next(usize::MAX);
-        let terms = UploadContext::new(32 << 20, RetryPolicy::with_budget(Duration::from_millis(300)), 4);
-        let error = sink.put(&path, content(&bytes(length)), &terms).await.unwrap_err();
+        let upload_context =
+            UploadContext::new(32 << 20, RetryPolicy::with_budget(Duration::from_millis(300)), 4);
+        let error = sink.put(&path, content(&bytes(length)), &upload_context).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert_eq!(
             error.message(),
@@ -82,14 +83,14 @@ async fn checksums_that_are_off_are_not_verified() {
     let sink = sink(&proxy.through(&container.sas_url("w")));
     let (path, bytes) = (instance(), bytes(1000));
     proxy.corrupt_next(1);
-    let terms = upload(MIB).with_checksums(false);
-    assert!(upload(MIB).checksums() && !terms.checksums());
-    sink.put(&path, content(&bytes), &terms).await.unwrap();
+    let upload_context = upload(MIB).with_checksums(false);
+    assert!(upload(MIB).checksums() && !upload_context.checksums());
+    sink.put(&path, content(&bytes), &upload_context).await.unwrap();
     assert_eq!(proxy.requests().len(), 1);
     assert!(container.get(path.as_str()).await.unwrap().bytes != bytes);
 }
 
-/// What a server stored that does not verify checksums.
+/// The blob and the blocks of a server that does not verify checksums.
 #[derive(Default)]
 struct PutResult {
     blob: Bytes,
@@ -162,9 +163,10 @@ async fn every_request_and_retry_has_the_crc64_of_its_body() {
 #[tokio::test]
 async fn persistent_checksum_mismatch_fails_the_put() {
     let (server, stored) = storing(usize::MAX, with_md5).await;
-    let terms = UploadContext::new(32 << 20, RetryPolicy::with_budget(Duration::from_millis(300)), 4);
+    let upload_context =
+        UploadContext::new(32 << 20, RetryPolicy::with_budget(Duration::from_millis(300)), 4);
     for length in [10, 9 * MIB] {
-        let put = faulty(&server.url()).put(&instance(), content(&bytes(length)), &terms).await;
+        let put = faulty(&server.url()).put(&instance(), content(&bytes(length)), &upload_context).await;
         let error = put.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert_eq!(error.message(), "checksum mismatch at the destination");

@@ -1,4 +1,4 @@
-//! Stated lengths that are not true: they change neither the memory that is used nor the timeouts.
+//! False lengths. They change neither the memory that is used nor the timeouts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -16,7 +16,7 @@ use futures::stream;
 use crate::responder::{Reply, Responder};
 use crate::{MIB, bytes, faulty, instance, upload};
 
-/// Lengths that no instance has. The first one asks for blocks of 2 TB.
+/// Lengths that no instance has. The first one requires blocks of 2 TB.
 const CLAIMS: [u64; 4] = [100_000_000_000_000_000, u64::MAX, 50_000 * 4_000 * MIB as u64, 8 << 40];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -47,7 +47,7 @@ async fn guarantee_5_claimed_length_does_not_exceed_the_buffer_limit() {
     }
 }
 
-/// The engine takes the buffer size from the memory budget, which other instances and operations wait for.
+/// The engine reserves the buffer size in the memory budget, which other instances and operations share.
 #[test]
 fn buffer_size_is_bounded() {
     let sink = faulty("http://127.0.0.1:1");
@@ -59,7 +59,7 @@ fn buffer_size_is_bounded() {
     }
 }
 
-/// A copy of that length would be given months, and Azure allows no such blocks.
+/// A copy of that length would have a timeout of months, and would require blocks that Azure does not allow.
 #[tokio::test]
 async fn excessive_length_is_not_copied() {
     let server = Responder::start(|_| Reply::status(201)).await;
@@ -72,19 +72,19 @@ async fn excessive_length_is_not_copied() {
 }
 
 /// Lists and opens one instance with a false length.
-struct Boasting(MemorySource);
+struct FalseLength(MemorySource);
 
-impl Boasting {
-    fn boasts(instance: &Instance) -> bool {
+impl FalseLength {
+    fn applies_to(instance: &Instance) -> bool {
         instance.identifier().to_string().ends_with(".0")
     }
 }
 
 #[async_trait]
-impl InstanceSource for Boasting {
+impl InstanceSource for FalseLength {
     async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
         let mut page = self.0.list(request).await?;
-        for instance in page.instances.iter_mut().filter(|instance| Self::boasts(instance)) {
+        for instance in page.instances.iter_mut().filter(|instance| Self::applies_to(instance)) {
             *instance = instance.clone().with_size(CLAIMS[0]);
         }
         Ok(page)
@@ -92,7 +92,7 @@ impl InstanceSource for Boasting {
 
     async fn open(&self, instance: &Instance) -> Result<Content> {
         let content = self.0.open(instance).await?;
-        if Self::boasts(instance) {
+        if Self::applies_to(instance) {
             return Ok(Content::from_stream(Some(CLAIMS[0]), content.into_stream()));
         }
         Ok(content)
@@ -104,7 +104,7 @@ async fn instance_with_a_false_length_is_skipped_and_the_others_exported() {
     let server = Responder::start(|_| Reply::status(201)).await;
     let source: MemorySource =
         (0..10).map(|n| (format!("1.2/1.3/1.4.{n}").parse().unwrap(), bytes(1000))).collect();
-    let engine = ExportEngine::builder(Boasting(source))
+    let engine = ExportEngine::builder(FalseLength(source))
         .memory_budget(16 << 20)
         .retry(RetryPolicy::with_budget(Duration::from_millis(200)))
         .build()

@@ -63,22 +63,22 @@ impl Export {
         self.engine.wait(id).await.unwrap()
     }
 
-    /// Verifies that no instance was skipped or cut, and that all of them, or at least those counted, are stored.
+    /// Asserts that no instance was skipped or truncated, and that all instances, or at least those counted, are stored.
     async fn verify(&self, ended: &Operation) {
         assert_eq!(ended.results.skipped, 0, "{ended:?}");
         assert_eq!(self.log(ended).await, []);
         let blobs = self.container.list().await;
-        let mut there = 0;
+        let mut stored = 0;
         for (id, bytes) in &self.archive {
             let name = format!("{}/results/{id}.dcm", ended.operation_id);
             if ended.status == OperationStatus::Completed || blobs.contains_key(&name) {
                 let blob = self.container.get(&name).await.unwrap_or_else(|| panic!("{id} is missing"));
                 assert!(blob.bytes == bytes, "{id} differs");
                 assert_eq!(blob.content_type, "application/dicom");
-                there += 1;
+                stored += 1;
             }
         }
-        assert!(ended.results.exported <= there, "{ended:?} of {there}");
+        assert!(ended.results.exported <= stored, "{ended:?}, {stored} stored");
         if ended.status == OperationStatus::Completed {
             assert_eq!(ended.results.exported as usize, self.archive.len());
         }
@@ -143,8 +143,8 @@ async fn error_log_is_complete_although_responses_are_lost() {
     assert_eq!(logged.len(), skipped);
     let blobs = export.container.list().await;
     for id in export.archive.keys() {
-        let is_there = blobs.contains_key(&format!("{}/results/{id}.dcm", ended.operation_id));
-        assert_ne!(is_there, logged.contains(&id.to_string()), "{id}");
+        let exists = blobs.contains_key(&format!("{}/results/{id}.dcm", ended.operation_id));
+        assert_ne!(exists, logged.contains(&id.to_string()), "{id}");
     }
 }
 
@@ -173,7 +173,7 @@ async fn lines_appear_once_although_the_response_to_the_first_append_is_lost() {
 
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
-async fn guarantee_3_temporary_outage_is_waited_for() {
+async fn guarantee_3_operation_completes_after_a_temporary_outage() {
     let export = Export::new(Duration::from_secs(60), FaultPlan::new(0)).await;
     let destination = export.destination(1);
     let outage = async {

@@ -62,9 +62,9 @@ async fn contents_of_unknown_length_are_stored_byte_for_byte() {
 async fn small_buffer_limit_makes_small_blocks() {
     let container = Azurite::shared().container().await;
     let bytes = bytes(5 * MIB + 7);
-    for window in [0, MIB] {
-        assert_put(&container, stream_of(&bytes, Some(bytes.len())), &bytes, &upload(window)).await;
-        assert_put(&container, stream_of(&bytes, None), &bytes, &upload(window)).await;
+    for buffer_limit in [0, MIB] {
+        assert_put(&container, stream_of(&bytes, Some(bytes.len())), &bytes, &upload(buffer_limit)).await;
+        assert_put(&container, stream_of(&bytes, None), &bytes, &upload(buffer_limit)).await;
     }
 }
 
@@ -86,8 +86,8 @@ async fn concurrent_puts_leave_one_whole_blob() {
     let container = Azurite::shared().container().await;
     let (sink, path) = (sink(&container.sas_url("w")), instance());
     let contents = [bytes(20 * MIB), bytes(20 * MIB).slice(1..)];
-    let terms = upload(32 * MIB);
-    let puts = contents.clone().map(|content| sink.put(&path, Content::from_bytes(content), &terms));
+    let upload_context = upload(32 * MIB);
+    let puts = contents.clone().map(|content| sink.put(&path, Content::from_bytes(content), &upload_context));
     let outcomes = futures::future::join_all(puts).await;
     // The first commit discards the blocks of the other put, which the engine then repeats.
     for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
@@ -104,7 +104,7 @@ async fn failed_stream_leaves_no_blob() {
     let container = Azurite::shared().container().await;
     let sink = sink(&container.sas_url("w"));
     for (chunks, length) in [(1, Some(2 * MIB)), (1, None), (20, Some(30 * MIB)), (20, None)] {
-        let broken = Err(Error::new(ErrorKind::Unreadable, "the disk is gone"));
+        let broken = Err(Error::new(ErrorKind::Unreadable, "the disk has failed"));
         let chunks = std::iter::repeat_n(bytes(MIB), chunks).map(Ok).chain([broken]);
         let content = Content::from_stream(
             length.map(|length| length as u64),
@@ -112,7 +112,7 @@ async fn failed_stream_leaves_no_blob() {
         );
         let path = instance();
         let error = sink.put(&path, content, &upload(32 * MIB)).await.unwrap_err();
-        assert_eq!((error.kind(), error.message()), (ErrorKind::Unreadable, "the disk is gone"));
+        assert_eq!((error.kind(), error.message()), (ErrorKind::Unreadable, "the disk has failed"));
         assert!(container.get(path.as_str()).await.is_none());
     }
 }
@@ -122,11 +122,11 @@ async fn failed_stream_leaves_no_blob() {
 async fn stream_of_another_length_leaves_no_blob() {
     let container = Azurite::shared().container().await;
     let sink = sink(&container.sas_url("w"));
-    for (found, said) in
+    for (length, stated) in
         [(5, 6), (6, 5), (10 * MIB, 11 * MIB), (11 * MIB, 10 * MIB), (3, 20 * MIB), (9 * MIB, 1)]
     {
         let path = instance();
-        let content = stream_of(&bytes(found), Some(said));
+        let content = stream_of(&bytes(length), Some(stated));
         let error = sink.put(&path, content, &upload(32 * MIB)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unreadable);
         assert!(container.get(path.as_str()).await.is_none());

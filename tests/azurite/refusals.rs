@@ -66,7 +66,7 @@ async fn sas_with_a_wrong_signature_is_unauthorized() {
         .await;
 }
 
-/// The separators of a value were once decoded before the query was split, so that a value could add parameters.
+/// The separators of a value used to be decoded before the query was split, so that a value could add parameters.
 #[tokio::test]
 async fn sas_values_add_no_query_parameters() {
     let server = Responder::start(|_| Reply::status(201)).await;

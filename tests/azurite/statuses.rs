@@ -70,12 +70,12 @@ async fn send(server: &Responder, call: Call) -> Result<(), Error> {
     }
 }
 
-fn count(server: &Responder, wanted: Call) -> usize {
-    server.requests().iter().filter(|request| call(request) == wanted).count()
+fn count(server: &Responder, expected: Call) -> usize {
+    server.requests().iter().filter(|request| call(request) == expected).count()
 }
 
-/// A gateway that inspects TLS responds with a page of its own, and so do captive portals and misconfigured proxies. Each
-/// of these statuses was once taken for success, or ended the operation without a retry.
+/// Gateways that inspect TLS, captive portals and misconfigured proxies respond with their own pages. Each of these statuses
+/// used to be treated as success, or ended the operation without a retry.
 #[tokio::test]
 async fn only_created_is_success() {
     for call in CALLS {
@@ -97,7 +97,7 @@ async fn only_created_is_success() {
     }
 }
 
-/// The storage service responds with XML. A page comes from something in front of it.
+/// The storage service responds with XML. A page comes from a gateway or a proxy in front of it.
 #[tokio::test]
 async fn web_page_is_a_transient_failure() {
     for call in CALLS {
@@ -131,7 +131,7 @@ async fn error_code_with_another_status_is_a_failure() {
 }
 
 #[tokio::test]
-async fn guarantee_1_and_3_gateway_that_answers_for_azure_exports_nothing() {
+async fn guarantee_1_and_3_response_of_a_gateway_exports_nothing() {
     for status in [200, 202, 204, 302, 407] {
         // The log can be created, and the gateway intercepts larger requests.
         let server = server(PutBlob, move || Reply::status(status).body("<html>blocked</html>")).await;

@@ -146,7 +146,7 @@ async fn second_refusal_fails_the_request() {
     }
 }
 
-/// 403 says that the identity may not write, which a new token does not change.
+/// Status 403 means that the identity may not write, which a new token does not change.
 #[tokio::test]
 async fn missing_permission_repeats_nothing() {
     let (identities, destination) = (
@@ -197,7 +197,7 @@ fn forms(lifetime: TimeDelta) -> Vec<Value> {
     ]
 }
 
-/// How many tokens are requested for three requests with this identity response.
+/// The number of tokens that are requested for three requests with this identity response.
 async fn token_requests(destination: &Destination, identity: &Identity, fields: &Value) -> usize {
     let mut response = fields.clone();
     response["access_token"] = "token".into();
@@ -228,7 +228,7 @@ async fn identity_response_is_read_in_every_form() {
     }
 }
 
-/// A lifetime beyond what a clock can represent once ended in a panic.
+/// A lifetime beyond what a clock can represent used to cause a panic.
 #[tokio::test]
 async fn excessive_lifetimes_are_clamped() {
     let destination = Destination::start(|_| Reply::status(201)).await;

@@ -159,10 +159,11 @@ impl KilledOperation<'_> {
             if killed == KILLS {
                 break (before, running.outcome().await);
             }
-            // Every fourth process gets far. The proxy then holds its requests, so that it cannot end before it is killed.
+            // Every fourth process exports at least half of the remaining instances. The proxy then holds its requests, so
+            // that it does not end before it is killed.
             let remaining = (instances - counted) as usize;
-            let gets_far = killed % 4 == 1;
-            let (moment, held) = match gets_far {
+            let is_long = killed % 4 == 1;
+            let (moment, held) = match is_long {
                 true => {
                     let moment = remaining / 2 + random.usize(..remaining / 4);
                     (moment, moment)
@@ -174,7 +175,7 @@ impl KilledOperation<'_> {
             };
             self.proxy.set_mode(Mode::HoldAfter(before + held));
             self.proxy.wait_for_requests(before + moment).await;
-            if gets_far && counted == 0 {
+            if is_long && counted == 0 {
                 self.wait_for_checkpoint().await;
             }
             tokio::time::sleep(Duration::from_micros(random.u64(..20_000))).await;

@@ -116,9 +116,9 @@ async fn repeated_lines_are_accepted_and_invalid_lines_are_reported() {
     assert_unchanged(&export.verify().await, 20);
 
     // An entry with a path outside the operation, an entry of another operation, and an incomplete line.
-    let strange = ManifestEntry::new(old.identifier().clone(), "../x", 7, "0".repeat(64)).to_line();
+    let outside = ManifestEntry::new(old.identifier().clone(), "../x", 7, "0".repeat(64)).to_line();
     let foreign = manifest.lines().next().unwrap().replace(&export.id, &"0".repeat(32));
-    fs::write(export.path("manifest.jsonl"), format!("{manifest}{strange}{foreign}\n{{\"ident")).unwrap();
+    fs::write(export.path("manifest.jsonl"), format!("{manifest}{outside}{foreign}\n{{\"ident")).unwrap();
     let outcome = export.verify().await;
     let line = |number| format!("unreadable {}/manifest.jsonl line {number}\n", export.id);
     assert_eq!((outcome.code, outcome.stdout), (Some(3), [21, 22, 23].map(line).concat()));
@@ -194,14 +194,14 @@ async fn guarantee_4_the_manifest_is_complete_after_kills() {
     let container = azurite.container().await;
     let proxy = Proxy::start(azurite.port()).await;
     let uri = proxy.through(&container.sas_url("w"));
-    let export = |life: usize| {
+    let export = |run: usize| {
         let export = Export::of(archive.root()).to(&uri).arg("--state").arg(folder.path().join("state"));
-        if life == 0 { export.arg("--manifest") } else { export.args(["--resume", "last"]) }
+        if run == 0 { export.arg("--manifest") } else { export.args(["--resume", "last"]) }
     };
-    for life in 0..3 {
+    for run in 0..3 {
         let moment = proxy.requests().len() + 250;
-        let running = export(life).start();
-        // It stands still until a checkpoint has passed some of it.
+        let running = export(run).start();
+        // The proxy holds further requests, so that a checkpoint is saved before the process is killed.
         proxy.set_mode(Mode::HoldAfter(moment));
         proxy.wait_for_requests(moment).await;
         tokio::time::sleep(Duration::from_millis(1_300)).await;

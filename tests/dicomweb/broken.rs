@@ -41,7 +41,7 @@ async fn a_series_that_cannot_be_listed_is_a_failure() {
             server(&archive, Quirks::default(), move |request| (request.path == path).then(|| reply.clone()))
                 .await;
         let source = source(&server);
-        // What was listed before is returned without waiting for the series.
+        // Instances that were listed before are returned without waiting for the series.
         let first = source.list(ListRequest::new(Scope::Everything, None, 100)).await.unwrap();
         assert_eq!((first.instances.len(), first.failures.len()), (8, 0), "{status}");
         assert!(first.next.is_some(), "{status}");
@@ -91,7 +91,7 @@ async fn a_row_that_cannot_be_listed_hides_no_others() {
     }
 }
 
-/// What fails for all studies and series is the server's failure, and skips none of them.
+/// A failure for all studies or series is a failure of the server, and skips none of them.
 #[tokio::test]
 async fn a_server_that_lists_no_series_or_no_instances_is_an_error() {
     for (list, named) in [
@@ -117,14 +117,14 @@ async fn a_server_that_lists_no_series_or_no_instances_is_an_error() {
     }
 }
 
-/// A server that worked before and now fails for everything is the server's failure.
+/// If all lists fail after some have succeeded, the server has failed, and not single studies or series.
 #[tokio::test]
-async fn lists_that_worked_before_are_compared() {
+async fn a_server_that_fails_after_it_worked_is_an_error() {
     let archive = archive();
-    let asked = Arc::new(AtomicUsize::new(0));
+    let requests = Arc::new(AtomicUsize::new(0));
     let server = server(&archive, Quirks::default(), move |request| {
         let is_list = request.path.ends_with("/instances");
-        (is_list && asked.fetch_add(1, SeqCst) >= 8).then(|| Reply::new(500))
+        (is_list && requests.fetch_add(1, SeqCst) >= 8).then(|| Reply::new(500))
     })
     .await;
     let source = source(&server);

@@ -1,4 +1,4 @@
-//! To whom credentials are sent, and where they appear.
+//! Credentials: which servers receive them, and that they are not printed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -59,7 +59,7 @@ async fn credentials_are_sent_and_not_printed() {
 }
 
 #[tokio::test]
-async fn guarantee_7_a_redirect_to_another_host_carries_no_credentials() {
+async fn guarantee_7_a_redirect_to_another_host_contains_no_credentials() {
     let archive = archive();
     let other = server(&archive, Quirks::default(), |_| None).await;
     // Another host by name, and the same host on another port.
@@ -82,7 +82,7 @@ async fn guarantee_7_a_redirect_to_another_host_carries_no_credentials() {
         assert!(!seen.contains("authorization") && !seen.contains("x-api-key"), "{seen}");
     }
 
-    // A redirect to the same server carries them.
+    // A redirect to the same server contains them.
     let moved = server(&archive, Quirks::default(), |request| {
         let path = request.path.strip_prefix("old/")?;
         Some(Reply::new(301).header("location", format!("/dicom-web/{path}")))
@@ -103,12 +103,12 @@ async fn a_rejected_token_is_renewed() {
     let good = Arc::new(AtomicUsize::new(1));
     let accepted = Arc::clone(&good);
     let server = server(&archive, Quirks::default(), move |request| {
-        let wanted = format!("Bearer t0ken-{}", accepted.load(SeqCst));
-        (request.headers.get("authorization") != Some(&wanted)).then(|| Reply::new(401))
+        let expected = format!("Bearer t0ken-{}", accepted.load(SeqCst));
+        (request.headers.get("authorization") != Some(&expected)).then(|| Reply::new(401))
     })
     .await;
-    let given = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&given);
+    let renewals = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&renewals);
     let renewing = DicomWebCredentials::renewing(move || {
         let number = count.fetch_add(1, SeqCst) + 1;
         async move { Ok(Secret::new(format!("t0ken-{number}"))) }
@@ -117,19 +117,19 @@ async fn a_rejected_token_is_renewed() {
     let instance = instance();
     read(&source, &instance).await.unwrap();
     read(&source, &instance).await.unwrap();
-    assert_eq!(given.load(SeqCst), 1);
+    assert_eq!(renewals.load(SeqCst), 1);
 
-    // The first token has expired: many requests at once ask for one new token.
+    // The first token has expired. Concurrent requests share one new token.
     good.store(2, SeqCst);
     for outcome in join_all((0..10).map(|_| read(&source, &instance))).await {
         outcome.unwrap();
     }
-    assert_eq!(given.load(SeqCst), 2);
+    assert_eq!(renewals.load(SeqCst), 2);
 
     // A renewed token that is rejected too is an error.
     good.store(0, SeqCst);
     assert_eq!(read(&source, &instance).await.unwrap_err().kind(), ErrorKind::Unauthorized);
-    assert_eq!(given.load(SeqCst), 3);
+    assert_eq!(renewals.load(SeqCst), 3);
 }
 
 #[tokio::test]

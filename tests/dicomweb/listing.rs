@@ -65,7 +65,7 @@ async fn an_estimate_is_the_stated_count() {
     let some = ExportSource::identifiers(some).unwrap();
     assert_eq!(source.estimate(&some).await.unwrap(), None, "one of them is unknown");
 
-    // The listing that runs beside it uses the same list of studies.
+    // A concurrent listing uses the same list of studies.
     let before = server.requests().iter().filter(|request| request.path == "studies").count();
     everything(&source, 10).await.unwrap();
     assert_eq!(server.requests().iter().filter(|request| request.path == "studies").count(), before);
@@ -109,7 +109,7 @@ async fn an_incomplete_list_is_a_failure_or_a_warning() {
         assert!(all.warnings.iter().any(|warning| warning.code == "listCapped"), "{:?}", all.warnings);
     }
 
-    // This may be the whole list: 2 or 3 rows for a limit of 5, whatever the offset.
+    // 2 or 3 rows for a limit of 5, regardless of the offset, may be the whole list.
     let server1 = server(&archive, Quirks { ignores_offset: true, ..plain }, |_| None).await;
     let all = everything(&source(&server1), 100).await.unwrap();
     assert_eq!(all.instances.len(), 24);
@@ -158,17 +158,17 @@ async fn rows_without_usable_uids_are_failures() {
     .await;
     for limit in [1, 2, 100] {
         let all = everything(&source(&server), limit).await.unwrap();
-        assert_eq!(all.instances.len(), 1, "by {limit}");
+        assert_eq!(all.instances.len(), 1, "limit {limit}");
         let (study, series) =
             (fixtures::study_uid(1).to_string(), fixtures::series_identifier(1, 1).to_string());
         let mut identifiers: Vec<_> = all.failures.iter().map(|failure| &*failure.identifier).collect();
         identifiers.sort_unstable();
-        assert_eq!(identifiers, ["", "", &study, &series, &series, &series], "by {limit}");
+        assert_eq!(identifiers, ["", "", &study, &series, &series, &series], "limit {limit}");
         assert!(!format!("{:?}", all.failures).contains("Doe"));
     }
 }
 
-/// A listing continues where it was interrupted, whatever interrupted it.
+/// A listing continues where it was interrupted, regardless of the cause.
 #[tokio::test]
 async fn an_interrupted_list_continues() {
     let archive = archive();
@@ -179,9 +179,9 @@ async fn an_interrupted_list_continues() {
         Reply::json(&[json!({})]).body("[{\"0020000D\": {").framing(Framing::Close),
     ];
     for reply in broken {
-        let (asked, cut) = (AtomicUsize::new(0), reply.clone());
+        let (requests, cut) = (AtomicUsize::new(0), reply.clone());
         let server = server(&archive, Quirks::default(), move |_| {
-            (asked.fetch_add(1, SeqCst) % 4 == 1).then(|| cut.clone())
+            (requests.fetch_add(1, SeqCst) % 4 == 1).then(|| cut.clone())
         })
         .await;
         let source = DicomWebSource::builder(server.root()).page_size(2).build().unwrap();

@@ -1,4 +1,4 @@
-//! Lists that change, or come in another order, while they are read.
+//! Lists that change or are reordered while they are read.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -34,15 +34,15 @@ fn row(number: usize) -> Value {
     [uid("0020000D", &study(number)), count("00201206", 1), count("00201208", 1)].into_iter().collect()
 }
 
-/// A server with one instance in each study, whose pages of the list of studies come from a function of the number of the
-/// page, the offset and the limit.
+/// A server with one instance in each study. `pages` returns the pages of the list of studies, by the number of the request,
+/// the offset and the limit.
 async fn server(pages: impl Fn(usize, usize, usize) -> Vec<usize> + Send + Sync + 'static) -> Server {
-    let asked = AtomicUsize::new(0);
+    let requests = AtomicUsize::new(0);
     Server::start(move |request: &Request| match *below(&request.path) {
         ["studies"] if request.query.len() > 2 => Reply::new(400),
         ["studies"] => {
             let number = |name: &str| request.query[name].parse().unwrap();
-            let page = pages(asked.fetch_add(1, SeqCst), number("offset"), number("limit"));
+            let page = pages(requests.fetch_add(1, SeqCst), number("offset"), number("limit"));
             Reply::json(&page.into_iter().map(row).collect::<Vec<_>>())
         }
         ["studies", study, "series"] => {
@@ -70,7 +70,7 @@ async fn listed(server: &Server) -> (BTreeSet<String>, Page) {
     (studies, all)
 }
 
-/// Every number below [`STUDIES`], in an order of its own for each seed.
+/// Every number below [`STUDIES`], in an order that depends on the seed.
 fn shuffled(seed: usize) -> Vec<usize> {
     let mut rows: Vec<_> = (0..STUDIES).collect();
     shuffle(&mut rows, seed as u64);
@@ -92,14 +92,17 @@ async fn a_list_that_changes_is_read_until_it_is_complete() {
     let all = || 0..STUDIES;
     let cases: Vec<(&str, Pages)> = vec![
         ("stable", Box::new(move |_, offset, limit| page(all(), offset, limit))),
-        ("another order each time", Box::new(|asked, offset, limit| page(shuffled(asked), offset, limit))),
+        (
+            "another order each time",
+            Box::new(|requests, offset, limit| page(shuffled(requests), offset, limit)),
+        ),
         (
             "another order each time, with small pages",
-            Box::new(|asked, offset, limit| page(shuffled(asked), offset, limit.min(50))),
+            Box::new(|requests, offset, limit| page(shuffled(requests), offset, limit.min(50))),
         ),
         (
             "another order for every second page",
-            Box::new(|asked, offset, limit| page(shuffled(asked % 2), offset, limit.min(50))),
+            Box::new(|requests, offset, limit| page(shuffled(requests % 2), offset, limit.min(50))),
         ),
         (
             "each row twice",
@@ -111,14 +114,14 @@ async fn a_list_that_changes_is_read_until_it_is_complete() {
         ),
         (
             "rows that replace others at first",
-            Box::new(move |asked, offset, limit| {
-                page(all().map(|row| if asked < 5 && row % 7 == 6 { row - 1 } else { row }), offset, limit)
+            Box::new(move |requests, offset, limit| {
+                page(all().map(|row| if requests < 5 && row % 7 == 6 { row - 1 } else { row }), offset, limit)
             }),
         ),
         (
             "rows that are hidden at first",
-            Box::new(move |asked, offset, limit| {
-                page(all().filter(|row| !(1..=4).contains(&asked) || row % 50 < 30), offset, limit)
+            Box::new(move |requests, offset, limit| {
+                page(all().filter(|row| !(1..=4).contains(&requests) || row % 50 < 30), offset, limit)
             }),
         ),
         (
@@ -137,8 +140,8 @@ async fn a_list_that_changes_is_read_until_it_is_complete() {
         ),
         (
             "rows that are added",
-            Box::new(move |asked, offset, limit| {
-                page((STUDIES..STUDIES + asked).rev().chain(all()), offset, limit)
+            Box::new(move |requests, offset, limit| {
+                page((STUDIES..STUDIES + requests).rev().chain(all()), offset, limit)
             }),
         ),
     ];
@@ -155,8 +158,8 @@ async fn a_list_that_changes_is_read_until_it_is_complete() {
 #[tokio::test]
 async fn rows_that_are_deleted_hide_no_others() {
     for deleted in [1, 37, 75] {
-        let server = server(move |asked, offset, limit| {
-            page((0..STUDIES).skip(if asked > 1 { deleted } else { 0 }), offset, limit)
+        let server = server(move |requests, offset, limit| {
+            page((0..STUDIES).skip(if requests > 1 { deleted } else { 0 }), offset, limit)
         })
         .await;
         let (studies, all) = listed(&server).await;
@@ -168,7 +171,8 @@ async fn rows_that_are_deleted_hide_no_others() {
 /// A list that has other rows each time cannot be complete.
 #[tokio::test]
 async fn a_list_that_keeps_changing_is_a_failure() {
-    let server = server(|asked, offset, limit| page(asked * 50..asked * 50 + 60, offset, limit)).await;
+    let server =
+        server(|requests, offset, limit| page(requests * 50..requests * 50 + 60, offset, limit)).await;
     let (studies, all) = listed(&server).await;
     assert!(studies.len() > 60);
     let failures: Vec<_> = all.failures.iter().map(|failure| &*failure.error).collect();
@@ -179,8 +183,8 @@ async fn a_list_that_keeps_changing_is_a_failure() {
 /// The check of a list costs requests in proportion to its length.
 #[tokio::test]
 async fn a_stable_list_is_read_once() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&requests);
     let server = server(move |_, offset, limit| {
         count.fetch_add(1, SeqCst);
         page(0..STUDIES, offset, limit)
@@ -188,5 +192,5 @@ async fn a_stable_list_is_read_once() {
     .await;
     listed(&server).await;
     // Pages of 50 rows that overlap by one, the last row again, and a page past the end.
-    assert_eq!(asked.load(SeqCst), 6 + 1 + 1);
+    assert_eq!(requests.load(SeqCst), 6 + 1 + 1);
 }

@@ -25,7 +25,7 @@ fn with(body: &[&[u8]], media_type: &str) -> Reply {
 }
 
 #[tokio::test]
-async fn an_instance_is_complete_however_it_is_framed() {
+async fn an_instance_is_complete_in_every_framing() {
     let archive = archive();
     let dicom = archive[&one()].clone();
     let part = b"--edge\r\nContent-Type: application/dicom\r\n\r\n";
@@ -65,7 +65,7 @@ async fn an_instance_is_complete_however_it_is_framed() {
 
 /// Some servers, for example AWS HealthImaging, do not return multipart responses.
 #[tokio::test]
-async fn a_server_that_returns_single_parts_is_asked_for_them() {
+async fn single_part_responses_are_requested_from_servers_without_multipart_responses() {
     for status in [400, 406, 415] {
         let archive = archive();
         let dicom = archive[&one()].clone();
@@ -135,9 +135,9 @@ fn wrong(dicom: &[u8]) -> Vec<(&'static str, Reply, ErrorKind)> {
         ("compressed", whole.clone().header("content-encoding", "gzip"), Unreadable),
         ("a part only", Reply { status: 206, ..whole.clone() }, Unreadable),
         ("a page", Reply::html(), Unreadable),
-        ("nothing there", Reply::new(204), NotFound),
-        ("gone", Reply::new(404), NotFound),
-        ("gone (410)", Reply::new(410), NotFound),
+        ("no content", Reply::new(204), NotFound),
+        ("not found", Reply::new(404), NotFound),
+        ("gone", Reply::new(410), NotFound),
         ("not acceptable", Reply::new(406), Unreadable),
         ("unsupported media type", Reply::new(415), Unreadable),
         ("bad request", Reply::new(400), Invalid),
@@ -187,7 +187,7 @@ fn exported(sink: &MemorySink, operation: &Operation, archive: &Archive) -> Vec<
     let exported: Vec<InstanceIdentifier> = names.map(|name| name.parse().unwrap()).collect();
     for identifier in &exported {
         let bytes = sink.get(&format!("{results}{identifier}.dcm")).unwrap();
-        assert!(bytes == archive[identifier], "{identifier} has other bytes");
+        assert!(bytes == archive[identifier], "{identifier} has different bytes");
     }
     exported
 }
@@ -280,7 +280,7 @@ async fn a_server_that_does_not_respond_times_out() {
     silent.abort();
 }
 
-/// The number of contents that are open at once is limited.
+/// The number of concurrently open contents is limited.
 #[tokio::test]
 async fn concurrent_retrievals_are_limited() {
     use dicom_export::InstanceSource;

@@ -1,4 +1,4 @@
-//! A scripted DICOMweb server. It writes HTTP/1.1 itself, so that it can stop anywhere.
+//! A scripted DICOMweb server. It writes HTTP/1.1 itself, so that it can stop at any byte.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -187,7 +187,7 @@ fn owned((name, value): (&str, &str)) -> (String, String) {
 
 /// Writes a reply. Returns whether the connection stays open.
 async fn write_reply(stream: &mut (impl AsyncWrite + Unpin), reply: Reply) -> std::io::Result<bool> {
-    let mut head = format!("HTTP/1.1 {} Whatever\r\n", reply.status);
+    let mut head = format!("HTTP/1.1 {} Reason\r\n", reply.status);
     for (name, value) in &reply.headers {
         head += &format!("{name}: {value}\r\n");
     }
@@ -236,7 +236,7 @@ async fn write_chunk(stream: &mut (impl AsyncWrite + Unpin), chunk: &[u8]) -> st
 /// How a server deviates in its responses to queries.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Quirks {
-    /// The maximum number of rows of a page, whatever the `limit`.
+    /// The maximum number of rows of a page, regardless of the `limit`.
     pub(crate) cap: Option<usize>,
     pub(crate) ignores_limit: bool,
     pub(crate) ignores_offset: bool,
@@ -287,9 +287,9 @@ fn rows(archive: &Archive, quirks: Quirks, request: &Request, [study, series]: [
     if found.is_empty() && quirks.strict && level > 0 {
         return Reply::new(404);
     }
-    let wanted = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"][level];
-    if let Some(wanted) = request.query.get(wanted).filter(|_| !quirks.ignores_match) {
-        found.retain(|uid, _| uid == wanted);
+    let key = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"][level];
+    if let Some(expected) = request.query.get(key).filter(|_| !quirks.ignores_match) {
+        found.retain(|uid, _| uid == expected);
     }
     // A stable order other than that of the UIDs.
     let mut found: Vec<_> = found.into_values().rev().collect();

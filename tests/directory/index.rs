@@ -1,11 +1,11 @@
-//! The index of a folder: heads are not read again, and it follows the files.
+//! The index of a folder. It replaces reading the heads of unchanged files again, and is updated when files change.
 
 use std::fs::File;
 use std::time::{Duration, SystemTime};
 
 use super::*;
 
-/// A file that has been the same for a day.
+/// Writes a file that was modified a day ago.
 fn write_old(path: impl AsRef<Path>, bytes: &[u8]) {
     write(&path, bytes);
     set_modified(path, 86_400);
@@ -52,7 +52,7 @@ async fn the_heads_of_unchanged_files_are_not_read_again() {
         Archive::new([("a", slice(1)), ("b", slice(2)), ("c", slice(3)), ("d", Bytes::from("a text"))]);
     let first = page(&archive.source(), None, 2).await;
     assert_eq!(numbers(&page(&archive.source(), None, 9).await), [1, 2, 3]);
-    // A head that is read again is found out: these files have the same length and time, but no UIDs.
+    // These files have the same length and time, but no UIDs, so reading a head again would change the listing.
     for name in ["a", "b", "c"] {
         write_old(archive.path(name), &vec![0; slice(1).len()]);
     }
@@ -94,7 +94,7 @@ async fn an_index_follows_the_files() {
 }
 
 #[tokio::test]
-async fn failures_are_listed_under_the_uids_that_they_have() {
+async fn failures_are_listed_under_their_known_uids() {
     let mut without_series = slice(2).to_vec();
     let tag = without_series.windows(6).position(|at| at == b"\x20\x00\x0E\x00UI").unwrap();
     without_series[tag + 2] = 0x0F;

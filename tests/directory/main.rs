@@ -68,7 +68,7 @@ async fn bytes(content: Content) -> Bytes {
 
 #[tokio::test]
 async fn files_with_any_names_are_listed_in_path_order() {
-    // Names are compared one by one: "a" precedes "a.dcm", although '.' precedes '/'.
+    // Paths are compared component by component: "a" precedes "a.dcm", although '.' precedes '/'.
     let archive = folder([
         ("a.dcm", slice(3)),
         ("a/z", slice(2)),
@@ -303,14 +303,15 @@ async fn a_listing_survives_any_damage() {
     assert_eq!(page.failures.len() as u64, report.unidentified);
 }
 
-/// Each listing continues where it was, however many there are: none reads the files of the others' pages again.
+/// Each listing continues at its own position, regardless of the number of listings, and reads no file of its earlier pages
+/// again.
 #[tokio::test]
 async fn many_listings_of_one_folder_continue_without_reading_files_again() {
     let names: Vec<_> = (0..300).map(|number| format!("a/{number:03}")).collect();
     let archive = folder((0..).zip(&names).map(|(number, name)| (&**name, slice(number))));
     write(archive.path().join("b/last"), &slice(300));
     let source = DirectorySource::open(archive.path()).unwrap();
-    // Each listing has a cursor of its own.
+    // Each listing has its own cursor.
     let mut listings = Vec::new();
     for listed in 1..=20 {
         listings.push((listed, page(&source, None, listed as usize).await.next));

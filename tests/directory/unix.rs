@@ -22,10 +22,10 @@ async fn names_in_any_encoding_are_preserved() {
 }
 
 #[tokio::test]
-async fn links_are_followed_on_request_and_never_in_circles() {
+async fn links_are_followed_on_request_and_cycles_are_detected() {
     let archive = folder([("a/x", slice(1)), ("b/y", slice(2))]);
     let elsewhere = folder([("z", slice(3))]);
-    symlink(archive.path(), archive.path().join("b/circle")).unwrap();
+    symlink(archive.path(), archive.path().join("b/cycle")).unwrap();
     symlink(elsewhere.path(), archive.path().join("c")).unwrap();
     symlink("nowhere", archive.path().join("broken")).unwrap();
     let root = elsewhere.path().join("root");
@@ -77,7 +77,7 @@ async fn links_and_fifos_that_replace_a_file_are_not_opened() {
     assert_eq!(following.open(&listed.instances[2]).await.unwrap_err().kind(), ErrorKind::Unreadable);
 }
 
-/// The system states a length of 4096 for these files, whatever they contain.
+/// The system reports a length of 4096 for these files, regardless of their content.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_file_that_is_shorter_than_its_length_is_not_read() {

@@ -1,5 +1,4 @@
-//! Copies at the destination: used where both sides can, given up where they do not work, and never the end of an
-//! instance that can be streamed.
+//! Copies at the destination, and the fallback to streaming.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -18,27 +17,27 @@ use dicom_export::{
 
 use crate::support::{archive, assert_exported, instance, log_of};
 
-/// Stands in for a signed URL: its last part is what a destination finds the instance by.
+/// The prefix of the URLs to copy from. The identifier of the instance follows.
 const URL: &str = "https://source.example/secret/";
 
-/// Gives every instance a URL, and counts what is asked of it.
-struct Signing {
+/// A source that returns a URL for every instance, and counts the calls.
+struct SigningSource {
     inner: Arc<MemorySource>,
-    /// What `copy_url` fails with, one call after the other.
-    trouble: Mutex<Vec<ErrorKind>>,
+    /// The errors of the next calls of `copy_url`, the last one first.
+    failures: Mutex<Vec<ErrorKind>>,
     signed: AtomicUsize,
     opened: AtomicUsize,
 }
 
-impl Signing {
-    fn over(inner: &Arc<MemorySource>) -> Arc<Self> {
+impl SigningSource {
+    fn new(inner: &Arc<MemorySource>) -> Arc<Self> {
         let (signed, opened) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { inner: Arc::clone(inner), trouble: Mutex::default(), signed, opened })
+        Arc::new(Self { inner: Arc::clone(inner), failures: Mutex::default(), signed, opened })
     }
 }
 
 #[async_trait]
-impl InstanceSource for Signing {
+impl InstanceSource for SigningSource {
     async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
         self.inner.list(request).await
     }
@@ -50,57 +49,60 @@ impl InstanceSource for Signing {
 
     async fn copy_url(&self, instance: &Instance) -> Result<Option<CopySource>> {
         self.signed.fetch_add(1, SeqCst);
-        if let Some(kind) = self.trouble.lock().unwrap().pop() {
-            return Err(Error::new(kind, "planned trouble"));
+        if let Some(kind) = self.failures.lock().unwrap().pop() {
+            return Err(Error::new(kind, "planned failure"));
         }
         let length = instance.size().unwrap();
         Ok(Some(CopySource::new(format!("{URL}{}", instance.identifier()), length)))
     }
 }
 
-/// What `copy_from` answers.
+/// The result of `copy_from`.
 #[derive(Clone, Copy)]
-enum Answer {
+enum CopyOutcome {
     Copied,
-    /// So many bytes too few.
+    /// The copy is one byte shorter than its source.
     Short,
     Refused,
     Failed(ErrorKind),
 }
 
-/// Fetches from the source behind it.
+/// A sink that copies from a source, and counts the calls.
 #[derive(Clone)]
-struct Copying {
+struct CopyingSink {
     inner: MemorySink,
     source: Arc<MemorySource>,
-    answer: Arc<dyn Fn(usize) -> Answer + Send + Sync>,
-    asked: Arc<AtomicUsize>,
-    put: Arc<AtomicUsize>,
-    /// How often bytes were booked.
-    booked: Arc<AtomicUsize>,
+    outcome: Arc<dyn Fn(usize) -> CopyOutcome + Send + Sync>,
+    copies: Arc<AtomicUsize>,
+    puts: Arc<AtomicUsize>,
+    /// The number of calls of `buffer_size`.
+    reservations: Arc<AtomicUsize>,
 }
 
-impl Copying {
-    fn from(source: &Arc<MemorySource>, answer: impl Fn(usize) -> Answer + Send + Sync + 'static) -> Self {
+impl CopyingSink {
+    fn new(
+        source: &Arc<MemorySource>,
+        outcome: impl Fn(usize) -> CopyOutcome + Send + Sync + 'static,
+    ) -> Self {
         Self {
             inner: MemorySink::new(),
             source: Arc::clone(source),
-            answer: Arc::new(answer),
-            asked: Arc::default(),
-            put: Arc::default(),
-            booked: Arc::default(),
+            outcome: Arc::new(outcome),
+            copies: Arc::default(),
+            puts: Arc::default(),
+            reservations: Arc::default(),
         }
     }
 }
 
 #[async_trait]
-impl BlobSink for Copying {
+impl BlobSink for CopyingSink {
     async fn prepare(&self, log: &BlobPath) -> Result<()> {
         self.inner.prepare(log).await
     }
 
     async fn put(&self, path: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
-        self.put.fetch_add(1, SeqCst);
+        self.puts.fetch_add(1, SeqCst);
         self.inner.put(path, content, upload).await
     }
 
@@ -110,14 +112,14 @@ impl BlobSink for Copying {
         source: &CopySource,
         upload: &UploadContext,
     ) -> Result<Option<PutResult>> {
-        assert_eq!(upload.buffer_limit(), 0, "a copy holds nothing");
-        let call = self.asked.fetch_add(1, SeqCst);
+        assert_eq!(upload.buffer_limit(), 0, "a copy reserves no memory");
+        let call = self.copies.fetch_add(1, SeqCst);
         tokio::task::yield_now().await;
-        let size = match (self.answer)(call) {
-            Answer::Refused => return Ok(None),
-            Answer::Failed(kind) => return Err(Error::new(kind, "planned trouble")),
-            Answer::Short => source.length() - 1,
-            Answer::Copied => source.length(),
+        let size = match (self.outcome)(call) {
+            CopyOutcome::Refused => return Ok(None),
+            CopyOutcome::Failed(kind) => return Err(Error::new(kind, "planned failure")),
+            CopyOutcome::Short => source.length() - 1,
+            CopyOutcome::Copied => source.length(),
         };
         let identifier = source.expose_url().strip_prefix(URL).unwrap().parse().unwrap();
         let Ok(content) = self.source.open(&Instance::new(identifier)).await else { return Ok(None) };
@@ -138,7 +140,7 @@ impl BlobSink for Copying {
     }
 
     fn buffer_size(&self, length: Option<u64>) -> u64 {
-        self.booked.fetch_add(1, SeqCst);
+        self.reservations.fetch_add(1, SeqCst);
         length.unwrap()
     }
 
@@ -147,14 +149,14 @@ impl BlobSink for Copying {
     }
 }
 
-/// Exports everything, one instance after the other, through pointers to both sides.
-async fn export(source: &Arc<Signing>, sink: &Copying, retry: RetryPolicy) -> Operation {
+/// Exports everything, one instance at a time. The source and the sink are behind several pointers, which forward the calls.
+async fn export(source: &Arc<SigningSource>, sink: &CopyingSink, retry: RetryPolicy) -> Operation {
     export_with(source, sink, |engine| engine.retry(retry)).await
 }
 
 async fn export_with(
-    source: &Arc<Signing>,
-    sink: &Copying,
+    source: &Arc<SigningSource>,
+    sink: &CopyingSink,
     with: impl FnOnce(ExportEngineBuilder) -> ExportEngineBuilder,
 ) -> Operation {
     let engine = ExportEngine::builder(Box::new(Arc::clone(source))).concurrency(Concurrency::Fixed(1));
@@ -165,27 +167,27 @@ async fn export_with(
     engine.wait(id).await.unwrap()
 }
 
-fn counts(source: &Signing, sink: &Copying) -> (usize, usize, usize, usize) {
+fn counts(source: &SigningSource, sink: &CopyingSink) -> (usize, usize, usize, usize) {
     let count = |of: &AtomicUsize| of.load(SeqCst);
-    (count(&source.signed), count(&sink.asked), count(&source.opened), count(&sink.put))
+    (count(&source.signed), count(&sink.copies), count(&source.opened), count(&sink.puts))
 }
 
 #[tokio::test(start_paused = true)]
 async fn instances_that_can_be_copied_are_not_opened() {
     let held = Arc::new(archive(100));
-    let (source, sink) = (Signing::over(&held), Copying::from(&held, |_| Answer::Copied));
+    let (source, sink) = (SigningSource::new(&held), CopyingSink::new(&held, |_| CopyOutcome::Copied));
     let ended = export(&source, &sink, RetryPolicy::default()).await;
     assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 100));
     assert_eq!(counts(&source, &sink), (100, 100, 0, 0));
-    assert_eq!(sink.booked.load(SeqCst), 0, "a copy takes none of the byte budget");
+    assert_eq!(sink.reservations.load(SeqCst), 0, "a copy reserves no memory");
     assert_eq!(assert_exported(&*held, &sink.inner, &ended).await, 100);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_is_refused_is_streamed() {
     let held = Arc::new(archive(100));
-    let answer = |call| if call % 3 == 2 { Answer::Copied } else { Answer::Refused };
-    let (source, sink) = (Signing::over(&held), Copying::from(&held, answer));
+    let outcome = |call| if call % 3 == 2 { CopyOutcome::Copied } else { CopyOutcome::Refused };
+    let (source, sink) = (SigningSource::new(&held), CopyingSink::new(&held, outcome));
     let ended = export(&source, &sink, RetryPolicy::default()).await;
     assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 100));
     assert_eq!(counts(&source, &sink), (100, 100, 67, 67));
@@ -195,7 +197,7 @@ async fn a_copy_that_is_refused_is_streamed() {
 #[tokio::test(start_paused = true)]
 async fn after_three_refusals_in_a_row_the_run_streams() {
     let held = Arc::new(archive(100));
-    let (source, sink) = (Signing::over(&held), Copying::from(&held, |_| Answer::Refused));
+    let (source, sink) = (SigningSource::new(&held), CopyingSink::new(&held, |_| CopyOutcome::Refused));
     let ended = export(&source, &sink, RetryPolicy::default()).await;
     assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 100));
     assert_eq!(counts(&source, &sink), (3, 3, 100, 100));
@@ -204,17 +206,17 @@ async fn after_three_refusals_in_a_row_the_run_streams() {
     assert_eq!(counts(&source, &sink), (6, 6, 200, 200));
 }
 
-/// A study that is deleted meanwhile makes many refusals in a row, and says nothing about the rest.
+/// A study that is deleted during the export causes many refusals in a row. The other instances can still be copied.
 #[tokio::test(start_paused = true)]
-async fn instances_that_are_gone_are_skipped_and_do_not_end_copying() {
+async fn deleted_instances_are_skipped_and_do_not_disable_copying() {
     let held = Arc::new(archive(100));
-    let source = Signing::over(&held);
+    let source = SigningSource::new(&held);
     let deleted = Arc::clone(&held);
-    let sink = Copying::from(&held, move |call| {
+    let sink = CopyingSink::new(&held, move |call| {
         if call == 10 {
             (0..20).for_each(|n| assert!(deleted.remove(&instance(1, n / 10, n % 10))));
         }
-        Answer::Copied
+        CopyOutcome::Copied
     });
     let ended = export(&source, &sink, RetryPolicy::default()).await;
     assert_eq!(ended.status, OperationStatus::Completed);
@@ -229,16 +231,16 @@ async fn instances_that_are_gone_are_skipped_and_do_not_end_copying() {
 #[tokio::test(start_paused = true)]
 async fn transient_failures_are_retried() {
     let held = Arc::new(archive(10));
-    let answer = |call| match call {
-        1 | 2 => Answer::Failed(ErrorKind::Unavailable),
-        5 => Answer::Failed(ErrorKind::Throttled),
-        _ => Answer::Copied,
+    let outcome = |call| match call {
+        1 | 2 => CopyOutcome::Failed(ErrorKind::Unavailable),
+        5 => CopyOutcome::Failed(ErrorKind::Throttled),
+        _ => CopyOutcome::Copied,
     };
-    let (source, sink) = (Signing::over(&held), Copying::from(&held, answer));
-    *source.trouble.lock().unwrap() = vec![ErrorKind::Throttled, ErrorKind::Unavailable];
+    let (source, sink) = (SigningSource::new(&held), CopyingSink::new(&held, outcome));
+    *source.failures.lock().unwrap() = vec![ErrorKind::Throttled, ErrorKind::Unavailable];
     let ended = export(&source, &sink, RetryPolicy::with_budget(Duration::from_secs(60))).await;
     assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 10));
-    // Each try has a URL of its own.
+    // Each attempt requests a new URL.
     assert_eq!(counts(&source, &sink), (15, 13, 0, 0));
 }
 
@@ -246,8 +248,8 @@ async fn transient_failures_are_retried() {
 async fn a_destination_failure_fails_the_operation() {
     for kind in [ErrorKind::Unauthorized, ErrorKind::Unavailable, ErrorKind::Conflict] {
         let held = Arc::new(archive(10));
-        let answer = move |call| if call < 4 { Answer::Copied } else { Answer::Failed(kind) };
-        let (source, sink) = (Signing::over(&held), Copying::from(&held, answer));
+        let outcome = move |call| if call < 4 { CopyOutcome::Copied } else { CopyOutcome::Failed(kind) };
+        let (source, sink) = (SigningSource::new(&held), CopyingSink::new(&held, outcome));
         let ended = export(&source, &sink, RetryPolicy::none()).await;
         assert_eq!(ended.status, OperationStatus::Failed);
         assert_eq!(ended.error.unwrap().code, kind.as_str());
@@ -258,17 +260,17 @@ async fn a_destination_failure_fails_the_operation() {
 #[tokio::test(start_paused = true)]
 async fn a_source_that_cannot_sign_is_streamed() {
     let held = Arc::new(archive(10));
-    let (source, sink) = (Signing::over(&held), Copying::from(&held, |_| Answer::Copied));
-    *source.trouble.lock().unwrap() = vec![ErrorKind::Unauthorized; 10];
+    let (source, sink) = (SigningSource::new(&held), CopyingSink::new(&held, |_| CopyOutcome::Copied));
+    *source.failures.lock().unwrap() = vec![ErrorKind::Unauthorized; 10];
     let ended = export(&source, &sink, RetryPolicy::default()).await;
     assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 10));
     assert_eq!(counts(&source, &sink), (3, 0, 10, 10));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_copy_of_another_length_fails() {
+async fn a_copy_with_the_wrong_length_fails_the_operation() {
     let held = Arc::new(archive(1));
-    let (source, sink) = (Signing::over(&held), Copying::from(&held, |_| Answer::Short));
+    let (source, sink) = (SigningSource::new(&held), CopyingSink::new(&held, |_| CopyOutcome::Short));
     let ended = export(&source, &sink, RetryPolicy::none()).await;
     assert_eq!(ended.error.unwrap().code, "internal");
 }
@@ -276,7 +278,7 @@ async fn a_copy_of_another_length_fails() {
 #[tokio::test(start_paused = true)]
 async fn instances_to_verify_are_streamed() {
     let held = Arc::new(archive(10));
-    let (source, sink) = (Signing::over(&held), Copying::from(&held, |_| Answer::Copied));
+    let (source, sink) = (SigningSource::new(&held), CopyingSink::new(&held, |_| CopyOutcome::Copied));
     for (checksums, manifest, copied, streamed) in [
         (Checksums::Always, false, 0, 10),
         (Checksums::Sent, true, 0, 20),

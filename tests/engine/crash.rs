@@ -1,4 +1,4 @@
-//! Guarantee 4: after a crash at any moment, resuming repeats at most what was under way, and the counts are exact.
+//! Guarantee 4: after a crash at any moment, resuming repeats at most the batches in flight, and the counts are exact.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,19 +11,21 @@ use dicom_export::{
 use proptest::prelude::*;
 
 use crate::manifest::assert_manifest;
-use crate::support::{FaultySink, FaultySource, Plan, Shared, archive, assert_exported, instance, log_of};
+use crate::support::{
+    FaultySink, FaultySinkProvider, FaultySource, Plan, archive, assert_exported, instance, log_of,
+};
 
 #[derive(Debug, Clone)]
 struct Case {
     instances: usize,
     /// Instances that cannot be read.
     unreadable: Vec<usize>,
-    /// Identifiers asked for, unknown ones among them; none: everything.
+    /// The requested studies, some of which are unknown. If empty, everything is exported.
     studies: Vec<usize>,
     batch: usize,
-    /// After how many milliseconds each process dies.
-    lives: Vec<u64>,
-    /// How often a put fails before it passes.
+    /// The time until each process crashes, in milliseconds.
+    run_times: Vec<u64>,
+    /// Instances, and how many of their puts fail before one succeeds.
     flaky: Vec<(usize, usize)>,
 }
 
@@ -35,12 +37,12 @@ fn case() -> impl Strategy<Value = Case> {
             prop::collection::vec(0..60_u64, 0..8),
             prop::collection::vec((0..instances, 1..4_usize), 0..10),
         )
-            .prop_map(move |(unreadable, studies, lives, flaky)| Case {
+            .prop_map(move |(unreadable, studies, run_times, flaky)| Case {
                 instances,
                 unreadable,
                 studies: studies.into_iter().collect(),
                 batch,
-                lives,
+                run_times,
                 flaky,
             })
     })
@@ -50,7 +52,7 @@ fn nth(n: usize) -> InstanceIdentifier {
     instance(n / 40, n / 10 % 4, n % 10)
 }
 
-async fn survives(case: Case) {
+async fn assert_survives(case: Case) {
     let source = Arc::new(archive(case.instances));
     let plan = Plan::default();
     for n in &case.unreadable {
@@ -63,7 +65,7 @@ async fn survives(case: Case) {
     let store = Arc::new(MemoryOperationStore::new());
     let engine = || {
         ExportEngine::builder(FaultySource { inner: Arc::clone(&source), plan: plan.clone() })
-            .destination("azureblob", Shared(sink.clone()))
+            .destination("azureblob", FaultySinkProvider(sink.clone()))
             .operation_store(store.clone())
             .batch_size(case.batch)
             .checkpoint_interval(Duration::from_millis(20))
@@ -81,18 +83,18 @@ async fn survives(case: Case) {
     let created = engine().create(NewOperation::new(wanted, destination)).await.unwrap();
     let id = created.operation_id;
 
-    for life in &case.lives {
-        // Dropping the future is the crash: whatever it was doing is left as it is.
+    for run_time in &case.run_times {
+        // Dropping the future simulates a crash: its work is left unfinished.
         let engine = engine();
-        let died = tokio::time::timeout(Duration::from_millis(*life), engine.run(id)).await.is_err();
+        let crashed = tokio::time::timeout(Duration::from_millis(*run_time), engine.run(id)).await.is_err();
         let counted = store.load(id).await.unwrap().totals;
         let operation = engine.status(id).await.unwrap();
-        let there = assert_exported(&source, &sink.inner, &operation).await as u64;
-        assert!(counted.exported <= there, "counted {} of {there}", counted.exported);
-        if !died {
+        let blobs = assert_exported(&source, &sink.inner, &operation).await as u64;
+        assert!(counted.exported <= blobs, "{} counted, {blobs} in the container", counted.exported);
+        if !crashed {
             break;
         }
-        // The dead process's lease has to lapse, by the wall clock.
+        // The lease of the crashed process expires by the wall clock, which is not paused.
         while store
             .load(id)
             .await
@@ -120,7 +122,11 @@ async fn survives(case: Case) {
     assert_eq!((ended.operation_id, ended.created_time), (id, created.created_time));
     let logged: std::collections::BTreeSet<_> =
         log_of(&sink.inner, &ended).iter().map(|entry| entry.identifier().to_owned()).collect();
-    assert_eq!(logged.len(), unreadable.len() + unmatched, "each named, perhaps more than once");
+    assert_eq!(
+        logged.len(),
+        unreadable.len() + unmatched,
+        "every skipped identifier is logged at least once"
+    );
     assert_eq!(assert_manifest(&sink.inner, &ended), listed - unreadable.len(), "manifest");
 }
 
@@ -128,8 +134,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn guarantee_4_counts_are_exact_after_any_crashes(case in case()) {
+    fn guarantee_4_counts_are_exact_after_crashes(case in case()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        runtime.block_on(survives(case));
+        runtime.block_on(assert_survives(case));
     }
 }

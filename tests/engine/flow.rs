@@ -1,4 +1,4 @@
-//! Guarantee 5 and what stops an operation: memory, concurrency, cancel, shutdown.
+//! The memory budget, the concurrency limit, canceling, shutting down, and operations that run at the same time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -16,33 +16,33 @@ use futures::StreamExt;
 
 use crate::support::{FaultySink, Generated, archive, assert_exported};
 
-/// Reads up to its window, waits, and drops it.
+/// Reads a content until its buffer is full, discards the buffer after a pause, and continues.
 #[derive(Clone, Default)]
-struct Slow {
-    now: Arc<AtomicUsize>,
-    most: Arc<AtomicUsize>,
+struct SlowSink {
+    active: Arc<AtomicUsize>,
+    max_active: Arc<AtomicUsize>,
 }
 
 #[async_trait]
-impl BlobSink for Slow {
+impl BlobSink for SlowSink {
     async fn prepare(&self, _: &BlobPath) -> Result<()> {
         Ok(())
     }
 
     async fn put(&self, _: &BlobPath, content: Content, upload: &UploadContext) -> Result<PutResult> {
-        self.most.fetch_max(self.now.fetch_add(1, SeqCst) + 1, SeqCst);
-        let (mut held, mut size, mut chunks) = (Vec::new(), 0, content.into_stream());
+        self.max_active.fetch_max(self.active.fetch_add(1, SeqCst) + 1, SeqCst);
+        let (mut buffer, mut size, mut chunks) = (Vec::new(), 0, content.into_stream());
         while let Some(chunk) = chunks.next().await {
             let chunk: Bytes = chunk?;
             size += chunk.len() as u64;
-            held.push(chunk);
-            if held.iter().map(|chunk| chunk.len() as u64).sum::<u64>() + 1024 > upload.buffer_limit() {
+            buffer.push(chunk);
+            if buffer.iter().map(|chunk| chunk.len() as u64).sum::<u64>() + 1024 > upload.buffer_limit() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
-                held.clear();
+                buffer.clear();
             }
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
-        self.now.fetch_sub(1, SeqCst);
+        self.active.fetch_sub(1, SeqCst);
         Ok(PutResult::new(size))
     }
 
@@ -70,30 +70,30 @@ impl BlobSink for Slow {
 #[tokio::test(start_paused = true)]
 async fn guarantee_5_the_memory_budget_bounds_the_buffers() {
     for (size, states_size) in [(100 << 10, true), (100 << 10, false), (5 << 10, true), (1 << 20, true)] {
-        let source = Generated { count: 200, size, chunk: 1 << 10, states_size, alive: Arc::default() };
-        let alive = Arc::clone(&source.alive);
-        let sink: Arc<dyn BlobSink> = Arc::new(Slow::default());
+        let source = Generated { count: 200, size, chunk: 1 << 10, states_size, memory: Arc::default() };
+        let memory = Arc::clone(&source.memory);
+        let sink: Arc<dyn BlobSink> = Arc::new(SlowSink::default());
         let engine = ExportEngine::builder(source).memory_budget(256 << 10).build().unwrap();
         let id = engine.start(NewOperation::new(ExportSource::Everything, sink)).await.unwrap().operation_id;
         let ended = engine.wait(id).await.unwrap();
         assert_eq!(ended.results.exported, 200);
-        let most = alive.most.load(SeqCst);
-        assert!(most <= 256 << 10, "{most} bytes at once of instances of {size}");
-        assert!(most >= 64 << 10, "the budget is used: {most}");
+        let peak = memory.peak.load(SeqCst);
+        assert!(peak <= 256 << 10, "{peak} bytes at once, with instances of {size} bytes");
+        assert!(peak >= 64 << 10, "{peak} bytes: the budget is not used");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_concurrency_is_as_configured() {
-    let sink = Slow::default();
-    let source = Generated { count: 500, size: 10, chunk: 10, states_size: true, alive: Arc::default() };
+async fn a_fixed_concurrency_is_reached_and_not_exceeded() {
+    let sink = SlowSink::default();
+    let source = Generated { count: 500, size: 10, chunk: 10, states_size: true, memory: Arc::default() };
     let engine =
         ExportEngine::builder(source).batch_size(10).concurrency(Concurrency::Fixed(24)).build().unwrap();
     let target: Arc<dyn BlobSink> = Arc::new(sink.clone());
     let id = engine.start(NewOperation::new(ExportSource::Everything, target)).await.unwrap().operation_id;
     engine.wait(id).await.unwrap();
-    // More than a batch: a batch's end is no barrier.
-    assert_eq!(sink.most.load(SeqCst), 24);
+    // More than the size of a batch: the next batch starts before a batch has ended.
+    assert_eq!(sink.max_active.load(SeqCst), 24);
 }
 
 #[tokio::test(start_paused = true)]
@@ -110,8 +110,8 @@ async fn a_canceled_operation_stops_and_stays_canceled() {
 
     assert_eq!(ended.status, OperationStatus::Canceled);
     assert_eq!(ended.error, None);
-    let there = assert_exported(&source, &sink.inner, &ended).await;
-    assert!(ended.results.exported as usize <= there && there < 5_000);
+    let blobs = assert_exported(&source, &sink.inner, &ended).await;
+    assert!(ended.results.exported as usize <= blobs && blobs < 5_000);
     assert_eq!(engine.cancel(id).await.unwrap_err().kind(), ErrorKind::Conflict);
     assert_eq!(engine.resume(id, None).await.unwrap_err().kind(), ErrorKind::Conflict);
 }
@@ -132,7 +132,7 @@ async fn cancel_does_not_wait_for_a_destination_that_is_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn guarantee_8_a_shutdown_leaves_whole_batches_and_another_engine_continues() {
+async fn guarantee_8_a_shutdown_leaves_whole_batches_and_another_engine_resumes() {
     let source = Arc::new(archive(2_000));
     let sink = FaultySink::with_latency(Duration::from_millis(50));
     let store = Arc::new(MemoryOperationStore::new());
@@ -146,7 +146,7 @@ async fn guarantee_8_a_shutdown_leaves_whole_batches_and_another_engine_continue
     let destination = dicom_export::ExportDestination::azure_blob("https://a.blob.core.windows.net/b");
     let id =
         first.create(NewOperation::new(ExportSource::Everything, destination)).await.unwrap().operation_id;
-    // Shut down before and while it runs.
+    // The engine shuts down as soon as the operation has a runner.
     let runner = first.clone();
     let run = tokio::spawn(async move { runner.run(id).await });
     let mut ran = false;
@@ -173,7 +173,7 @@ async fn guarantee_8_a_shutdown_leaves_whole_batches_and_another_engine_continue
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_one_engine_runs_an_operation_and_any_cancels_it() {
+async fn one_engine_runs_an_operation_and_any_engine_can_cancel_it() {
     let sink = FaultySink::with_latency(Duration::from_millis(200));
     let store = Arc::new(MemoryOperationStore::new());
     let build = || {
@@ -194,12 +194,14 @@ async fn only_one_engine_runs_an_operation_and_any_cancels_it() {
     assert_eq!(second.wait(id).await.unwrap().status, OperationStatus::Canceled);
 }
 
-/// Windows of more than the last quarter once waited for what the slow one held, and all others behind them.
+/// Reservations of more than a quarter of the memory budget used to wait for the slow operation, and all others waited
+/// behind them.
 #[tokio::test(start_paused = true)]
 async fn a_slow_operation_does_not_hold_up_others() {
-    // Each instance of the slow one takes ten minutes, and all of them together the whole budget.
+    // Each put of the slow operation takes ten minutes, and its instances fill the whole memory budget.
     for size in [64 << 10, 256 << 10, 1 << 20] {
-        let source = Generated { count: 100, size, chunk: 1 << 10, states_size: true, alive: Arc::default() };
+        let source =
+            Generated { count: 100, size, chunk: 1 << 10, states_size: true, memory: Arc::default() };
         let engine = ExportEngine::builder(source).memory_budget(512 << 10).build().unwrap();
         let stuck = FaultySink::with_latency(Duration::from_secs(600));
         let start = async |sink: &FaultySink| {
@@ -207,7 +209,7 @@ async fn a_slow_operation_does_not_hold_up_others() {
             engine.start(NewOperation::new(ExportSource::Everything, sink)).await.unwrap().operation_id
         };
         let slow = start(&stuck).await;
-        // It holds what it can get.
+        // The slow operation has reserved as much memory as it can.
         tokio::time::sleep(Duration::from_secs(10)).await;
         let quick = FaultySink::with_latency(Duration::from_millis(10));
         let others = [start(&quick).await, start(&quick).await, start(&quick).await];

@@ -1,4 +1,4 @@
-//! What the log says about operations. Time is virtual.
+//! The events that are logged for an operation. Time is virtual.
 
 use std::io;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use tokio::time::Instant;
 
 use crate::captured_log::Log;
 use crate::hooked_sink::{HookedSink, SinkCall, SinkHook};
-use crate::support::{FaultySink, FaultySource, Plan, Shared, archive};
+use crate::support::{FaultySink, FaultySinkProvider, FaultySource, Plan, archive};
 
-/// Each event of an operation, without its counts and times.
+/// The message of each event, without its fields.
 fn messages(events: &[String]) -> Vec<&str> {
     let message = |event: &'static str| move |line: &&String| line.contains(event);
     let known = [
@@ -38,7 +38,7 @@ fn messages(events: &[String]) -> Vec<&str> {
         .collect()
 }
 
-/// Makes a destination fail until this time.
+/// Fails all puts until this instant.
 #[derive(Clone, Copy)]
 struct Outage(Instant);
 
@@ -66,7 +66,7 @@ fn context() -> OperationContext {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operation_is_logged_with_its_context_and_an_outage_in_it() {
+async fn an_operation_and_an_outage_are_logged_with_the_context_of_the_operation() {
     let (log, _guard) = Log::start();
     let sink = Outage::lasting(150);
     let engine = ExportEngine::builder(archive(10)).build().unwrap();
@@ -146,7 +146,7 @@ async fn a_source_that_fails_and_a_takeover_are_logged() {
     let (store, sink) = (Arc::new(MemoryOperationStore::new()), FaultySink::new());
     let engine = |plan: &Plan| {
         ExportEngine::builder(FaultySource { inner: archive(10), plan: plan.clone() })
-            .destination("memory", Shared(sink.clone()))
+            .destination("memory", FaultySinkProvider(sink.clone()))
             .operation_store(Arc::clone(&store))
             .build()
             .unwrap()
@@ -158,7 +158,7 @@ async fn a_source_that_fails_and_a_takeover_are_logged() {
     let new = NewOperation::new(ExportSource::Everything, destination).with_context(context());
     let started = first.start(new).await.unwrap();
     tokio::time::sleep(Duration::from_secs(45)).await;
-    // As if the process ended: the lease lapses.
+    // As at the end of the process, the lease lapses.
     first.shutdown(Duration::ZERO).await;
     let events = log.events();
     assert!(events.iter().any(|event| event.starts_with("WARN the source keeps failing")), "{events:#?}");

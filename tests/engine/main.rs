@@ -1,15 +1,15 @@
-//! The engine over sources and sinks in memory: what ends up where, what is counted, what is repeated.
+//! The engine with sources and sinks in memory.
 
 #[path = "../support/captured_log.rs"]
 mod captured_log;
 #[path = "../support/hooked_sink.rs"]
 mod hooked_sink;
 
-mod adapt;
-mod ahead;
+mod concurrency;
 mod copy;
 mod crash;
 mod flow;
+mod list_ahead;
 mod log;
 mod manifest;
 mod misbehaving;

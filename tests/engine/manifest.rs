@@ -1,4 +1,4 @@
-//! The manifest: a line for each instance that is in the container, with what was exported of it.
+//! The manifest, which has a line for each exported instance.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,31 +12,32 @@ use dicom_export::{
 use sha2::{Digest, Sha256};
 
 use crate::support::{
-    Alive, FaultySink, FaultySource, Generated, Plan, Shared, archive, assert_exported, instance, log_of,
+    FaultySink, FaultySinkProvider, FaultySource, Generated, Plan, archive, assert_exported, instance, log_of,
 };
 
 fn manifest_entries(sink: &MemorySink, operation: &Operation) -> Vec<ManifestEntry> {
-    let manifest = sink.get(BlobPath::manifest(operation.operation_id).as_str()).expect("a manifest");
+    let manifest =
+        sink.get(BlobPath::manifest(operation.operation_id).as_str()).expect("manifest.jsonl exists");
     let text = std::str::from_utf8(&manifest).unwrap();
-    assert!(text.is_empty() || text.ends_with('\n'), "whole lines");
+    assert!(text.is_empty() || text.ends_with('\n'), "the last line is incomplete");
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Each is true, and each blob has one; how many blobs.
+/// Asserts that every entry matches its blob and every blob has an entry. Returns the number of blobs.
 pub(crate) fn assert_manifest(sink: &MemorySink, operation: &Operation) -> usize {
     let mut named = BTreeSet::new();
     for entry in manifest_entries(sink, operation) {
         let path = BlobPath::instance(operation.operation_id, entry.identifier());
         assert_eq!(entry.path(), path.as_str());
-        let blob = sink.get(path.as_str()).expect("an instance in the manifest is there");
+        let blob = sink.get(path.as_str()).expect("the blob exists");
         let sha256: String = Sha256::digest(&blob).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!((entry.size(), entry.sha256()), (blob.len() as u64, &*sha256));
         named.insert(path.to_string());
     }
     let results = format!("{}/results/", operation.operation_id);
-    let there: BTreeSet<_> = sink.names().into_iter().filter(|name| name.starts_with(&results)).collect();
-    assert_eq!(named, there, "each blob has a manifest entry");
-    there.len()
+    let blobs: BTreeSet<_> = sink.names().into_iter().filter(|name| name.starts_with(&results)).collect();
+    assert_eq!(named, blobs, "the manifest and the container differ");
+    blobs.len()
 }
 
 #[tokio::test(start_paused = true)]
@@ -53,18 +54,25 @@ async fn each_exported_instance_has_a_line() {
     let ended = engine.wait(started.operation_id).await.unwrap();
     assert_eq!((ended.results.exported, ended.results.skipped), (95, 5));
     assert_eq!(assert_manifest(&sink.inner, &ended), 95);
-    assert_eq!(manifest_entries(&sink.inner, &ended).len(), 95, "without a crash there is one each");
+    assert_eq!(
+        manifest_entries(&sink.inner, &ended).len(),
+        95,
+        "without a crash, each instance has one entry"
+    );
     assert_eq!(log_of(&sink.inner, &ended).len(), 5);
     let document = serde_json::to_value(&ended).unwrap();
     let members: Vec<_> = document["results"].as_object().unwrap().keys().collect();
-    assert_eq!(members, ["errorHref", "exported", "skipped"], "the status document stays what it is");
+    assert_eq!(
+        members,
+        ["errorHref", "exported", "skipped"],
+        "the manifest adds nothing to the status document"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_has_the_digest_of_its_bytes() {
     for (size, chunk) in [(0, 10), (10, 3), (3_000_001, 70_000)] {
-        let source =
-            Generated { count: 3, size, chunk, states_size: false, alive: Arc::new(Alive::default()) };
+        let source = Generated { count: 3, size, chunk, states_size: false, memory: Arc::default() };
         let sink = MemorySink::new();
         let engine = ExportEngine::builder(source).manifest(true).build().unwrap();
         let target: Arc<dyn BlobSink> = Arc::new(sink.clone());
@@ -83,21 +91,21 @@ async fn the_manifest_is_optional_and_empty_if_nothing_is_exported() {
         let unknown = ExportSource::identifiers(["1.2.3".parse().unwrap()]).unwrap();
         let started = engine.start(NewOperation::new(unknown, target)).await.unwrap();
         let path = BlobPath::manifest(started.operation_id);
-        assert_eq!(sink.get(path.as_str()).is_some(), manifest, "before anything is exported");
+        assert_eq!(sink.get(path.as_str()).is_some(), manifest, "the manifest is created at the start");
         let ended = engine.wait(started.operation_id).await.unwrap();
         assert_eq!(ended.status, OperationStatus::Completed);
         assert_eq!(sink.get(path.as_str()), manifest.then(Default::default));
     }
 }
 
-/// What holds when it is accepted holds to its end, whoever goes on with it.
+/// Whether an operation has a manifest is decided when it is created, and not by the engine that resumes it.
 #[tokio::test(start_paused = true)]
 async fn a_resumed_operation_continues_its_manifest() {
     let sink = FaultySink::new();
     let store = Arc::new(MemoryOperationStore::new());
     let engine = |manifest| {
         ExportEngine::builder(archive(300))
-            .destination("azureblob", Shared(sink.clone()))
+            .destination("azureblob", FaultySinkProvider(sink.clone()))
             .operation_store(store.clone())
             .retry(RetryPolicy::none())
             .batch_size(10)
@@ -130,7 +138,7 @@ async fn a_resumed_operation_continues_its_manifest() {
     }
 }
 
-/// 40 batches of 500 make a few appends, none of them out of proportion.
+/// The lines of 40 batches of 500 instances are appended in a few requests of several megabytes.
 #[tokio::test(start_paused = true)]
 async fn many_manifest_lines_are_appended_in_few_requests() {
     let source = archive(20_000);
@@ -146,7 +154,7 @@ async fn many_manifest_lines_are_appended_in_few_requests() {
     assert_eq!(assert_manifest(&sink.inner, &ended), 20_000);
     let bytes = sink.inner.get(BlobPath::manifest(ended.operation_id).as_str()).unwrap().len();
     let appends = sink.plan().calls.load(std::sync::atomic::Ordering::SeqCst) - 20_000;
-    assert!(bytes > 4 << 20, "{bytes} bytes are no lump");
+    assert!(bytes > 4 << 20, "{bytes} bytes fit into one append");
     assert!((2..=1 + bytes / (2 << 20)).contains(&appends), "{appends} appends for {bytes} bytes");
 }
 
@@ -160,12 +168,12 @@ async fn an_append_that_fails_loses_no_line() {
         .retry(RetryPolicy::with_budget(Duration::from_secs(60)))
         .build()
         .unwrap();
-    // The last call of the export and the two appends.
+    // The last put and both appends fail.
     sink.plan().fail_all(ErrorKind::Unavailable, 40);
-    let healing = sink.plan().clone();
+    let plan = sink.plan().clone();
     tokio::spawn(async move {
         tokio::time::sleep(Duration::from_secs(20)).await;
-        healing.heal();
+        plan.heal();
     });
     let target: Arc<dyn BlobSink> = Arc::new(sink.clone());
     let started = engine.start(NewOperation::new(ExportSource::Everything, target)).await.unwrap();

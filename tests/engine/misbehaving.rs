@@ -21,10 +21,10 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 async fn export(engine: &ExportEngine, sink: impl BlobSink) -> Operation {
     let started = engine.start(NewOperation::new(ExportSource::Everything, sink)).await.unwrap();
-    timeout(HOUR, engine.wait(started.operation_id)).await.expect("the export ends").unwrap()
+    timeout(HOUR, engine.wait(started.operation_id)).await.expect("the export does not end").unwrap()
 }
 
-/// Returns the pages of a function, by the number of the call.
+/// A source whose pages are created by a function of the number of the call and the page limit.
 struct Pages<F>(F, AtomicUsize);
 
 #[async_trait]
@@ -65,7 +65,7 @@ async fn guarantee_9_a_listing_that_does_not_end_fails_the_operation_and_names_t
     assert!(too_long.contains("above the limit of 4"), "{too_long}");
 }
 
-/// Panics where it is told to.
+/// Panics in the selected methods.
 struct Panicking {
     inner: MemorySource,
     open: bool,
@@ -177,11 +177,15 @@ async fn guarantee_9_destinations_that_do_not_respond_leave_memory_for_others() 
         for _ in 0..dead {
             let sink = HookedSink::with_hook(Misbehaves::HangsInPut);
             engine.start(NewOperation::new(ExportSource::Everything, sink)).await.unwrap();
-            // Each takes what it can get before the next one starts.
+            // The operation reserves as much memory as it can before the next one starts.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let ended = export(&engine, MemorySink::new()).await;
-        assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 40), "beside {dead}");
+        assert_eq!(
+            (ended.status, ended.results.exported),
+            (OperationStatus::Completed, 40),
+            "beside {dead} destinations that do not respond"
+        );
         engine.shutdown(Duration::ZERO).await;
     }
 }
@@ -191,7 +195,8 @@ async fn guarantee_9_a_start_at_a_destination_that_does_not_respond_is_rejected_
     let engine = ExportEngine::builder(archive(1)).build().unwrap();
     let sink = HookedSink::with_hook(Misbehaves::HangsInPrepare);
     let started = engine.start(NewOperation::new(ExportSource::Everything, sink.clone()));
-    let error = timeout(Duration::from_secs(31), started).await.expect("a deadline").unwrap_err();
+    let error =
+        timeout(Duration::from_secs(31), started).await.expect("the start has no deadline").unwrap_err();
     assert_eq!((error.kind(), error.pointer()), (ErrorKind::Invalid, Some("/destination")));
 
     let starting = engine.clone();
@@ -200,15 +205,15 @@ async fn guarantee_9_a_start_at_a_destination_that_does_not_respond_is_rejected_
     tokio::task::yield_now().await;
     timeout(Duration::from_secs(7), engine.shutdown(Duration::from_secs(1)))
         .await
-        .expect("a shutdown in time");
+        .expect("the shutdown takes too long");
     assert_eq!(start.await.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
-/// One instance can never be opened, the others always.
-struct OneBroken(MemorySource);
+/// A source in which one instance cannot be opened.
+struct OneUnavailable(MemorySource);
 
 #[async_trait]
-impl InstanceSource for OneBroken {
+impl InstanceSource for OneUnavailable {
     async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
         self.0.list(request).await
     }
@@ -225,8 +230,10 @@ impl InstanceSource for OneBroken {
 #[tokio::test(start_paused = true)]
 async fn guarantee_2_an_instance_that_cannot_be_opened_while_others_can_is_skipped() {
     let sink = MemorySink::new();
-    let engine =
-        ExportEngine::builder(OneBroken(archive(200))).concurrency(Concurrency::Fixed(2)).build().unwrap();
+    let engine = ExportEngine::builder(OneUnavailable(archive(200)))
+        .concurrency(Concurrency::Fixed(2))
+        .build()
+        .unwrap();
     let ended = export(&engine, sink.clone()).await;
     assert_eq!(ended.status, OperationStatus::Completed);
     assert_eq!((ended.results.exported, ended.results.skipped), (199, 1));
@@ -252,21 +259,21 @@ impl SinkHook for ThrottlesOnce {
 }
 
 #[tokio::test(start_paused = true)]
-async fn guarantee_9_a_very_long_retry_after_delays_an_export_by_half_a_minute_at_most() {
-    for asked in [Duration::from_secs(3600), Duration::from_secs(u64::MAX)] {
+async fn guarantee_9_a_very_long_retry_after_delays_an_export_by_at_most_half_a_minute() {
+    for retry_after in [Duration::from_secs(3600), Duration::from_secs(u64::MAX)] {
         for concurrency in [Concurrency::Auto, Concurrency::Fixed(4)] {
             let engine = ExportEngine::builder(archive(50)).concurrency(concurrency).build().unwrap();
-            let sink = HookedSink::with_hook(ThrottlesOnce(AtomicUsize::new(0), asked));
+            let sink = HookedSink::with_hook(ThrottlesOnce(AtomicUsize::new(0), retry_after));
             let started = engine.start(NewOperation::new(ExportSource::Everything, sink)).await.unwrap();
             let ended = timeout(Duration::from_secs(60), engine.wait(started.operation_id)).await;
-            let ended = ended.expect("the pause is limited").unwrap();
+            let ended = ended.expect("the pause is too long").unwrap();
             assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 50));
         }
     }
 }
 
 #[tokio::test]
-async fn guarantee_9_of_concurrent_resumptions_one_succeeds_and_the_operation_runs_to_its_end() {
+async fn guarantee_9_one_of_several_concurrent_resumptions_succeeds_and_the_operation_completes() {
     for round in 0..50 {
         let store = MemoryOperationStore::new();
         let sink = MemorySink::new();
@@ -294,7 +301,7 @@ async fn guarantee_9_of_concurrent_resumptions_one_succeeds_and_the_operation_ru
         for error in outcomes.into_iter().filter_map(Result::err) {
             assert_eq!(error.kind(), ErrorKind::Conflict);
         }
-        let ended = timeout(HOUR, second.wait(id)).await.expect("somebody runs it").unwrap();
+        let ended = timeout(HOUR, second.wait(id)).await.expect("the operation does not end").unwrap();
         assert_eq!(ended.status, OperationStatus::Completed);
         assert_eq!((ended.results.exported, ended.results.skipped), (20, 1));
     }
@@ -316,9 +323,9 @@ async fn guarantee_9_an_operation_without_a_runner_is_taken_over() {
     };
     let destination = dicom_export::ExportDestination::azure_blob("https://a.blob.core.windows.net/c");
     let id = {
-        // It creates the operation, and never runs it.
-        let gone = engine();
-        gone.create(NewOperation::new(ExportSource::Everything, destination)).await.unwrap().operation_id
+        // This engine creates the operation and never runs it.
+        let first = engine();
+        first.create(NewOperation::new(ExportSource::Everything, destination)).await.unwrap().operation_id
     };
     let mut checkpoint = store.load(id).await.unwrap();
     checkpoint.status = OperationStatus::Running;
@@ -326,10 +333,10 @@ async fn guarantee_9_an_operation_without_a_runner_is_taken_over() {
     checkpoint.lease = Some(dicom_export::store::Lease::new("killed", now, Duration::from_millis(60)));
     store.save(id, &checkpoint).await.unwrap();
 
-    // Called once, within the lease, as a process does that systemd restarts at once.
+    // `resume_all` is called once, before the lease expires, as by a process that is restarted immediately.
     let next = engine();
     assert_eq!(next.resume_all().await.unwrap(), []);
-    let ended = timeout(HOUR, next.wait(id)).await.expect("the engine takes it over").unwrap();
+    let ended = timeout(HOUR, next.wait(id)).await.expect("the operation is not taken over").unwrap();
     assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 20));
     next.shutdown(Duration::ZERO).await;
 }

@@ -1,4 +1,4 @@
-//! Guarantees 1 to 3: what is exported, what is skipped, what fails the operation.
+//! What an operation exports and skips, and what makes it fail.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -62,7 +62,7 @@ async fn identifiers_are_exported_once_and_unknown_ones_are_skipped() {
 }
 
 #[tokio::test]
-async fn ten_thousand_single_instances_are_few_batches() {
+async fn ten_thousand_instance_identifiers_are_exported() {
     let source = archive(10_000);
     let sink = MemorySink::new();
     let engine = ExportEngine::builder(source).build().unwrap();
@@ -79,7 +79,7 @@ async fn a_permanent_failure_of_an_instance_skips_it_with_its_message() {
         (instance(0, 0, 0), vec![ErrorKind::NotFound]),
         (instance(0, 0, 1), vec![ErrorKind::Unreadable]),
         (instance(0, 0, 2), vec![ErrorKind::Unsupported]),
-        // Tried three times in all.
+        // Three attempts are made.
         (instance(0, 0, 3), vec![ErrorKind::Internal; 3]),
         (instance(0, 0, 4), vec![ErrorKind::Conflict; 2]),
         (instance(0, 0, 5), vec![ErrorKind::Unavailable, ErrorKind::Throttled]),
@@ -100,7 +100,7 @@ async fn a_permanent_failure_of_an_instance_skips_it_with_its_message() {
     assert_eq!(assert_exported(&source, &sink, &ended).await, 96);
     let mut logged = log_of(&sink, &ended);
     logged.sort_by(|a, b| a.identifier().cmp(b.identifier()));
-    let expected: Vec<_> = faults[..4].iter().map(|(id, _)| (id.to_string(), "planned trouble")).collect();
+    let expected: Vec<_> = faults[..4].iter().map(|(id, _)| (id.to_string(), "planned failure")).collect();
     let found: Vec<_> = logged.iter().map(|entry| (entry.identifier().to_owned(), entry.error())).collect();
     assert_eq!(found, expected);
 }
@@ -144,7 +144,7 @@ async fn guarantee_3_a_lasting_destination_failure_fails_the_operation_which_can
         assert!(failed.results.exported <= 120);
 
         sink.plan().heal();
-        // An open sink ends with a failed operation, like a credential.
+        // The engine drops the sink of a failed operation, as it deletes a credential.
         engine.resume(id, Some(to(&sink).into())).await.unwrap();
         let ended = engine.wait(id).await.unwrap();
         assert_eq!(ended.status, OperationStatus::Completed, "{:?}", ended.error);
@@ -158,7 +158,7 @@ async fn guarantee_3_a_lasting_destination_failure_fails_the_operation_which_can
 
 #[tokio::test(start_paused = true)]
 async fn the_budget_runs_from_the_last_success() {
-    // Each instance fails for twelve seconds before it passes; the whole takes far longer than the budget.
+    // The puts of each instance fail for about twelve seconds. The export takes longer than the budget.
     let sink = FaultySink::new();
     for n in 0..40 {
         sink.plan().fail(&instance(n / 40, n / 10 % 4, n % 10), &[ErrorKind::Unavailable; 5]);
@@ -175,13 +175,13 @@ async fn the_budget_runs_from_the_last_success() {
     assert!(begin.elapsed() > Duration::from_secs(60), "{:?}", begin.elapsed());
 }
 
-/// A source whose contents are not what they say.
-struct Liar {
+/// A source whose contents do not have the stated length.
+struct WrongLengths {
     inner: MemorySource,
 }
 
 #[async_trait::async_trait]
-impl InstanceSource for Liar {
+impl InstanceSource for WrongLengths {
     async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
         let page = self.inner.list(request).await?;
         let failure = ListFailure::new("1.2.3", "a row without a SOP Instance UID");
@@ -195,7 +195,7 @@ impl InstanceSource for Liar {
         let stated = match instance.identifier().sop_instance_uid().as_str().bytes().last() {
             Some(b'1') => Some(length + 1),
             Some(b'2') => Some(length - 1),
-            // Falls back on the listed size.
+            // The listed size applies.
             Some(b'3') => None,
             _ => Some(length),
         };
@@ -208,13 +208,13 @@ impl InstanceSource for Liar {
 }
 
 #[tokio::test(start_paused = true)]
-async fn guarantee_1_and_2_a_content_of_another_length_leaves_no_blob_and_counts_stay_exact() {
+async fn guarantee_1_and_2_a_content_with_the_wrong_length_is_skipped_and_leaves_no_blob() {
     let sink = MemorySink::new();
-    let engine = ExportEngine::builder(Liar { inner: archive(10) }).build().unwrap();
+    let engine = ExportEngine::builder(WrongLengths { inner: archive(10) }).build().unwrap();
     let id = engine.start(NewOperation::new(ExportSource::Everything, to(&sink))).await.unwrap().operation_id;
     let ended = engine.wait(id).await.unwrap();
     assert_eq!(ended.status, OperationStatus::Completed);
-    // Too short, too long, broken, and a failure of the listing.
+    // A truncated, an overlong and a broken content, and a failure of the listing.
     assert_eq!((ended.results.exported, ended.results.skipped), (7, 4));
     assert_eq!(assert_exported(&archive(10), &sink, &ended).await, 7);
     let log = log_of(&sink, &ended);
@@ -224,10 +224,11 @@ async fn guarantee_1_and_2_a_content_of_another_length_leaves_no_blob_and_counts
     assert_eq!(ended.warnings[0].message, "files that repeat an instance: 2");
 }
 
-struct Stuck;
+/// A source whose listing returns the same cursor again.
+struct RepeatedCursor;
 
 #[async_trait::async_trait]
-impl InstanceSource for Stuck {
+impl InstanceSource for RepeatedCursor {
     async fn list(&self, _: ListRequest<'_>) -> Result<Page> {
         Ok(Page::more(Vec::new(), Cursor::new("here")))
     }
@@ -238,8 +239,8 @@ impl InstanceSource for Stuck {
 }
 
 #[tokio::test]
-async fn a_listing_that_does_not_move_on_fails() {
-    let engine = ExportEngine::builder(Stuck).build().unwrap();
+async fn a_listing_whose_cursor_does_not_advance_fails_the_operation() {
+    let engine = ExportEngine::builder(RepeatedCursor).build().unwrap();
     let id = engine
         .start(NewOperation::new(ExportSource::Everything, to(&MemorySink::new())))
         .await
@@ -283,7 +284,7 @@ async fn a_destination_that_cannot_be_used_is_an_error_in_the_request() {
     assert_eq!(refused.message(), "the destination cannot be used: the key is refused");
 }
 
-/// Fails its first call for every batch.
+/// Fails at the first call for each batch.
 #[derive(Default)]
 struct Auditor {
     seen: std::sync::Mutex<std::collections::HashMap<u64, (usize, usize)>>,
@@ -319,14 +320,14 @@ async fn the_observer_receives_every_batch() {
     assert_eq!((seen.len(), exported, skipped), (4, 99, 1));
 }
 
-/// Hands out a credential that expires, and whose operations remember where they went.
-struct Expiring {
+/// A provider whose credential expires, and whose location is the container in the settings.
+struct ExpiringCredential {
     sink: MemorySink,
     expires: dicom_export::Timestamp,
 }
 
 #[async_trait::async_trait]
-impl dicom_export::SinkProvider for Expiring {
+impl dicom_export::SinkProvider for ExpiringCredential {
     fn validate(&self, settings: &serde_json::Value) -> Result<dicom_export::sink::ValidatedSettings> {
         let location = settings["container"].as_str().unwrap_or("here");
         let checked = dicom_export::sink::ValidatedSettings::new(location, serde_json::Value::Null);
@@ -344,10 +345,10 @@ impl dicom_export::SinkProvider for Expiring {
 }
 
 #[tokio::test]
-async fn a_credential_that_expires_within_the_hour_is_warned_about() {
+async fn a_credential_that_expires_within_an_hour_causes_a_warning() {
     for (minutes, warned) in [(50, true), (70, false)] {
         let expires = dicom_export::Timestamp::now().saturating_add(Duration::from_secs(minutes * 60));
-        let provider = Expiring { sink: MemorySink::new(), expires };
+        let provider = ExpiringCredential { sink: MemorySink::new(), expires };
         let engine = ExportEngine::builder(archive(3)).destination("azureblob", provider).build().unwrap();
         let destination = ExportDestination::new("azureblob", serde_json::json!({}));
         let started = engine.start(NewOperation::new(ExportSource::Everything, destination)).await.unwrap();
@@ -358,13 +359,13 @@ async fn a_credential_that_expires_within_the_hour_is_warned_about() {
 }
 
 #[tokio::test]
-async fn credentials_that_did_not_survive_a_restart_are_asked_for() {
+async fn an_operation_whose_credential_was_lost_in_a_restart_is_resumed_with_a_new_one() {
     let sink = MemorySink::new();
     let store = Arc::new(dicom_export::store::MemoryOperationStore::new());
     let build = || {
         let expires = "2999-01-01T00:00:00Z".parse().unwrap();
         ExportEngine::builder(archive(30))
-            .destination("azureblob", Expiring { sink: sink.clone(), expires })
+            .destination("azureblob", ExpiringCredential { sink: sink.clone(), expires })
             .operation_store(store.clone())
             .build()
             .unwrap()
@@ -386,12 +387,12 @@ async fn credentials_that_did_not_survive_a_restart_are_asked_for() {
     restarted.resume(id, Some(destination("here").into())).await.unwrap();
     let ended = restarted.wait(id).await.unwrap();
     assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 30));
-    // Secrets go when the operation ends.
+    // An operation that has ended cannot be resumed.
     assert_eq!(restarted.resume(id, None).await.unwrap_err().kind(), ErrorKind::Conflict);
 }
 
 #[tokio::test]
-async fn ended_operations_are_forgotten_in_time() {
+async fn ended_operations_are_purged_after_the_retention_period() {
     let store = Arc::new(dicom_export::store::MemoryOperationStore::new());
     let build = |retention| {
         ExportEngine::builder(archive(3)).operation_store(store.clone()).retention(retention).build().unwrap()
@@ -401,17 +402,17 @@ async fn ended_operations_are_forgotten_in_time() {
     let ended =
         engine.start(NewOperation::new(ExportSource::Everything, to(&sink))).await.unwrap().operation_id;
     engine.wait(ended).await.unwrap();
-    let left =
+    let not_started =
         engine.create(NewOperation::new(ExportSource::Everything, to(&sink))).await.unwrap().operation_id;
     assert_eq!(engine.purge_expired().await.unwrap(), 0);
     assert_eq!(build(Duration::ZERO).purge_expired().await.unwrap(), 1);
     assert_eq!(engine.status(ended).await.unwrap_err().kind(), ErrorKind::NotFound);
-    assert_eq!(engine.status(left).await.unwrap().status, OperationStatus::NotStarted);
+    assert_eq!(engine.status(not_started).await.unwrap().status, OperationStatus::NotStarted);
     assert!(sink.names().iter().any(|name| name.starts_with(&format!("{ended}/results/"))));
 }
 
 #[tokio::test]
-async fn resuming_in_another_container_is_refused_before_anything_is_written_there() {
+async fn a_resumption_in_another_container_is_refused_and_writes_nothing() {
     let engine = ExportEngine::builder(archive(3)).build().unwrap();
     let (first, other) = (MemorySink::new(), MemorySink::new());
     let new = NewOperation::new(ExportSource::Everything, to(&first));

@@ -53,7 +53,7 @@ impl CountedStore {
 #[async_trait]
 impl OperationStore for CountedStore {
     async fn create(&self, spec: &OperationSpec, checkpoint: &Checkpoint) -> Result<()> {
-        // Lets other starts come in between.
+        // Other starts run in between.
         tokio::task::yield_now().await;
         self.inner.create(spec, checkpoint).await
     }
@@ -95,12 +95,12 @@ fn builder(store: &CountedStore) -> ExportEngineBuilder {
     ExportEngine::builder(archive(10)).operation_store(store.clone())
 }
 
-/// A sink to which nothing is written before the test has ended.
+/// A sink whose puts do not end during a test.
 fn stalled_sink() -> FaultySink {
     FaultySink::with_latency(Duration::from_secs(3600))
 }
 
-/// Starts operations of these partitions at once, and returns those that were accepted.
+/// Starts operations of these partitions concurrently, and returns those that were accepted.
 async fn start_all(engine: &ExportEngine, partitions: &[Option<&str>]) -> Vec<Operation> {
     let starts = partitions.iter().map(|partition| async move {
         let mut context = OperationContext::default();
@@ -116,7 +116,7 @@ async fn start_all(engine: &ExportEngine, partitions: &[Option<&str>]) -> Vec<Op
     started.into_iter().filter_map(|started| started.map_err(refused).ok()).collect()
 }
 
-/// Each start once loaded every operation of the last five minutes.
+/// Each start used to load every operation of the last five minutes.
 #[tokio::test]
 async fn a_start_is_refused_above_the_limit_without_loading_operations() {
     let store = CountedStore::with_ended([Duration::from_secs(60); ENDED]).await;
@@ -168,7 +168,7 @@ async fn a_failed_operation_counts_once_it_is_resumed() {
     engine.shutdown(Duration::ZERO).await;
 }
 
-/// A purge once loaded every operation that had ended.
+/// A purge used to load every operation that had ended.
 #[tokio::test]
 async fn a_purge_loads_only_expired_operations() {
     let day = Duration::from_secs(24 * 3600);

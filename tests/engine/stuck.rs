@@ -1,4 +1,4 @@
-//! Calls that do not come back: what they must not hold up, and a runner that comes back too late.
+//! Calls that never return, and runners that continue after they have lost their lease.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -16,11 +16,13 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::sync::watch;
 
 use crate::hooked_sink::{HookedSink, SinkCall, SinkHook};
-use crate::support::{FaultySink, FaultySource, Plan, Shared, archive, assert_exported, instance, log_of};
+use crate::support::{
+    FaultySink, FaultySinkProvider, FaultySource, Plan, archive, assert_exported, instance, log_of,
+};
 
-/// Where calls can be held up.
+/// A step of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
+enum Step {
     List,
     Open,
     Read,
@@ -28,41 +30,41 @@ enum At {
     Append,
 }
 
-/// Holds up every call at one place, and tells that one has come there.
+/// Blocks every call in one step, and signals the first one.
 #[derive(Clone)]
-struct Hold {
-    at: At,
-    come: watch::Sender<bool>,
+struct Hang {
+    step: Step,
+    reached: watch::Sender<bool>,
 }
 
-impl Hold {
-    async fn pass(&self, here: At) {
-        if self.at == here {
-            self.come.send_replace(true);
+impl Hang {
+    async fn enter(&self, step: Step) {
+        if self.step == step {
+            self.reached.send_replace(true);
             std::future::pending().await
         }
     }
 }
 
-struct HeldSource<S>(S, Hold);
+struct HangingSource<S>(S, Hang);
 
 #[async_trait]
-impl<S: InstanceSource> InstanceSource for HeldSource<S> {
+impl<S: InstanceSource> InstanceSource for HangingSource<S> {
     async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
         if request.after.is_some() {
-            self.1.pass(At::List).await;
+            self.1.enter(Step::List).await;
         }
         self.0.list(request).await
     }
 
     async fn open(&self, instance: &Instance) -> Result<Content> {
-        self.1.pass(At::Open).await;
+        self.1.enter(Step::Open).await;
         let content = self.0.open(instance).await?;
-        let (length, hold) = (content.length(), self.1.clone());
+        let (length, hang) = (content.length(), self.1.clone());
         let chunks = content.into_stream().then(move |chunk| {
-            let hold = hold.clone();
+            let hang = hang.clone();
             async move {
-                hold.pass(At::Read).await;
+                hang.enter(Step::Read).await;
                 chunk
             }
         });
@@ -72,82 +74,83 @@ impl<S: InstanceSource> InstanceSource for HeldSource<S> {
 
 /// Blocks before a blob is committed, after its whole content has been read, and before lines are appended.
 #[async_trait]
-impl SinkHook for Hold {
+impl SinkHook for Hang {
     async fn before(&self, call: SinkCall<'_>) -> Result<()> {
         match call {
             SinkCall::Put(_, content, _) => {
                 let stream = std::mem::replace(content, Content::from_bytes(Bytes::new())).into_stream();
                 let chunks: Vec<Bytes> = stream.try_collect().await?;
-                self.pass(At::Commit).await;
+                self.enter(Step::Commit).await;
                 *content = Content::from_bytes(chunks.concat());
             }
-            SinkCall::Append => self.pass(At::Append).await,
+            SinkCall::Append => self.enter(Step::Append).await,
             SinkCall::Prepare | SinkCall::Finish => {}
         }
         Ok(())
     }
 }
 
-/// An operation that is held up there; it has come there.
-async fn held(at: At) -> (ExportEngine, Operation, MemorySink) {
-    let hold = Hold { at, come: watch::Sender::new(false) };
-    let mut come = hold.come.subscribe();
-    let sink = HookedSink::with_hook(hold.clone());
+/// Starts an operation whose calls never return from this step, and waits until one has reached it.
+async fn start_hanging(step: Step) -> (ExportEngine, Operation, MemorySink) {
+    let hang = Hang { step, reached: watch::Sender::new(false) };
+    let mut reached = hang.reached.subscribe();
+    let sink = HookedSink::with_hook(hang.clone());
     let container = sink.inner.clone();
     let plan = Plan::default();
     plan.fail(&instance(0, 0, 3), &[ErrorKind::Unreadable]);
-    let source = FaultySource { inner: HeldSource(archive(300), hold), plan };
+    let source = FaultySource { inner: HangingSource(archive(300), hang), plan };
     let engine = ExportEngine::builder(source).batch_size(10).build().unwrap();
     let started = engine.start(NewOperation::new(ExportSource::Everything, sink)).await.unwrap();
-    come.wait_for(|come| *come).await.unwrap();
+    reached.wait_for(|reached| *reached).await.unwrap();
     (engine, started, container)
 }
 
 #[tokio::test(start_paused = true)]
-async fn guarantee_8_cancel_waits_for_no_call_and_commits_nothing() {
-    for at in [At::List, At::Open, At::Read, At::Commit, At::Append] {
-        let (engine, started, sink) = held(at).await;
+async fn guarantee_8_cancel_does_not_wait_for_calls_and_commits_nothing() {
+    for step in [Step::List, Step::Open, Step::Read, Step::Commit, Step::Append] {
+        let (engine, started, sink) = start_hanging(step).await;
         let began = tokio::time::Instant::now();
         engine.cancel(started.operation_id).await.unwrap();
         let ended = engine.wait(started.operation_id).await.unwrap();
-        assert_eq!((ended.status, ended.error.as_ref()), (OperationStatus::Canceled, None), "{at:?}");
-        // A log that takes no lines is given ten seconds to come round.
-        assert!(began.elapsed() < Duration::from_secs(11), "{at:?}: {:?}", began.elapsed());
-        let there = assert_exported(&archive(300), &sink, &ended).await;
-        assert!(ended.results.exported as usize <= there, "{at:?}: {:?} of {there}", ended.results);
-        match at {
-            At::List => assert_eq!(there, 9),
-            At::Open | At::Read | At::Commit => assert_eq!(there, 0, "{at:?}"),
-            // What could not be logged is not counted either.
-            At::Append => assert_eq!((ended.results.exported, ended.results.skipped), (0, 0)),
+        assert_eq!((ended.status, ended.error.as_ref()), (OperationStatus::Canceled, None), "{step:?}");
+        // The runner waits up to ten seconds for the log.
+        assert!(began.elapsed() < Duration::from_secs(11), "{step:?}: {:?}", began.elapsed());
+        let blobs = assert_exported(&archive(300), &sink, &ended).await;
+        assert!(ended.results.exported as usize <= blobs, "{step:?}: {:?} of {blobs}", ended.results);
+        match step {
+            Step::List => assert_eq!(blobs, 9),
+            Step::Open | Step::Read | Step::Commit => assert_eq!(blobs, 0, "{step:?}"),
+            // What could not be logged is not counted.
+            Step::Append => assert_eq!((ended.results.exported, ended.results.skipped), (0, 0)),
         }
-        if at != At::Append {
-            assert_eq!(log_of(&sink, &ended).len() as u64, ended.results.skipped, "{at:?}");
+        if step != Step::Append {
+            assert_eq!(log_of(&sink, &ended).len() as u64, ended.results.skipped, "{step:?}");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn guarantee_8_a_shutdown_waits_for_no_call_and_commits_nothing() {
-    for at in [At::List, At::Open, At::Read, At::Commit] {
-        let (engine, started, sink) = held(at).await;
+async fn guarantee_8_a_shutdown_does_not_wait_for_calls_and_commits_nothing() {
+    for step in [Step::List, Step::Open, Step::Read, Step::Commit] {
+        let (engine, started, sink) = start_hanging(step).await;
         engine.shutdown(Duration::from_secs(1)).await;
         let left = engine.status(started.operation_id).await.unwrap();
-        assert_eq!(left.status, OperationStatus::Running, "{at:?}: it can be resumed");
-        let there = assert_exported(&archive(300), &sink, &left).await;
-        assert_eq!(there, if at == At::List { 9 } else { 0 }, "{at:?}");
+        assert_eq!(left.status, OperationStatus::Running, "{step:?}: the operation cannot be resumed");
+        let blobs = assert_exported(&archive(300), &sink, &left).await;
+        assert_eq!(blobs, if step == Step::List { 9 } else { 0 }, "{step:?}");
     }
 }
 
-/// Lets no save through while it is stuck: a process that was paused, or cut off from a store that others reach.
-struct StuckStore {
+/// A store whose saves block while `blocked` is set, as in a process that is paused or has lost its connection.
+struct BlockedStore {
     inner: Arc<MemoryOperationStore>,
-    stuck: watch::Sender<bool>,
+    blocked: watch::Sender<bool>,
+    /// Whether a save is blocked.
     waiting: AtomicBool,
 }
 
 #[async_trait]
-impl OperationStore for StuckStore {
+impl OperationStore for BlockedStore {
     async fn create(&self, spec: &OperationSpec, checkpoint: &Checkpoint) -> Result<()> {
         self.inner.create(spec, checkpoint).await
     }
@@ -161,9 +164,9 @@ impl OperationStore for StuckStore {
     }
 
     async fn save(&self, id: OperationId, checkpoint: &Checkpoint) -> Result<u64> {
-        let mut stuck = self.stuck.subscribe();
-        self.waiting.store(*stuck.borrow(), SeqCst);
-        let _ = stuck.wait_for(|stuck| !stuck).await;
+        let mut blocked = self.blocked.subscribe();
+        self.waiting.store(*blocked.borrow(), SeqCst);
+        let _ = blocked.wait_for(|blocked| !blocked).await;
         self.inner.save(id, checkpoint).await
     }
 
@@ -176,19 +179,19 @@ impl OperationStore for StuckStore {
     }
 }
 
-/// When the runner that was stuck comes back.
+/// When the saves of the first runner continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Back {
-    WhileTheOtherRuns,
-    AfterItsEnd,
-    AfterItWasCanceled,
+enum Release {
+    DuringTheSecondRun,
+    AfterTheSecondRun,
+    AfterACancel,
 }
 
-/// The first runner once wrote `failed`, or its own counts, over an operation that the second had ended: an operation
-/// that has ended has no lease, and neither has the checkpoint that ends one.
+/// The first runner used to overwrite the status or the counts of an operation that the second one had ended. Its lease was
+/// not checked then, because an operation that has ended has no lease.
 #[tokio::test(start_paused = true)]
-async fn guarantee_4_a_lapsed_lease_is_taken_over_while_its_runner_still_lives() {
-    for back in [Back::WhileTheOtherRuns, Back::AfterItsEnd, Back::AfterItWasCanceled] {
+async fn guarantee_4_a_lapsed_lease_is_taken_over_while_its_runner_is_still_alive() {
+    for when in [Release::DuringTheSecondRun, Release::AfterTheSecondRun, Release::AfterACancel] {
         let source = Arc::new(archive(2_000));
         let plan = Plan::default();
         let bad = [instance(1, 2, 3), instance(40, 0, 0)];
@@ -197,14 +200,14 @@ async fn guarantee_4_a_lapsed_lease_is_taken_over_while_its_runner_still_lives()
         }
         let sink = FaultySink::with_latency(Duration::from_millis(20));
         let shared = Arc::new(MemoryOperationStore::new());
-        let stuck = Arc::new(StuckStore {
+        let blocked = Arc::new(BlockedStore {
             inner: Arc::clone(&shared),
-            stuck: watch::Sender::new(false),
+            blocked: watch::Sender::new(false),
             waiting: AtomicBool::new(false),
         });
         let build = |store: Arc<dyn OperationStore>| {
             ExportEngine::builder(FaultySource { inner: Arc::clone(&source), plan: plan.clone() })
-                .destination("azureblob", Shared(sink.clone()))
+                .destination("azureblob", FaultySinkProvider(sink.clone()))
                 .operation_store(store)
                 .batch_size(20)
                 .checkpoint_interval(Duration::from_millis(50))
@@ -212,7 +215,7 @@ async fn guarantee_4_a_lapsed_lease_is_taken_over_while_its_runner_still_lives()
                 .build()
                 .unwrap()
         };
-        let (first, second) = (build(stuck.clone()), build(shared.clone()));
+        let (first, second) = (build(blocked.clone()), build(shared.clone()));
         let destination = ExportDestination::azure_blob("https://a.blob.core.windows.net/b");
         let new = NewOperation::new(ExportSource::Everything, destination);
         let id = first.create(new).await.unwrap().operation_id;
@@ -221,25 +224,25 @@ async fn guarantee_4_a_lapsed_lease_is_taken_over_while_its_runner_still_lives()
         while first.status(id).await.unwrap().results.exported == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        stuck.stuck.send_replace(true);
-        while !stuck.waiting.load(SeqCst) {
+        blocked.blocked.send_replace(true);
+        while !blocked.waiting.load(SeqCst) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        // Leases lapse by the wall clock.
+        // The lease expires by the wall clock, which is not paused.
         while shared.load(id).await.unwrap().lease.is_some_and(|lease| lease.expires > Timestamp::now()) {
             std::thread::yield_now();
         }
 
         let counted = first.status(id).await.unwrap().results;
         assert!(counted.exported < 2_000, "{counted:?}");
-        let release = || stuck.stuck.send_replace(false);
-        if back == Back::AfterItWasCanceled {
+        let release = || blocked.blocked.send_replace(false);
+        if when == Release::AfterACancel {
             second.cancel(id).await.unwrap();
             assert_eq!(second.status(id).await.unwrap().status, OperationStatus::Canceled);
             release();
         } else {
             assert_eq!(second.resume_all().await.unwrap(), [id]);
-            if back == Back::WhileTheOtherRuns {
+            if when == Release::DuringTheSecondRun {
                 second.progress(id).unwrap().wait_for(|now| now.exported > counted.exported).await.unwrap();
                 release();
             }
@@ -247,16 +250,16 @@ async fn guarantee_4_a_lapsed_lease_is_taken_over_while_its_runner_still_lives()
             release();
         }
         let stopped = first_run.await.unwrap().unwrap_err();
-        assert_eq!(stopped.kind(), ErrorKind::Conflict, "{back:?}: {stopped}");
+        assert_eq!(stopped.kind(), ErrorKind::Conflict, "{when:?}: {stopped}");
 
         let ended = first.status(id).await.unwrap();
-        assert_eq!(ended.error, None, "{back:?}");
-        if back == Back::AfterItWasCanceled {
+        assert_eq!(ended.error, None, "{when:?}");
+        if when == Release::AfterACancel {
             assert_eq!((ended.status, ended.results), (OperationStatus::Canceled, counted));
             continue;
         }
-        assert_eq!(ended.status, OperationStatus::Completed, "{back:?}");
-        assert_eq!((ended.results.exported, ended.results.skipped), (1_998, 2), "{back:?}");
+        assert_eq!(ended.status, OperationStatus::Completed, "{when:?}");
+        assert_eq!((ended.results.exported, ended.results.skipped), (1_998, 2), "{when:?}");
         assert_eq!(assert_exported(&source, &sink.inner, &ended).await, 1_998);
         let logged: std::collections::BTreeSet<_> =
             log_of(&sink.inner, &ended).iter().map(|entry| entry.identifier().to_owned()).collect();

@@ -1,4 +1,4 @@
-//! Sources and sinks that misbehave on demand.
+//! Sources and sinks that fail on demand, and assertions about what they contain.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -19,7 +19,7 @@ pub(crate) fn instance(study: usize, series: usize, sop: usize) -> InstanceIdent
     format!("1.2.{study}/1.2.{study}.{series}/1.2.{study}.{series}.{sop}").parse().unwrap()
 }
 
-/// Instances of one series each ten, four series a study.
+/// A source with `count` instances: ten per series, and four series per study.
 pub(crate) fn archive(count: usize) -> MemorySource {
     (0..count)
         .map(|n| {
@@ -31,13 +31,13 @@ pub(crate) fn archive(count: usize) -> MemorySource {
 }
 
 pub(crate) fn log_of(sink: &MemorySink, operation: &Operation) -> Vec<ErrorLogEntry> {
-    let log = sink.get(&format!("{}/errors.log", operation.operation_id)).expect("errors.log is there");
+    let log = sink.get(&format!("{}/errors.log", operation.operation_id)).expect("errors.log exists");
     let text = std::str::from_utf8(&log).unwrap();
-    assert!(text.is_empty() || text.ends_with('\n'), "whole lines");
+    assert!(text.is_empty() || text.ends_with('\n'), "the last line is incomplete");
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Holds the results to the source, byte for byte.
+/// Asserts that every blob of the operation has the bytes of the source's instance. Returns the number of blobs.
 pub(crate) async fn assert_exported(
     source: &dyn InstanceSource,
     sink: &MemorySink,
@@ -48,41 +48,44 @@ pub(crate) async fn assert_exported(
     for name in &names {
         let id: InstanceIdentifier =
             name.strip_prefix(&results).unwrap().strip_suffix(".dcm").unwrap().parse().unwrap();
-        let content = source.open(&Instance::new(id)).await.expect("only what the source holds");
+        let content = source.open(&Instance::new(id)).await.expect("the source has the instance");
         assert_eq!(sink.get(name).unwrap(), *content.as_bytes().unwrap(), "{name}");
     }
     names.len()
 }
 
+/// The errors of the next calls for each instance, the last one first.
 type Faults = Arc<Mutex<HashMap<String, Vec<ErrorKind>>>>;
 
-/// Fails the next calls for an instance with these errors, in turn.
+/// Which calls of a source or a sink fail.
 #[derive(Clone, Default)]
 pub(crate) struct Plan {
     faults: Faults,
-    always: Arc<Mutex<Option<(ErrorKind, usize)>>>,
+    outage: Arc<Mutex<Option<(ErrorKind, usize)>>>,
     pub(crate) calls: Arc<AtomicUsize>,
 }
 
 impl Plan {
+    /// Makes the next calls for an instance fail with these errors, in this order.
     pub(crate) fn fail(&self, id: &InstanceIdentifier, kinds: &[ErrorKind]) {
         let mut kinds = kinds.to_vec();
         kinds.reverse();
         self.faults.lock().unwrap().insert(id.to_string(), kinds);
     }
 
-    /// Every call fails so from call number `after` on, until [`heal`](Self::heal).
+    /// Makes every call after the first `after` calls fail, until [`heal`](Self::heal).
     pub(crate) fn fail_all(&self, kind: ErrorKind, after: usize) {
-        *self.always.lock().unwrap() = Some((kind, after));
+        *self.outage.lock().unwrap() = Some((kind, after));
     }
 
     pub(crate) fn heal(&self) {
-        *self.always.lock().unwrap() = None;
+        *self.outage.lock().unwrap() = None;
     }
 
+    /// Counts a call, and returns its planned error.
     fn call(&self, name: &str) -> Result<()> {
         let call = self.calls.fetch_add(1, SeqCst);
-        let planned = match *self.always.lock().unwrap() {
+        let planned = match *self.outage.lock().unwrap() {
             Some((kind, after)) if call >= after => Some(kind),
             _ => self
                 .faults
@@ -92,7 +95,7 @@ impl Plan {
                 .find(|(id, _)| name.contains(id.as_str()))
                 .and_then(|(_, kinds)| kinds.pop()),
         };
-        planned.map_or(Ok(()), |kind| Err(Error::new(kind, "planned trouble")))
+        planned.map_or(Ok(()), |kind| Err(Error::new(kind, "planned failure")))
     }
 }
 
@@ -152,11 +155,11 @@ impl SinkHook for SinkFaults {
     }
 }
 
-/// Opens one sink for every operation.
-pub(crate) struct Shared(pub(crate) FaultySink);
+/// A provider that opens the same sink for every operation.
+pub(crate) struct FaultySinkProvider(pub(crate) FaultySink);
 
 #[async_trait]
-impl SinkProvider for Shared {
+impl SinkProvider for FaultySinkProvider {
     fn validate(&self, _: &serde_json::Value) -> Result<ValidatedSettings> {
         Ok(ValidatedSettings::new("here", serde_json::Value::Null))
     }
@@ -166,23 +169,25 @@ impl SinkProvider for Shared {
     }
 }
 
-/// Instances that are made up as they are listed: `count` of them, `size` bytes each, in chunks; it knows how many
-/// bytes of them exist at once.
+/// A source of generated instances. It tracks how many of their bytes are in memory.
 pub(crate) struct Generated {
     pub(crate) count: u64,
+    /// The size of an instance in bytes.
     pub(crate) size: usize,
+    /// The size of a chunk in bytes.
     pub(crate) chunk: usize,
     pub(crate) states_size: bool,
-    pub(crate) alive: Arc<Alive>,
+    pub(crate) memory: Arc<MemoryUse>,
 }
 
+/// The number of bytes that exist, and its maximum so far.
 #[derive(Default)]
-pub(crate) struct Alive {
-    now: AtomicU64,
-    pub(crate) most: AtomicU64,
+pub(crate) struct MemoryUse {
+    current: AtomicU64,
+    pub(crate) peak: AtomicU64,
 }
 
-struct Tracked(Vec<u8>, Arc<Alive>);
+struct Tracked(Vec<u8>, Arc<MemoryUse>);
 
 impl AsRef<[u8]> for Tracked {
     fn as_ref(&self) -> &[u8] {
@@ -192,14 +197,14 @@ impl AsRef<[u8]> for Tracked {
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        self.1.now.fetch_sub(self.0.len() as u64, SeqCst);
+        self.1.current.fetch_sub(self.0.len() as u64, SeqCst);
     }
 }
 
-impl Alive {
-    fn bytes(self: &Arc<Self>, length: usize) -> Bytes {
-        let now = self.now.fetch_add(length as u64, SeqCst) + length as u64;
-        self.most.fetch_max(now, SeqCst);
+impl MemoryUse {
+    fn allocate(self: &Arc<Self>, length: usize) -> Bytes {
+        let current = self.current.fetch_add(length as u64, SeqCst) + length as u64;
+        self.peak.fetch_max(current, SeqCst);
         Bytes::from_owner(Tracked(vec![7; length], Arc::clone(self)))
     }
 }
@@ -221,11 +226,11 @@ impl InstanceSource for Generated {
     }
 
     async fn open(&self, _: &Instance) -> Result<Content> {
-        let (alive, chunk, mut left) = (Arc::clone(&self.alive), self.chunk, self.size);
+        let (memory, chunk, mut left) = (Arc::clone(&self.memory), self.chunk, self.size);
         let chunks = futures::stream::iter(std::iter::from_fn(move || {
             let next = left.min(chunk);
             left -= next;
-            (next > 0).then(|| Ok(alive.bytes(next)))
+            (next > 0).then(|| Ok(memory.allocate(next)))
         }));
         Ok(Content::from_stream(self.states_size.then_some(self.size as u64), chunks))
     }

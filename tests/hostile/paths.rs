@@ -121,7 +121,7 @@ fn file(study: &str, series: &str, sop: &str) -> Vec<u8> {
     [&[0; 128][..], b"DICM", &[2, 0, 0, 0], b"UL\x04\0", &length.to_le_bytes(), &meta, &data].concat()
 }
 
-/// Locators and cursors are stored elsewhere, so they may come back changed.
+/// Locators and cursors are stored outside the source, and may be changed there.
 #[test]
 fn guarantee_1_no_locator_leads_outside_the_folder() {
     run_exclusive(open_outside_locators());
@@ -163,7 +163,7 @@ async fn open_outside_locators() {
         outside.to_str().unwrap(),
     ] {
         let refused = open(locator).await.unwrap_err();
-        // A name with a NUL is a path, but none that any system has.
+        // A path with a NUL is decoded, but no system can open it.
         let nul = locator.contains("%00");
         let kind = if nul { ErrorKind::Unreadable } else { ErrorKind::NotFound };
         assert_eq!(refused.kind(), kind, "{locator:?}: {refused}");

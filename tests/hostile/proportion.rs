@@ -64,7 +64,7 @@ fn the_cost_of_a_request_is_linear_in_its_identifiers() {
     }
 }
 
-/// Inputs whose cost was once quadratic, or could become so. Each grows in one dimension.
+/// Inputs whose cost was quadratic in an earlier version, or could become quadratic. Each grows in one dimension.
 #[test]
 fn the_cost_of_an_input_is_linear_in_its_size() {
     let _exclusive = exclusive();
@@ -165,7 +165,7 @@ fn the_cost_of_a_long_name_is_independent_of_the_items_below_it() {
     assert!(checked.is_err() && cost.bytes < 64 * text.len(), "{cost:?}");
 }
 
-/// A tree of values takes up to 35 times the memory of its text: once 540 MiB for a body of 16 MiB.
+/// A tree of values takes up to 35 times the memory of its text, 540 MiB for a body of 16 MiB.
 #[test]
 fn guarantee_5_a_request_takes_at_most_four_times_the_memory_of_its_body() {
     let _exclusive = exclusive();

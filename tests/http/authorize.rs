@@ -153,7 +153,7 @@ async fn a_tenant_sees_only_its_own_operations() {
         server.send(with(request, "north.all"))
     };
     assert_eq!(ask(Method::GET, format!("/operations/{}", ids[0])).await.status, StatusCode::ACCEPTED);
-    // Another tenant's operation is answered like an unknown one.
+    // The response for another tenant's operation is that for an unknown one.
     let unknown = ask(Method::GET, "/operations/00000000000000000000000000000000".to_owned()).await;
     for (method, rest) in [(Method::GET, ""), (Method::DELETE, ""), (Method::POST, "/resume")] {
         let hidden = ask(method, format!("/operations/{}{rest}", ids[1])).await;
@@ -177,7 +177,7 @@ async fn a_tenant_sees_only_its_own_operations() {
     read_only(Method::POST, &format!("{operation}/resume"), json!({})).await.assert_problem(403);
     let rejected = read_only(Method::POST, "/export", export_everything()).await;
     assert_eq!(rejected.assert_problem(403), "the token may only read");
-    // A check of the settings would miss the second spelling.
+    // A check of the settings would not find the second spelling.
     for name in ["blobContainerUri", "BLOBCONTAINERURI"] {
         let settings = json!({ name: "https://other.example/export" });
         let elsewhere = json!({ "destination": { "type": "azureblob", "settings": settings } });

@@ -1,4 +1,4 @@
-//! Clients that are slow, send too much, disconnect, or are many.
+//! Clients that are slow, send too much or disconnect, and many concurrent clients.
 
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ async fn the_memory_of_concurrent_bodies_is_bounded() {
             server.request(Method::POST, "/v1/export").header("content-type", "application/json").body(body),
         )
     };
-    // Another large one does not fit, as soon as the first one has been received; small ones always do.
+    // Once the first body has been received, another large one does not fit. Small ones always fit.
     loop {
         let response = post(300 << 10).await;
         if response.status != StatusCode::ACCEPTED {
@@ -101,14 +101,14 @@ async fn an_endless_body_is_413_and_a_slow_one_408() {
     let endless = futures::stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 8192])));
     post(Body::wrap_stream(endless)).await.assert_problem(413);
 
-    // It stops after the first byte.
+    // The client stops after the first byte of the body.
     let stuck = b"POST /v1/export HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
     let response = raw(&server, stuck).await;
     assert!(
         response.starts_with("HTTP/1.1 408 ") && response.contains("application/problem+json"),
         "{response}"
     );
-    // It sends one byte at a time, endlessly.
+    // The client sends one byte at a time, endlessly.
     let drip = futures::stream::unfold((), async |()| {
         tokio::time::sleep(Duration::from_millis(20)).await;
         Some((Ok::<_, std::io::Error>(Bytes::from_static(b" ")), ()))
@@ -120,7 +120,7 @@ async fn an_endless_body_is_413_and_a_slow_one_408() {
 #[tokio::test]
 async fn a_client_that_disconnects_has_started_a_whole_operation_or_none() {
     let sink = GatedSink::new(true);
-    // The slot under the limit is returned too.
+    // The place under the limit on running operations is released too.
     let engine = builder_over(archive(3), sink.clone(), MemoryOperationStore::new())
         .max_running(1000)
         .build()
@@ -140,7 +140,7 @@ async fn a_client_that_disconnects_has_started_a_whole_operation_or_none() {
         }
         drop(stream);
     }
-    // A request after all of them.
+    // This request is processed after all others.
     let id = server.export("/v1/export", &export_everything()).await;
     server.wait(&format!("/v1/operations/{id}")).await;
     let operations = server.get("/v1/operations?limit=1000").await.body["operations"].clone();
@@ -167,7 +167,7 @@ async fn an_operation_starts_although_its_client_disconnects_while_the_destinati
     sink.opening.notified().await;
     waiting.abort();
     assert!(waiting.await.unwrap_err().is_cancelled());
-    // The operation keeps its slot in the meantime.
+    // The operation counts towards the limit in the meantime.
     server.post("/v1/export", &export_everything()).await.assert_problem(429);
     sink.go.notify_one();
     let id = loop {
@@ -182,7 +182,7 @@ async fn an_operation_starts_although_its_client_disconnects_while_the_destinati
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_polls_at_once_while_an_export_runs() {
+async fn a_thousand_concurrent_polls_during_an_export_succeed() {
     let sink = GatedSink::new(false);
     let server = Server::start(&engine(archive(300), sink.clone()), HttpOptions::new()).await;
     let id = server.export("/v1/export", &export_everything()).await;
@@ -207,7 +207,7 @@ async fn raw(server: &Server, bytes: &[u8]) -> String {
     String::from_utf8(response).unwrap()
 }
 
-/// A container that is opened only after `go`.
+/// A container that opens when `go` is notified.
 #[derive(Clone)]
 struct SlowToOpen {
     gate: GatedSink,

@@ -41,7 +41,7 @@ async fn malformed_json_is_400_and_another_media_type_is_415() {
 
 #[tokio::test]
 async fn an_unusable_destination_is_400() {
-    // No server listens on it: connections are refused.
+    // No server listens on this port, so connections are refused.
     let port = Port::reserve();
     let azure = AzureBlobProvider::new(AzureBlobPolicy::development());
     let server = Server::start(&engine(archive(3), azure), HttpOptions::new()).await;
@@ -54,7 +54,7 @@ async fn an_unusable_destination_is_400() {
 }
 
 #[tokio::test]
-async fn export_all_switched_off_is_403() {
+async fn exporting_everything_is_403_if_it_is_disabled() {
     let server =
         Server::start(&engine(archive(3), GatedSink::new(true)), HttpOptions::new().allow_export_all(false))
             .await;
@@ -100,7 +100,7 @@ async fn an_operation_above_the_limit_is_429() {
         response.assert_problem(429);
         assert_eq!(response.header("retry-after"), "10");
     }
-    // A refused request does not count, and an invalid one is refused as such.
+    // A refused request does not count towards the limit, and an invalid request is still a 400.
     server.post("/v1/export", &json!({})).await.assert_problem(400);
 
     // After a restart, operations left by the previous process count too.

@@ -1,4 +1,4 @@
-//! The life of an operation from `POST /export` to its end.
+//! An operation from `POST /export` to its end.
 
 use std::sync::Arc;
 

@@ -78,7 +78,7 @@ fn a_description_has_the_paths_parameters_and_destination_types_of_its_router() 
 
 #[test]
 fn times_need_not_have_seven_fractional_digits() {
-    // Azure's own have fewer if they end in zeros.
+    // Azure omits trailing zeros.
     let mut operation = json!({
         "operationId": "df1ff476b83a4a3eaf11b1eac2e5ac56", "type": "export", "createdTime": "2022-09-08T16:40:36.26Z",
         "lastUpdatedTime": "2022-09-08T16:41:01Z", "status": "completed", "warnings": [],

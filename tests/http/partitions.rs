@@ -1,5 +1,5 @@
-//! Partitions as the Medical Imaging Server for DICOM has them: exports start under a partition, operations are read
-//! without it.
+//! Partitions as in the Medical Imaging Server for DICOM: the path of an export contains the partition, the path of an
+//! operation does not.
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ use crate::daemon::Daemon;
 use crate::proxy::{Mode, Proxy};
 use crate::support::Server;
 
-/// Starts the example server as a process of its own, which ends with the returned value.
+/// Starts the example server as a process, which ends with the returned value.
 fn start_process(folder: &Path, state: &Path, log: &Path) -> (Daemon, Server) {
     // Cargo puts examples next to the folder of this test.
     let test = std::env::current_exe().unwrap();

@@ -1,4 +1,4 @@
-//! Generated requests, valid and invalid: no response deviates from the OpenAPI document or is a 5xx.
+//! Generated requests, valid and invalid. No response deviates from the OpenAPI document or has a 5xx status.
 
 use std::path::PathBuf;
 
@@ -11,8 +11,8 @@ use tokio::process::Command;
 
 use crate::support::{DOCUMENT, GatedSink, Server, archive, builder_over};
 
-/// Requests are read leniently, so not everything that the document forbids is refused; and a destination that the
-/// document allows may be refused. The checks for both are left out.
+/// The checks without two: the server accepts some requests that the document forbids, and may refuse a destination that
+/// the document allows.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
                       response_headers_conformance,response_schema_conformance,unsupported_method,\
                       allow_header_conformance,missing_required_header,ensure_resource_availability";

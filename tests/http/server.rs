@@ -80,7 +80,7 @@ async fn run(source: &Path, base_url: BaseUrl) -> Running {
 }
 
 #[tokio::test]
-async fn it_serves_the_document_health_and_problems_and_stops() {
+async fn the_example_serves_the_document_health_and_problems_and_stops() {
     let folder = tempfile::tempdir().unwrap();
     let Running { server, stop, task } = run(folder.path(), BaseUrl::Request).await;
     let get = |path: &str| server.client.get(format!("{}{path}", server.url)).send();
@@ -155,7 +155,7 @@ async fn the_reference_case_under_all_three_routes() {
         assert_eq!(started.status, StatusCode::ACCEPTED, "{started:?}");
         let id = started.body["id"].as_str().unwrap();
         let log = format!("{id}/errors.log");
-        assert!(container.get(&log).await.is_some(), "it exists before the response");
+        assert!(container.get(&log).await.is_some(), "errors.log does not exist when the export is accepted");
         let ended = server.wait(started.body["href"].as_str().unwrap()).await;
         assert_eq!(ended["status"], completed, "{ended}");
         let href = format!("{}/{log}", container.url());
@@ -181,9 +181,9 @@ async fn the_reference_case_under_all_three_routes() {
 async fn a_container_that_cannot_be_written_is_400() {
     let folder = tempfile::tempdir().unwrap();
     let Running { server, stop: _stop, task: _ } = run(folder.path(), BaseUrl::Request).await;
-    let (missing, there) = (Azurite::shared().missing_container(), Azurite::shared().container().await);
-    let expired = there.sas_url_until("w", chrono::Utc::now() - chrono::TimeDelta::hours(1));
-    for uri in [missing.sas_url("w"), there.sas_url("r"), expired] {
+    let (missing, container) = (Azurite::shared().missing_container(), Azurite::shared().container().await);
+    let expired = container.sas_url_until("w", chrono::Utc::now() - chrono::TimeDelta::hours(1));
+    for uri in [missing.sas_url("w"), container.sas_url("r"), expired] {
         let signature = uri.split("sig=").nth(1).unwrap();
         let body = json!({ "destination": { "type": "azureblob", "settings": { "blobContainerUri": uri } } });
         let response =

@@ -163,7 +163,7 @@ impl Server {
         server
     }
 
-    /// A server that runs elsewhere.
+    /// A server that another task or process runs.
     pub(crate) fn at(url: String) -> Self {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { url, prefix: String::new(), paths: DOCUMENT["paths"].clone(), client, task: None }

@@ -87,10 +87,10 @@ async fn export(source: impl InstanceSource) -> (Operation, String) {
     (ended, String::from_utf8(log.into()).unwrap())
 }
 
-fn assert_discreet(ended: &Operation, errors: &str) {
+fn assert_no_leak(ended: &Operation, errors: &str) {
     canaries().assert_absent("a status", format!("{ended:?}{}", serde_json::to_string(ended).unwrap()));
     canaries().assert_absent("errors.log", errors);
-    log::assert_discreet(&canaries(), &["dicom_export", "hyper_util", "reqwest"]);
+    log::assert_no_leak(&canaries(), &["dicom_export", "hyper_util", "reqwest"]);
 }
 
 #[tokio::test]
@@ -100,15 +100,17 @@ async fn guarantee_6_an_export_with_a_password_or_a_token_does_not_disclose_it()
         let server = Responder::start(serve).await;
         let (ended, errors) = export(source(&server.url(), &credentials)).await;
         assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 1), "{ended:?}");
-        let asked = server.requests();
-        let sent: String = asked.iter().filter_map(|request| request.header("authorization")).collect();
-        assert!(asked.len() > 3 && asked.iter().all(|request| request.header("x-api-key") == Some(KEY)));
+        let requests = server.requests();
+        let sent: String = requests.iter().filter_map(|request| request.header("authorization")).collect();
+        assert!(
+            requests.len() > 3 && requests.iter().all(|request| request.header("x-api-key") == Some(KEY))
+        );
         let sent_one = Canaries::default().with("the password", PASSWORD);
         match sent.starts_with("Basic") {
-            true => sent_one.assert_all_present("what was sent", sent),
+            true => sent_one.assert_all_present("the requests", sent),
             false => assert!(sent.starts_with(&format!("Bearer {TOKEN}"))),
         }
-        assert_discreet(&ended, &errors);
+        assert_no_leak(&ended, &errors);
     }
 }
 
@@ -118,29 +120,29 @@ async fn guarantee_6_a_server_that_echoes_the_credential_or_the_patient_is_not_q
     log::start();
     let elsewhere = Responder::start(serve).await;
     let location = format!("{}/{TOKEN}?key={KEY}", elsewhere.url());
-    let said = format!("{PASSWORD} {TOKEN} {KEY} {} {}", archive::NAME, archive::ID);
+    let echo = format!("{PASSWORD} {TOKEN} {KEY} {} {}", archive::NAME, archive::ID);
     let json = ("content-type", "application/dicom+json");
     let wrong = vec![
-        Reply::status(401).header("www-authenticate", format!("Basic realm={KEY}")).body(&said),
-        Reply::status(403).body(&said),
-        Reply::status(404).body(&said),
-        Reply::status(400).body(&said).header("warning", format!("299 - {KEY}")),
-        Reply::status(500).body(&said),
-        Reply::status(503).body(&said).header("retry-after", TOKEN),
+        Reply::status(401).header("www-authenticate", format!("Basic realm={KEY}")).body(&echo),
+        Reply::status(403).body(&echo),
+        Reply::status(404).body(&echo),
+        Reply::status(400).body(&echo).header("warning", format!("299 - {KEY}")),
+        Reply::status(500).body(&echo),
+        Reply::status(503).body(&echo).header("retry-after", TOKEN),
         Reply::status(307).header("location", &location),
         Reply::status(302).header("location", format!("http://{USER}:{KEY}@127.0.0.1:1/{TOKEN}")),
         Reply::status(301).header("location", format!("ftp://{KEY}/")),
-        Reply::status(200).header("content-type", format!("text/{KEY}")).body(&said),
-        Reply::status(200).header(json.0, json.1).body(&said),
-        Reply::status(200).header(json.0, json.1).body(json!([{ "0020000D": said }])),
+        Reply::status(200).header("content-type", format!("text/{KEY}")).body(&echo),
+        Reply::status(200).header(json.0, json.1).body(&echo),
+        Reply::status(200).header(json.0, json.1).body(json!([{ "0020000D": echo }])),
         Reply::status(200).header(json.0, json.1).body(json!([row(&[("0020000D", archive::NAME)])])),
-        Reply::status(200).header("content-encoding", KEY).body(&said),
-        Reply::status(200).header("content-type", format!("multipart/related; boundary={KEY}")).body(&said),
+        Reply::status(200).header("content-encoding", KEY).body(&echo),
+        Reply::status(200).header("content-type", format!("multipart/related; boundary={KEY}")).body(&echo),
         Reply::Disconnect,
     ];
     for reply in wrong {
         for credentials in every_kind() {
-            // Once for everything, once for the instance alone.
+            // All requests fail, or only those for the instance.
             for only_instances in [false, true] {
                 let reply = reply.clone();
                 let server = Responder::start(move |request| match request.path.contains("/instances/") {
@@ -151,7 +153,7 @@ async fn guarantee_6_a_server_that_echoes_the_credential_or_the_patient_is_not_q
                 let source = Arc::new(source(&server.url(), &credentials));
                 let (ended, errors) = export(Arc::clone(&source)).await;
                 assert!(!server.requests().is_empty());
-                assert_discreet(&ended, &errors);
+                assert_no_leak(&ended, &errors);
                 let instance = dicom_export::source::Instance::new("1.2/1.2.3/1.2.3.4".parse().unwrap());
                 let error = match source.open(&instance).await {
                     Err(error) => error,
@@ -167,10 +169,10 @@ async fn guarantee_6_a_server_that_echoes_the_credential_or_the_patient_is_not_q
             }
         }
     }
-    // The redirect was followed, as such servers need it, and nothing secret went along.
-    let strangers = elsewhere.requests();
-    assert!(!strangers.is_empty());
-    for request in strangers {
+    // The redirect was followed without credentials.
+    let redirected = elsewhere.requests();
+    assert!(!redirected.is_empty());
+    for request in redirected {
         assert!(
             request.header("authorization").is_none() && request.header("x-api-key").is_none(),
             "{request:?}"
@@ -182,8 +184,9 @@ async fn guarantee_6_a_server_that_echoes_the_credential_or_the_patient_is_not_q
 async fn guarantee_6_invalid_credentials_are_not_quoted() {
     let builder = |root: &str| DicomWebSource::builder(root.to_owned());
     let root = "http://127.0.0.1:1";
-    let renewing =
-        DicomWebCredentials::renewing(|| async { Err(Error::new(ErrorKind::Internal, "the vault is shut")) });
+    let renewing = DicomWebCredentials::renewing(|| async {
+        Err(Error::new(ErrorKind::Internal, "the vault is unavailable"))
+    });
     let broken = [
         builder(&format!("http://{USER}:{KEY}@127.0.0.1:1")),
         builder(&format!("http://127.0.0.1:1/?key={KEY}")),
@@ -196,7 +199,7 @@ async fn guarantee_6_invalid_credentials_are_not_quoted() {
             .root_certificate(format!("-----BEGIN CERTIFICATE-----\n{KEY}\n-----END CERTIFICATE-----")),
     ];
     for builder in broken {
-        // The name of a header is no secret, unless somebody takes one for the other.
+        // A caller may pass a secret as the name of a header by mistake.
         let error = builder.build().unwrap_err();
         canaries().assert_absent("an error", all_of(&error));
     }

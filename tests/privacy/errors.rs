@@ -27,7 +27,7 @@ fn canaries() -> Canaries {
 }
 
 #[track_caller]
-fn assert_discreet<T: Debug>(outcome: dicom_export::Result<T>) -> ErrorKind {
+fn assert_no_leak<T: Debug>(outcome: dicom_export::Result<T>) -> ErrorKind {
     let error = outcome.unwrap_err();
     canaries().assert_absent("an error", all_of(&error));
     error.kind()
@@ -37,8 +37,8 @@ fn assert_discreet<T: Debug>(outcome: dicom_export::Result<T>) -> ErrorKind {
 async fn guarantee_6_errors_of_a_folder_contain_no_file_name() {
     let folder = archive::folder(2);
     let patient = folder.path().join(archive::FOLDER);
-    assert_discreet(DirectorySource::open(patient.join("gone")));
-    assert_discreet(DirectorySource::open(patient.join(format!("{}-0.dcm", archive::FOLDER))));
+    assert_no_leak(DirectorySource::open(patient.join("gone")));
+    assert_no_leak(DirectorySource::open(patient.join(format!("{}-0.dcm", archive::FOLDER))));
     let source = DirectorySource::open(folder.path()).unwrap();
     let at = |path: String| Instance::new(archive::instance(1)).with_locator(Locator::new(path));
     let within = |rest: &str| format!("{0}/{0}-{rest}", archive::FOLDER);
@@ -57,19 +57,19 @@ async fn guarantee_6_errors_of_a_folder_contain_no_file_name() {
                         > 0
                 );
             }
-            outcome => _ = assert_discreet(outcome),
+            outcome => _ = assert_no_leak(outcome),
         }
     }
     let cursor = Cursor::new(format!("/{}", archive::FOLDER));
-    assert_discreet(source.list(ListRequest::new(Scope::Everything, Some(&cursor), 9)).await);
+    assert_no_leak(source.list(ListRequest::new(Scope::Everything, Some(&cursor), 9)).await);
     let study = "1.2.3".parse().unwrap();
-    assert_discreet(source.list(ListRequest::new(Scope::Identifier(&study), Some(&cursor), 9)).await);
-    assert_discreet(MemorySource::new().list(ListRequest::new(Scope::Everything, Some(&cursor), 9)).await);
+    assert_no_leak(source.list(ListRequest::new(Scope::Identifier(&study), Some(&cursor), 9)).await);
+    assert_no_leak(MemorySource::new().list(ListRequest::new(Scope::Everything, Some(&cursor), 9)).await);
     // The folder is deleted.
     std::fs::remove_dir_all(folder.path()).unwrap();
-    assert_discreet(source.open(&at(within("0.dcm"))).await);
+    assert_no_leak(source.open(&at(within("0.dcm"))).await);
     let gone = source.list(ListRequest::new(Scope::Everything, None, 9)).await;
-    assert_eq!(assert_discreet(gone), ErrorKind::Unavailable);
+    assert_eq!(assert_no_leak(gone), ErrorKind::Unavailable);
 }
 
 #[tokio::test]
@@ -80,19 +80,19 @@ async fn guarantee_6_errors_of_an_object_store_contain_no_key() {
     for store in stores {
         let source = ObjectStoreSource::new(store).with_prefix(archive::FOLDER).unwrap();
         assert_eq!(
-            assert_discreet(source.open(&Instance::new(archive::instance(1))).await),
+            assert_no_leak(source.open(&Instance::new(archive::instance(1))).await),
             ErrorKind::NotFound
         );
         let cursor = Cursor::new(format!("{}//x", archive::FOLDER));
-        assert_discreet(source.list(ListRequest::new(Scope::Everything, Some(&cursor), 9)).await);
-        assert_discreet(source.with_prefix(&format!("{}/../x", archive::FOLDER)));
+        assert_no_leak(source.list(ListRequest::new(Scope::Everything, Some(&cursor), 9)).await);
+        assert_no_leak(source.with_prefix(&format!("{}/../x", archive::FOLDER)));
     }
     // A folder in the place of a file.
     let at = archive::instance(1).to_string() + ".dcm";
     std::fs::create_dir_all(folder.path().join(archive::FOLDER).join(at)).unwrap();
     let local = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
     let source = ObjectStoreSource::new(Arc::new(local)).with_prefix(archive::FOLDER).unwrap();
-    assert_discreet(source.open(&Instance::new(archive::instance(1))).await);
+    assert_no_leak(source.open(&Instance::new(archive::instance(1))).await);
 }
 
 /// A damaged state file contains paths in the source's cursors.
@@ -115,17 +115,17 @@ async fn guarantee_6_errors_of_a_damaged_state_file_do_not_quote_it() {
     let mut checkpoint = serde_json::to_value(Checkpoint::first(Timestamp::now())).unwrap();
     damage(&checkpoint.to_string(), &json!({ "id": name, "createdTime": name }).to_string());
     let store = RedbOperationStore::open(&path).unwrap();
-    assert_eq!(assert_discreet(store.spec(id).await), ErrorKind::Unreadable);
+    assert_eq!(assert_no_leak(store.spec(id).await), ErrorKind::Unreadable);
     drop(store);
     for damaged in [json!({ "scope": name }), json!(name), json!({ name: name }), json!([name])] {
         checkpoint["position"] = damaged;
         damage(&checkpoint.to_string(), "{}");
         let store = RedbOperationStore::open(&path).unwrap();
-        assert_eq!(assert_discreet(store.load(id).await), ErrorKind::Unreadable);
+        assert_eq!(assert_no_leak(store.load(id).await), ErrorKind::Unreadable);
     }
     std::fs::write(&path, name.repeat(1000)).unwrap();
-    assert_discreet(RedbOperationStore::open(&path));
-    assert_discreet(RedbOperationStore::open(folder.path().join(archive::FOLDER).join("state")));
+    assert_no_leak(RedbOperationStore::open(&path));
+    assert_no_leak(RedbOperationStore::open(folder.path().join(archive::FOLDER).join("state")));
 }
 
 /// A stored destination that is damaged or of another version.
@@ -156,7 +156,7 @@ async fn guarantee_6_errors_of_a_stored_destination_do_not_quote_it() {
                 .is_some()
         );
     }
-    assert_discreet(Secret::new(SIGNATURE).decode::<u64>());
-    assert_discreet(Cursor::new(archive::NAME).decode::<u64>());
-    assert_discreet(Locator::new(json!(archive::NAME).to_string()).decode::<u64>());
+    assert_no_leak(Secret::new(SIGNATURE).decode::<u64>());
+    assert_no_leak(Cursor::new(archive::NAME).decode::<u64>());
+    assert_no_leak(Locator::new(json!(archive::NAME).to_string()).decode::<u64>());
 }

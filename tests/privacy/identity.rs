@@ -59,7 +59,7 @@ async fn guarantee_6_and_7_a_managed_identity_token_is_sent_to_the_destination_o
     assert!(!identities.requests().is_empty());
     canaries().assert_absent("a status", format!("{ended:?}{}", serde_json::to_string(&ended).unwrap()));
     canaries().assert_absent("a policy's Debug", format!("{policy:?}{engine:?}"));
-    log::assert_discreet(&canaries(), &["dicom_export", "hyper_util", "reqwest"]);
+    log::assert_no_leak(&canaries(), &["dicom_export", "hyper_util", "reqwest"]);
 }
 
 /// The identity service returns the token in an invalid form, or fails and echoes it.
@@ -88,7 +88,7 @@ async fn guarantee_6_an_invalid_token_response_is_not_quoted() {
         canaries().assert_absent("a sink's Debug", format!("{sink:?}"));
         assert!(!identities.requests().is_empty());
     }
-    log::assert_discreet(&canaries(), &["hyper_util", "reqwest"]);
+    log::assert_no_leak(&canaries(), &["hyper_util", "reqwest"]);
 }
 
 #[tokio::test]

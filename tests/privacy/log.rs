@@ -30,7 +30,7 @@ pub(crate) fn start() {
 
 /// Asserts that no canary is in the log, and that each of these crates has logged something.
 #[track_caller]
-pub(crate) fn assert_discreet(canaries: &Canaries, crates: &[&str]) {
+pub(crate) fn assert_no_leak(canaries: &Canaries, crates: &[&str]) {
     let log = LOG.0.lock().unwrap().clone();
     for name in crates {
         let has_logged = log.split(|byte| *byte == b'\n').any(|line| {
@@ -65,9 +65,10 @@ impl<'a> MakeWriter<'a> for Log {
 #[test]
 fn the_log_records_every_level_and_both_facades() {
     start();
-    tracing::trace!(canary = "heard-through-tracing", "said");
-    log::trace!("heard-through-log");
+    tracing::trace!(canary = "logged-through-tracing", "message");
+    log::trace!("logged-through-log");
     let log = LOG.0.lock().unwrap().clone();
-    let heard = Canaries::default().with("tracing", "heard-through-tracing").with("log", "heard-through-log");
-    heard.assert_all_present("the log", log);
+    let canaries =
+        Canaries::default().with("tracing", "logged-through-tracing").with("log", "logged-through-log");
+    canaries.assert_all_present("the log", log);
 }

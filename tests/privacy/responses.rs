@@ -81,16 +81,16 @@ impl Api {
         }
     }
 
-    /// Searches for these canaries and the patient's everywhere; in the state file after the engine has shut down and
-    /// written everything. A state file contains cursors, and so paths, as its documentation says.
-    async fn assert_discreet(self, secrets: Canaries) {
+    /// Asserts that these canaries and the patient's data appear nowhere. The state file is searched after the engine has
+    /// shut down. It may contain paths, because it contains cursors.
+    async fn assert_no_leak(self, secrets: Canaries) {
         let canaries = secrets.clone().and(archive::canaries());
         canaries.assert_absent("an HTTP response", &self.responses);
         for record in self.engine.list(&OperationFilter::new(100)).await.unwrap() {
             canaries.assert_absent("a record's Debug", format!("{record:?}{record:#?}"));
         }
         canaries.assert_absent("an engine's Debug", format!("{:?}", self.engine));
-        log::assert_discreet(&canaries, &["hyper_util", "reqwest"]);
+        log::assert_no_leak(&canaries, &["hyper_util", "reqwest"]);
         self.engine.shutdown(Duration::from_secs(5)).await;
         self.task.abort();
         let state = std::fs::read(self.state.path().join("state")).unwrap();
@@ -127,7 +127,7 @@ async fn guarantee_6_an_export_with_a_sas_discloses_neither_signature_nor_patien
         (&"succeeded".into(), &20.into()),
         "{ended}"
     );
-    // The file without usable UIDs is skipped, and what is left out otherwise is a warning.
+    // The file without usable UIDs is skipped. Other files that are left out are counted in warnings.
     assert_eq!(ended["results"]["skipped"], 1, "{ended}");
     assert_eq!(ended["warnings"].as_array().unwrap().len(), 2, "{ended}");
 
@@ -155,7 +155,7 @@ async fn guarantee_6_an_export_with_a_sas_discloses_neither_signature_nor_patien
         let (status, response) = api.export(uri(bad)).await;
         assert_eq!((status, &response["pointer"]), (400, &"/destination".into()), "{response}");
     }
-    api.assert_discreet(canaries).await;
+    api.assert_no_leak(canaries).await;
 }
 
 /// A destination that echoes the request in every part of its response.
@@ -170,11 +170,11 @@ async fn guarantee_6_a_destination_that_echoes_the_credential_is_not_quoted() {
     {
         let (echo, location) = (echo.clone(), format!("{}/?sig={SIGNATURE}", elsewhere.url()));
         let server = Responder::start(move |request| {
-            let said = request.query.get("sig").cloned().unwrap_or_default();
-            let code = if code == "sig" { format!("sig={said}") } else { code.to_owned() };
+            let echoed = request.query.get("sig").cloned().unwrap_or_default();
+            let code = if code == "sig" { format!("sig={echoed}") } else { code.to_owned() };
             Reply::status(status)
                 .header("x-ms-error-code", code)
-                .header("www-authenticate", format!("Bearer realm=\"{said}\""))
+                .header("www-authenticate", format!("Bearer realm=\"{echoed}\""))
                 .header("location", &location)
                 .body(&echo)
         });
@@ -184,11 +184,11 @@ async fn guarantee_6_a_destination_that_echoes_the_credential_is_not_quoted() {
         assert_eq!(status, 400, "{response}");
         assert!(
             server.requests().iter().any(|request| request.query.contains_key("sig")),
-            "the destination was called"
+            "the destination was not called"
         );
     }
-    assert!(elsewhere.requests().is_empty(), "no redirect is followed");
-    api.assert_discreet(canaries).await;
+    assert!(elsewhere.requests().is_empty(), "a redirect was followed");
+    api.assert_no_leak(canaries).await;
 }
 
 /// Only the log can be written: the operation fails, is resumed with another credential, and fails again.
@@ -233,7 +233,7 @@ async fn guarantee_6_a_failed_and_resumed_operation_discloses_neither_credential
                 .any(|request| request.query.get("sig").is_some_and(|sig| sig == signature))
         );
     }
-    api.assert_discreet(canaries).await;
+    api.assert_no_leak(canaries).await;
 }
 
 /// Misplaced secrets: a caller's mistake must not put a secret into a log of responses.
@@ -321,7 +321,7 @@ async fn guarantee_6_an_invalid_request_is_not_quoted() {
         let (status, response) = api.send(method, &path, body).await;
         assert!(status >= 200, "{path}: {response}");
     }
-    api.assert_discreet(canaries).await;
+    api.assert_no_leak(canaries).await;
 }
 
 /// The document contains made-up credentials only.

@@ -97,7 +97,7 @@ async fn an_engine_runs_beside_a_damaged_record() {
     resumed.sort_unstable();
     assert_eq!(resumed, [id(1), id(3)]);
     for id in resumed {
-        // Their secrets are gone.
+        // Their secrets do not exist.
         assert_eq!(engine.wait(id).await.unwrap().status, OperationStatus::Failed);
     }
     let listed = engine.list(&OperationFilter::new(10)).await.unwrap();
@@ -138,7 +138,7 @@ async fn a_damaged_key_is_skipped() {
 }
 
 #[tokio::test]
-async fn a_record_of_a_later_format_is_refused_by_name() {
+async fn a_record_of_a_later_format_is_refused() {
     let with_format = |record: &str| {
         let mut record: Value = serde_json::from_str(record).unwrap();
         record["format"] = json!(2);

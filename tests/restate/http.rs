@@ -56,16 +56,16 @@ async fn the_api_responds_as_with_the_engine_in_one_process() {
 
     let mut ids = Vec::new();
     for version in ["/v1", "/v2"] {
-        let answer =
+        let response =
             http.post(format!("{base}{version}/export")).json(&body(container.name())).send().await.unwrap();
-        assert_eq!(answer.status(), StatusCode::ACCEPTED);
-        let location = answer.headers()["location"].to_str().unwrap().to_owned();
-        let accepted: Value = answer.json().await.unwrap();
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+        let location = response.headers()["location"].to_str().unwrap().to_owned();
+        let accepted: Value = response.json().await.unwrap();
         assert_eq!(accepted["href"], location);
         let document = loop {
-            let answer = http.get(&location).send().await.unwrap();
-            let status = answer.status();
-            let document: Value = answer.json().await.unwrap();
+            let response = http.get(&location).send().await.unwrap();
+            let status = response.status();
+            let document: Value = response.json().await.unwrap();
             match status {
                 StatusCode::ACCEPTED => {
                     assert!(["notStarted", "running"].contains(&document["status"].as_str().unwrap()))
@@ -100,10 +100,10 @@ async fn the_api_responds_as_with_the_engine_in_one_process() {
     assert_eq!(http.delete(&unknown).send().await.unwrap().status(), StatusCode::NOT_FOUND);
     let ended = format!("{base}/v1/operations/{}", ids[0]);
     assert_eq!(http.delete(&ended).send().await.unwrap().status(), StatusCode::CONFLICT);
-    let answer =
+    let response =
         http.post(format!("{base}/v1/export")).json(&body("no-such-container")).send().await.unwrap();
-    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
-    let problem: Value = answer.json().await.unwrap();
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    let problem: Value = response.json().await.unwrap();
     assert!(problem["detail"].as_str().unwrap().contains("destination"), "{problem}");
     stop.send(()).unwrap();
     serving.await.unwrap().unwrap();

@@ -20,7 +20,7 @@ enum Victim {
     Both,
 }
 
-async fn survives(victim: Victim) {
+async fn assert_survives(victim: Victim) {
     let archive = Archive::new(3_000);
     let batches = archive.len() as usize / BATCH;
     let azurite = Azurite::shared();
@@ -66,25 +66,25 @@ async fn survives(victim: Victim) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Azurite and Restate: tests/run.sh"]
 async fn guarantee_4_a_worker_is_killed() {
-    survives(Victim::Worker).await;
+    assert_survives(Victim::Worker).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Azurite and Restate: tests/run.sh"]
 async fn guarantee_4_the_server_is_killed() {
-    survives(Victim::Server).await;
+    assert_survives(Victim::Server).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Azurite and Restate: tests/run.sh"]
 async fn guarantee_4_a_worker_and_the_server_are_killed() {
-    survives(Victim::Both).await;
+    assert_survives(Victim::Both).await;
 }
 
 /// Many batches in many segments: the journals on both levels are replayed. 20,000 with `tests/run.sh --long`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Azurite and Restate: tests/run.sh"]
-async fn guarantee_4_tiny_batches_complete_with_a_worker_killed_on_the_way() {
+async fn guarantee_4_an_export_in_batches_of_one_instance_survives_the_kill_of_a_worker() {
     let count = if std::env::var_os("DICOM_EXPORT_LONG").is_some() { 20_000 } else { 1_000 };
     let archive = Archive::new(count);
     let azurite = Azurite::shared();

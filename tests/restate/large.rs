@@ -25,8 +25,8 @@ async fn a_request_larger_than_a_message_is_exported_by_two_workers() {
     // Known identifiers first and last.
     let known = (0..2).map(dicom_export::testing::fixtures::study_identifier).collect::<Vec<_>>();
     let unknowns = (0..count).map(unknown);
-    let asked = [known[0].clone()].into_iter().chain(unknowns).chain([known[1].clone()]);
-    let source = ExportSource::identifiers(asked).unwrap();
+    let requested = [known[0].clone()].into_iter().chain(unknowns).chain([known[1].clone()]);
+    let source = ExportSource::identifiers(requested).unwrap();
     let length = serde_json::to_vec(&source).unwrap().len();
     assert!(length > 32 << 20, "{length} bytes");
     let began = std::time::Instant::now();
@@ -41,7 +41,7 @@ async fn a_request_larger_than_a_message_is_exported_by_two_workers() {
     let log = container.get(&format!("{id}/errors.log")).await.unwrap().bytes;
     let lines = log.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let named = lines.map(|line| {
-        let line: serde_json::Value = serde_json::from_slice(line).expect("a whole line");
+        let line: serde_json::Value = serde_json::from_slice(line).expect("a complete line");
         line["identifier"].as_str().unwrap().to_owned()
     });
     let named: std::collections::HashSet<_> = named.collect();

@@ -57,7 +57,7 @@ impl Restate {
         restate
     }
 
-    /// Starts the server, also after it was killed, with the data that is there.
+    /// Starts the server with its existing data, also after it was killed.
     pub(crate) async fn start(&mut self) {
         let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.tools/node_modules/@restatedev");
         let program = packages.join(platform()).join("bin/restate-server");

@@ -30,35 +30,35 @@ impl Canaries {
         self
     }
 
-    /// Panics if a text appears in `bytes`; `place` names them in the failure message.
+    /// Panics if a text appears in `bytes`; `location` describes them in the failure message.
     #[track_caller]
-    pub(crate) fn assert_absent(&self, place: &str, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn assert_absent(&self, location: &str, bytes: impl AsRef<[u8]>) {
         let text = String::from_utf8_lossy(bytes.as_ref());
         for (name, forms) in &self.0 {
             for form in forms {
                 if let Some(at) = text.find(form.as_str()) {
                     let from = text[..at].char_indices().rev().nth(200).map_or(0, |(at, _)| at);
                     let to = text[at..].char_indices().nth(200).map_or(text.len(), |(to, _)| at + to);
-                    panic!("{name} appears in {place}, as {form}: …{}…", &text[from..to]);
+                    panic!("{name} appears in {location}, as {form}: …{}…", &text[from..to]);
                 }
             }
         }
     }
 
-    /// Panics unless every text appears in some form: what was never sent cannot leak.
+    /// Panics unless every text appears in some form. A test of leaks is meaningful only if the text was sent.
     #[track_caller]
-    pub(crate) fn assert_all_present(&self, place: &str, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn assert_all_present(&self, location: &str, bytes: impl AsRef<[u8]>) {
         let text = String::from_utf8_lossy(bytes.as_ref());
         for (name, forms) in &self.0 {
             assert!(
                 forms.iter().any(|form| text.contains(form.as_str())),
-                "{name} does not appear in {place}"
+                "{name} does not appear in {location}"
             );
         }
     }
 }
 
-/// Everything that can be printed of an error and its chain of sources.
+/// All output of an error and its chain of sources: `Display`, `Debug` and the pointer.
 pub(crate) fn all_of(error: &Error) -> String {
     let mut text = format!("{error}\n{error:?}\n{error:#?}\n{:?}", error.pointer());
     let mut next = std::error::Error::source(error);

@@ -1,4 +1,4 @@
-//! Server processes that end with the test, however the test ends.
+//! Server processes that end with the test, even if the test is killed.
 
 #![allow(dead_code, reason = "not every test binary uses all of it")]
 
@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Runs its arguments as a command, prints the process id, and kills the command when its own standard input ends, which
-/// is when the test process is gone.
+/// Runs its arguments as a command, prints the process id, and kills the command when standard input ends. That happens
+/// when the test process ends.
 const SUPERVISOR: &str = r#""$@" </dev/null >&2 & trap "kill -KILL $! 2>/dev/null; wait" EXIT
 trap exit HUP INT TERM; echo $!; cat >/dev/null"#;
 
@@ -48,7 +48,7 @@ impl Daemon {
         Self { supervisor, pid: pid.trim().parse().unwrap(), log: log.to_owned() }
     }
 
-    /// What the process has printed so far, with what earlier processes wrote to the same file.
+    /// The output of the process so far, after the output of earlier processes with the same log file.
     pub(crate) fn output(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }

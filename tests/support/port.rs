@@ -1,4 +1,4 @@
-//! TCP ports for servers that cannot be told to choose a free port themselves.
+//! TCP ports for servers that cannot choose a free port themselves.
 
 #![allow(dead_code, reason = "not every test binary uses all of it")]
 

@@ -1,4 +1,4 @@
-//! A TCP proxy in front of an HTTP server: it records requests, and holds, corrupts, answers or drops them.
+//! A TCP proxy in front of an HTTP server: it records requests, and delays, corrupts, drops or responds to them.
 
 #![allow(dead_code, reason = "not every test binary uses all of it")]
 

@@ -146,7 +146,7 @@ async fn serve(
             Reply::Disconnect => return Ok(()),
             Reply::Hang => std::future::pending().await,
         };
-        let mut out = format!("HTTP/1.1 {status} Because\r\ncontent-length: {}\r\n", body.len());
+        let mut out = format!("HTTP/1.1 {status} Reason\r\ncontent-length: {}\r\n", body.len());
         for (name, value) in headers {
             out.push_str(&format!("{name}: {value}\r\n"));
         }

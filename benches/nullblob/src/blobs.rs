@@ -1,4 +1,4 @@
-//! The blob calls, as far as a client can notice that nothing is stored.
+//! The blob calls. Nothing is stored, but the responses are those that a client expects.
 
 use std::collections::HashMap;
 use std::convert::Infallible;

@@ -3,7 +3,7 @@
 //!
 //! `nullblob [ADDRESS] [--tls FOLDER]` (default `127.0.0.1:11000`; port 0 selects a free port) prints its address and serves
 //! until it is killed. With `--tls` it creates a certificate authority, writes its certificate to `FOLDER/ca.pem`, and serves
-//! https. Besides the blob calls there are two of its own:
+//! https. It has two additional calls:
 //! - `GET /stats`: the requests since the last call, as a JSON object.
 //! - `GET /limits?busy=N&latency=MS&slots=N&rate=R&crc64=1&md5=1`: which requests are rejected, how slow responses are, and
 //!   which checksums they contain; see [`limits::Limits`].

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod balancer;
-mod parts;
+mod processes;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use dicom_export::{
 };
 use tokio::time::sleep;
 
-use crate::parts::{Part, Restate};
+use crate::processes::{Restate, Subprocess};
 
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -112,10 +112,10 @@ async fn on_restate(
     let restate = Restate::start(&settings.server).await?;
     let mut processes = Vec::new();
     for _ in 0..workers {
-        processes.push(Part::worker(&plan, &restate.ingress).await?);
+        processes.push(Subprocess::worker(&plan, &restate.ingress).await?);
     }
     let addresses = processes.iter().map(|process| process.address).collect();
-    let (balancer, _serving) = balancer::before(addresses).await?;
+    let (balancer, _serving) = balancer::start(addresses).await?;
     restate.register(balancer).await?;
     let client = restate::Client::new(engine(plan)?.config().clone(), &restate.ingress, &restate.admin)?;
     let began = Instant::now();
@@ -145,7 +145,7 @@ fn median(mut all: Vec<f64>) -> f64 {
 }
 
 async fn measure(settings: Settings) -> Result<()> {
-    let nullblob = Part::nullblob(&settings.nullblob).await?;
+    let nullblob = Subprocess::nullblob(&settings.nullblob).await?;
     let http = reqwest::Client::new();
     let latency = async |milliseconds: u32| -> Result<()> {
         let url = format!("http://{}/limits?latency={milliseconds}", nullblob.address);

@@ -48,7 +48,7 @@ pub(crate) fn run(input: &[u8]) {
 /// Asserts that a validated location is allowed by the policies above, and that requests are sent to it as validated.
 pub(crate) fn assert_allowed(location: &str, development: bool) {
     let url = Url::parse(location).unwrap();
-    assert_eq!(url.as_str(), location, "requests are sent to what was validated");
+    assert_eq!(url.as_str(), location, "requests would be sent to another URL");
     assert!(url.username().is_empty() && url.password().is_none(), "{location}");
     assert!(url.query().is_none() && url.fragment().is_none(), "{location}");
     let host = url.host_str().unwrap();

@@ -8,7 +8,7 @@ use dicom_export::{DirectorySource, InstanceSource};
 use futures::StreamExt;
 use tempfile::TempDir;
 
-/// Where the file lies; it is the only one.
+/// The folder of the file, which contains no other file.
 static FOLDER: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
@@ -27,6 +27,6 @@ pub(crate) fn run(input: &[u8]) {
         let content = source.open(instance).await.unwrap();
         let chunks: Vec<_> = content.into_stream().collect().await;
         let bytes: Vec<u8> = chunks.into_iter().flat_map(|chunk| chunk.unwrap()).collect();
-        assert!(bytes == input, "it is exported as it is");
+        assert!(bytes == input, "the content differs from the file");
     });
 }

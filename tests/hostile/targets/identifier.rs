@@ -38,5 +38,5 @@ pub(crate) fn assert_inside(instance: &InstanceIdentifier) {
         assert!(uid.len() <= Uid::MAX_LEN);
     }
     let url = url::Url::parse("https://host/container/").unwrap().join(path.as_str()).unwrap();
-    assert_eq!(url.path(), format!("/container/{path}"), "a URL parser does not change the path");
+    assert_eq!(url.path(), format!("/container/{path}"), "a URL parser changes the path");
 }

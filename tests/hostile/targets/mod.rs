@@ -23,7 +23,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     builder.worker_threads(2).enable_all().build().unwrap()
 });
 
-/// Asserts that an error blames the input and does not contain much of it.
+/// Asserts that an error has the kind `Invalid` and that its message and its pointer are short.
 fn assert_input_error(error: &dicom_export::Error) {
     assert_eq!(error.kind(), dicom_export::ErrorKind::Invalid, "{error}");
     assert!(error.message().len() < 600, "{} bytes", error.message().len());

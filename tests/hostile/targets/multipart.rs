@@ -28,6 +28,6 @@ pub(crate) fn run(input: &[u8]) {
             seen += chunk.len();
         }
         assert!(seen <= length, "the content is longer than the response");
-        assert!(stream.next().await.is_none(), "the stream ends after an error");
+        assert!(stream.next().await.is_none(), "the stream continues after an error");
     });
 }

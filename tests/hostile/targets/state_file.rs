@@ -39,13 +39,13 @@ fn spec(number: u128) -> OperationSpec {
 pub(crate) fn run(input: &[u8]) {
     let mut bytes = WHOLE.clone();
     for change in input.chunks_exact(4).take(4096) {
-        let (place, value) = (u32::from_be_bytes([0, change[0], change[1], change[2]]), change[3]);
-        match usize::try_from(place).unwrap() {
+        let (position, value) = (u32::from_be_bytes([0, change[0], change[1], change[2]]), change[3]);
+        match usize::try_from(position).unwrap() {
             0xff_ffff => bytes.truncate(bytes.len() / 256 * usize::from(value)),
             _ if bytes.is_empty() => break,
-            place => {
-                let place = place % bytes.len();
-                bytes[place] = value;
+            position => {
+                let position = position % bytes.len();
+                bytes[position] = value;
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Scopes that are listed ahead of the transfers.
+//! Scopes are listed while the transfers of earlier scopes are still running.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -14,20 +14,20 @@ use tokio::time::sleep;
 
 use crate::support::{FaultySink, archive, assert_exported};
 
-/// What lies under one identifier can be listed at the third try.
-struct Flaky {
+/// A source in which the first two listings of one identifier fail.
+struct FlakyListing {
     inner: Arc<MemorySource>,
     identifier: DicomIdentifier,
-    tries: AtomicUsize,
+    attempts: AtomicUsize,
 }
 
 #[async_trait]
-impl InstanceSource for Flaky {
+impl InstanceSource for FlakyListing {
     async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
-        if request.scope == Scope::Identifier(&self.identifier) && self.tries.fetch_add(1, SeqCst) < 2 {
-            return Err(Error::new(ErrorKind::Unavailable, "not now"));
+        if request.scope == Scope::Identifier(&self.identifier) && self.attempts.fetch_add(1, SeqCst) < 2 {
+            return Err(Error::new(ErrorKind::Unavailable, "the archive is busy"));
         }
-        // Long enough for the other to be looked up meanwhile.
+        // The other identifier is listed in the meantime.
         sleep(Duration::from_millis(1)).await;
         self.inner.list(request).await
     }
@@ -37,14 +37,17 @@ impl InstanceSource for Flaky {
     }
 }
 
-/// The second of two failures once came when the transfers had got as far as that identifier, and that was longer after
-/// the first than anything is repeated for: the operation failed.
+/// The second attempt used to wait until the transfers reached the identifier. By then the retry budget was exhausted, and
+/// the operation failed.
 #[tokio::test(start_paused = true)]
-async fn a_listing_is_repeated_in_time_however_long_the_transfers_before_it_take() {
+async fn a_failed_listing_is_retried_without_waiting_for_earlier_transfers() {
     let inner = Arc::new(archive(80));
     let identifiers: [DicomIdentifier; 2] = ["1.2.0".parse().unwrap(), "1.2.1".parse().unwrap()];
-    let source =
-        Flaky { inner: Arc::clone(&inner), identifier: identifiers[1].clone(), tries: AtomicUsize::new(0) };
+    let source = FlakyListing {
+        inner: Arc::clone(&inner),
+        identifier: identifiers[1].clone(),
+        attempts: AtomicUsize::new(0),
+    };
     let engine = ExportEngine::builder(source)
         .batch_size(4)
         .concurrency(Concurrency::Fixed(1))

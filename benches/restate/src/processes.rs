@@ -17,12 +17,12 @@ use crate::{Plan, Result};
 const MAX_ATTEMPTS: u32 = 600;
 
 /// A process that prints its address on its first line, and ends with this value.
-pub struct Part {
+pub struct Subprocess {
     pub address: SocketAddr,
     _process: Child,
 }
 
-impl Part {
+impl Subprocess {
     async fn start(mut command: Command) -> Result<Self> {
         let mut process = command.stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let mut line = String::new();

@@ -1,4 +1,4 @@
-//! How much runs at once is found, not set: a server that bears only so much, and what is lost by finding out.
+//! The automatic concurrency limit, compared with the best fixed limit.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -16,40 +16,43 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::Generated;
 
-/// A server that answers after a while, and refuses what is more than it bears.
+/// A destination that throttles requests above its limit.
 #[derive(Clone)]
 struct Server {
-    bears: Bears,
-    now: Arc<AtomicUsize>,
+    limit: Limit,
+    active: Arc<AtomicUsize>,
     refused: Arc<AtomicUsize>,
-    lately: Arc<Mutex<VecDeque<Instant>>>,
+    /// When the requests of the last second were accepted.
+    recent: Arc<Mutex<VecDeque<Instant>>>,
+    /// The number of tokens, and when it was computed.
     bucket: Arc<Mutex<Option<(f64, Instant)>>>,
 }
 
 #[derive(Clone, Copy)]
-enum Bears {
-    Anything,
-    AtOnce(usize),
-    /// More than so many in a second are refused, and asked to come back after one.
-    ASecond(usize),
-    /// So many a second, and a tenth of that in a burst; what is refused is asked to come back after a second.
-    InBursts(usize),
-    /// Nothing for a while, from the start on.
-    NothingFor(Instant, Duration),
+enum Limit {
+    Unlimited,
+    /// The number of concurrent requests.
+    Concurrent(usize),
+    /// The number of requests in any second. `Retry-After` is one second.
+    PerSecond(usize),
+    /// A token bucket with this rate per second that holds a tenth of it. `Retry-After` is one second.
+    TokenBucket(usize),
+    /// All requests fail for this time after this instant.
+    Down(Instant, Duration),
 }
 
 impl Server {
-    fn new(bears: Bears) -> Self {
-        let (now, refused) = (Arc::default(), Arc::default());
-        Self { bears, now, refused, lately: Arc::default(), bucket: Arc::default() }
+    fn new(limit: Limit) -> Self {
+        let (active, refused) = (Arc::default(), Arc::default());
+        Self { limit, active, refused, recent: Arc::default(), bucket: Arc::default() }
     }
 
     fn latency(&self) -> Duration {
-        Duration::from_millis(if matches!(self.bears, Bears::InBursts(_)) { 5 } else { 50 })
+        Duration::from_millis(if matches!(self.limit, Limit::TokenBucket(_)) { 5 } else { 50 })
     }
 
-    /// Whether the bucket has one for this request.
-    fn takes(&self, rate: f64) -> bool {
+    /// Takes a token from the bucket, if it has one.
+    fn take_token(&self, rate: f64) -> bool {
         let mut bucket = self.bucket.lock().unwrap();
         let (held, at) = bucket.unwrap_or((rate / 10.0, Instant::now()));
         let held = (held + at.elapsed().as_secs_f64() * rate).min(rate / 10.0);
@@ -59,26 +62,26 @@ impl Server {
     }
 
     async fn serve(&self) -> Result<()> {
-        let refusal = match self.bears {
-            Bears::AtOnce(most) if self.now.load(SeqCst) >= most => {
+        let refusal = match self.limit {
+            Limit::Concurrent(max) if self.active.load(SeqCst) >= max => {
                 Some(Error::new(ErrorKind::Throttled, "busy"))
             }
-            Bears::ASecond(most) => {
-                let mut lately = self.lately.lock().unwrap();
-                while lately.front().is_some_and(|at| at.elapsed() >= Duration::from_secs(1)) {
-                    lately.pop_front();
+            Limit::PerSecond(max) => {
+                let mut recent = self.recent.lock().unwrap();
+                while recent.front().is_some_and(|at| at.elapsed() >= Duration::from_secs(1)) {
+                    recent.pop_front();
                 }
-                if lately.len() < most {
-                    lately.push_back(Instant::now());
+                if recent.len() < max {
+                    recent.push_back(Instant::now());
                     None
                 } else {
                     Some(Error::new(ErrorKind::Throttled, "busy").with_retry_after(Duration::from_secs(1)))
                 }
             }
-            Bears::InBursts(rate) if !self.takes(rate as f64) => {
+            Limit::TokenBucket(rate) if !self.take_token(rate as f64) => {
                 Some(Error::new(ErrorKind::Throttled, "busy").with_retry_after(Duration::from_secs(1)))
             }
-            Bears::NothingFor(start, long) if start.elapsed() < long => {
+            Limit::Down(start, duration) if start.elapsed() < duration => {
                 Some(Error::new(ErrorKind::Unavailable, "down"))
             }
             _ => None,
@@ -88,9 +91,9 @@ impl Server {
             sleep(Duration::from_millis(5)).await;
             return Err(refusal);
         }
-        self.now.fetch_add(1, SeqCst);
+        self.active.fetch_add(1, SeqCst);
         sleep(self.latency()).await;
-        self.now.fetch_sub(1, SeqCst);
+        self.active.fetch_sub(1, SeqCst);
         Ok(())
     }
 }
@@ -123,9 +126,9 @@ impl BlobSink for Server {
     }
 }
 
-/// How long an export of so many instances takes.
+/// Exports `count` instances. Returns the duration in virtual time.
 async fn export(server: &Server, count: u64, concurrency: Concurrency) -> Duration {
-    let source = Generated { count, size: 100, chunk: 100, states_size: true, alive: Arc::default() };
+    let source = Generated { count, size: 100, chunk: 100, states_size: true, memory: Arc::default() };
     let engine = ExportEngine::builder(source).concurrency(concurrency).build().unwrap();
     let begin = Instant::now();
     let sink: Arc<dyn BlobSink> = Arc::new(server.clone());
@@ -138,48 +141,54 @@ async fn export(server: &Server, count: u64, concurrency: Concurrency) -> Durati
     begin.elapsed()
 }
 
-/// Within a tenth of the best fixed setting, in virtual time.
-async fn as_good_as_the_best(bears: Bears, count: u64, best: usize) {
-    let fixed = export(&Server::new(bears), count, Concurrency::Fixed(best)).await;
-    let server = Server::new(bears);
-    let found = export(&server, count, Concurrency::Auto).await;
+/// Asserts that the automatic limit takes at most 10% longer than the best fixed limit.
+async fn assert_near_best(limit: Limit, count: u64, best: usize) {
+    let fixed = export(&Server::new(limit), count, Concurrency::Fixed(best)).await;
+    let server = Server::new(limit);
+    let automatic = export(&server, count, Concurrency::Auto).await;
     let refused = server.refused.load(SeqCst);
-    assert!(found <= fixed.mul_f64(1.1), "{found:?} beside {fixed:?}, {refused} refused");
+    assert!(
+        automatic <= fixed.mul_f64(1.1),
+        "{automatic:?} with the automatic limit, {fixed:?} with a fixed one, {refused} requests refused"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_limit_settles_at_a_server_with_a_concurrency_limit() {
-    for most in [1, 4, 10, 40] {
-        as_good_as_the_best(Bears::AtOnce(most), 2_000 * most as u64, most).await;
+    for max in [1, 4, 10, 40] {
+        assert_near_best(Limit::Concurrent(max), 2_000 * max as u64, max).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_limit_settles_at_a_server_with_a_rate_limit() {
     for rate in [40, 200] {
-        // So many at once at 50 ms each.
-        as_good_as_the_best(Bears::ASecond(rate), 120 * rate as u64, rate / 20).await;
+        // A request takes 50 ms.
+        assert_near_best(Limit::PerSecond(rate), 120 * rate as u64, rate / 20).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_limit_settles_at_a_server_that_accepts_bursts_and_then_asks_for_a_pause() {
+async fn the_limit_settles_at_a_server_with_a_token_bucket() {
     for rate in [400, 1_000] {
-        // So many at once at 5 ms each.
-        as_good_as_the_best(Bears::InBursts(rate), 90 * rate as u64, rate / 200).await;
+        // A request takes 5 ms.
+        assert_near_best(Limit::TokenBucket(rate), 90 * rate as u64, rate / 200).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_limit_grows_at_a_server_without_limits() {
-    as_good_as_the_best(Bears::Anything, 100_000, 128).await;
+    assert_near_best(Limit::Unlimited, 100_000, 128).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_comes_back_is_used_again() {
+async fn the_limit_recovers_after_an_outage() {
     let down = Duration::from_secs(120);
-    let took = export(&Server::new(Bears::NothingFor(Instant::now(), down)), 50_000, Concurrency::Auto).await;
-    let best = export(&Server::new(Bears::Anything), 50_000, Concurrency::Fixed(128)).await;
-    // The pauses between tries are up to half a minute by then.
-    assert!(took <= down + Duration::from_secs(30) + best.mul_f64(1.1), "{took:?} beside {best:?}");
+    let took = export(&Server::new(Limit::Down(Instant::now(), down)), 50_000, Concurrency::Auto).await;
+    let best = export(&Server::new(Limit::Unlimited), 50_000, Concurrency::Fixed(128)).await;
+    // At the end of the outage, the pauses between attempts are up to half a minute.
+    assert!(
+        took <= down + Duration::from_secs(30) + best.mul_f64(1.1),
+        "{took:?}, and {best:?} without the outage"
+    );
 }
