@@ -32,6 +32,8 @@ pub enum ErrorKind {
     Invalid,
     /// The state does not allow it: it already exists, was changed concurrently, or is held by another runner.
     Conflict,
+    /// An instance is larger than the destination can store.
+    TooLarge,
     /// A configured limit is reached, for example that of running operations. The same call may succeed later.
     LimitReached,
     /// The input is valid, but not supported.
@@ -52,6 +54,7 @@ impl ErrorKind {
             Self::CredentialsNeeded => "credentialsNeeded",
             Self::Invalid => "invalid",
             Self::Conflict => "conflict",
+            Self::TooLarge => "tooLarge",
             Self::LimitReached => "limitReached",
             Self::Unsupported => "unsupported",
             Self::Internal => "internal",

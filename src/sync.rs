@@ -2,9 +2,12 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::timeout;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -35,6 +38,29 @@ pub(crate) async fn detached<T: Send + 'static>(
     use tracing::Instrument;
 
     tokio::spawn(work.in_current_span()).await.unwrap_or_else(|cause| Err(panicked(cause)))
+}
+
+/// Runs a call of the host's code, which may not return. `callee` names it in the error.
+///
+/// # Errors
+/// The call's, or [`ErrorKind::Unavailable`] if it takes longer than `limit`.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    callee: &str,
+    call: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::pin!(call);
+    // Most calls return at once, and then a timer would cost more than the call.
+    if let Poll::Ready(outcome) = futures::poll!(call.as_mut()) {
+        return outcome;
+    }
+    timeout(limit, call).await.unwrap_or_else(|_| Err(timed_out(callee, limit)))
+}
+
+/// The error for a call that takes longer than `limit`.
+pub(crate) fn timed_out(callee: &str, limit: Duration) -> Error {
+    let message = format!("{callee} did not respond within {} s", limit.as_secs_f64());
+    Error::new(ErrorKind::Unavailable, message)
 }
 
 /// The error for a task that did not finish.

@@ -12,7 +12,7 @@ use crate::limits::{Concurrency, RetryPolicy};
 use crate::pipeline::{Checksums, ExportConfig, ExportObserver, ExportOptions, require_nonzero};
 use crate::sink::SinkProvider;
 use crate::source::{InstanceSource, SingleSource, SourceProvider};
-use crate::store::{MemoryOperationStore, MemorySecretStore, OperationStore, SecretStore};
+use crate::store::{MemoryOperationStore, MemorySecretStore, OperationStore, SecretStore, TimeLimited};
 
 /// Builds an [`ExportEngine`]; see [`ExportEngine::builder`].
 ///
@@ -122,6 +122,14 @@ impl ExportEngineBuilder {
         self
     }
 
+    /// Sets how long a call of the source or of a store may take, and how long a content may pause between two chunks.
+    /// Default: 10 minutes. A call that takes longer counts as a transient failure. Calls of the destination have no such
+    /// limit: how long a `put` takes depends on the size of the instance.
+    pub fn call_timeout(mut self, timeout: Duration) -> Self {
+        self.options.call_timeout = timeout;
+        self
+    }
+
     /// Sets the maximum number of instances of a batch and of a listing page. Default: 256. Batches in progress are
     /// repeated after a crash: smaller ones repeat less and save more checkpoints.
     pub fn batch_size(mut self, instances: usize) -> Self {
@@ -217,7 +225,9 @@ impl ExportEngineBuilder {
     /// # Errors
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if an option is zero that must not be; the message names it.
     pub fn build(self) -> Result<ExportEngine> {
-        let (store, runner) = (Arc::clone(&self.store), self.runner.clone());
+        let store =
+            Arc::new(TimeLimited { inner: Arc::clone(&self.store), limit: self.options.call_timeout });
+        let runner = self.runner.clone();
         require_nonzero("lease_duration", runner.lease_duration.is_zero())?;
         require_nonzero("takeover_interval", runner.takeover_interval == Some(Duration::ZERO))?;
         Ok(ExportEngine::new(self.build_config()?, store, runner))

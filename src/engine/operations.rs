@@ -176,7 +176,7 @@ impl StoredOperations {
         let OpenedDestination { destination, secret, sink } =
             open_destination(&self.config, spec, target, required).await?;
         let spec = Arc::new(OperationSpec { destination, ..spec.clone() });
-        let source = self.config.sources.open(&spec).await?;
+        let source = self.config.open_source(&spec).await?;
         self.store_secret(spec.id, secret).await?;
         Ok(OpenedOperation { spec, source, sink })
     }

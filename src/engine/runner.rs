@@ -323,7 +323,7 @@ impl Runner {
     }
 
     async fn open(&self, spec: Arc<OperationSpec>, sides: &Sides) -> Result<OpenedOperation> {
-        let source = sides.source.run(|| self.config.sources.open(&spec)).await?;
+        let source = sides.source.run(|| self.config.open_source(&spec)).await?;
         let sink = match self.registry.open_sink(spec.id) {
             Some(sink) => sink,
             None => sides.destination.run(|| open_sink(&self.config, &spec)).await?,

@@ -108,7 +108,7 @@ impl From<Error> for Problem {
                 let wait = error.retry_after().unwrap_or(UNAVAILABLE_RETRY_AFTER);
                 return Self::unavailable().with_retry_after(wait);
             }
-            ErrorKind::Unauthorized | ErrorKind::Unreadable | ErrorKind::Internal => {
+            ErrorKind::Unauthorized | ErrorKind::Unreadable | ErrorKind::TooLarge | ErrorKind::Internal => {
                 tracing::error!(kind = error.kind().as_str(), error = %error.report(), "the response is 500");
                 return Self::new(StatusCode::INTERNAL_SERVER_ERROR)
                     .with_detail("the server failed; see its log");

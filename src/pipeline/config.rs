@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{Concurrency, Limiter, MemoryBudget, Retrier, RetryPolicy, Side};
-use crate::model::OperationId;
+use crate::model::{OperationId, OperationSpec};
 use crate::pipeline::ExportObserver;
+use crate::pipeline::limited_source::LimitedSource;
 use crate::pipeline::verify::VerifyConfig;
 use crate::sink::SinkProvider;
 use crate::source::SourceProvider;
-use crate::store::SecretStore;
-use crate::sync::lock;
+use crate::store::{SecretStore, TimeLimited};
+use crate::sync::{lock, within};
 
 /// The retry budget of calls that a caller waits for, or that follow the end of an operation.
 const SHORT_RETRY_BUDGET: Duration = Duration::from_secs(30);
@@ -25,7 +26,7 @@ const SHORT_RETRY_BUDGET: Duration = Duration::from_secs(30);
 /// budget and the limits on concurrent requests.
 #[derive(Clone)]
 pub struct ExportConfig {
-    pub(crate) sources: Arc<dyn SourceProvider>,
+    sources: Arc<dyn SourceProvider>,
     pub(crate) destinations: Arc<HashMap<String, Arc<dyn SinkProvider>>>,
     pub(crate) secrets: Arc<dyn SecretStore>,
     /// Whether the host provided the secret store, which other processes may share.
@@ -42,6 +43,8 @@ pub(crate) struct ExportOptions {
     /// In bytes.
     pub(crate) memory_budget: u64,
     pub(crate) retry: RetryPolicy,
+    /// Of a call of the source or of a store.
+    pub(crate) call_timeout: Duration,
     /// In instances.
     pub(crate) batch_size: usize,
     pub(crate) retention: Duration,
@@ -73,6 +76,7 @@ impl Default for ExportOptions {
             concurrency: Concurrency::default(),
             memory_budget: 64 << 20,
             retry: RetryPolicy::default(),
+            call_timeout: Duration::from_secs(600),
             batch_size: 256,
             retention: Duration::from_secs(7 * 24 * 3600),
             verify: VerifyConfig::default(),
@@ -93,8 +97,10 @@ impl ExportConfig {
         options: ExportOptions,
     ) -> Result<Self> {
         require_nonzero("memory_budget", options.memory_budget == 0)?;
+        require_nonzero("call_timeout", options.call_timeout.is_zero())?;
         require_nonzero("batch_size", options.batch_size == 0)?;
         require_nonzero("concurrency", options.concurrency == Concurrency::Fixed(0))?;
+        let secrets = Arc::new(TimeLimited { inner: secrets, limit: options.call_timeout });
         Ok(Self {
             sources,
             destinations: Arc::new(destinations),
@@ -105,6 +111,16 @@ impl ExportConfig {
             options,
             limiters: Arc::default(),
         })
+    }
+
+    /// Opens the source of an operation.
+    ///
+    /// # Errors
+    /// The provider's, or [`ErrorKind::Unavailable`] if it does not respond.
+    pub(crate) async fn open_source(&self, spec: &OperationSpec) -> Result<LimitedSource> {
+        let limit = self.options.call_timeout;
+        let source = within(limit, "the provider of the source", self.sources.open(spec)).await?;
+        Ok(LimitedSource::new(source, limit))
     }
 
     /// Returns the limiter that all operations with this throttle key share.

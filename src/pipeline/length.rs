@@ -3,13 +3,16 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, ready};
+use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
+use tokio::time::sleep;
 
 use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::limited_source::SOURCE;
 use crate::sink::PutResult;
-use crate::sync::lock;
+use crate::sync::{lock, timed_out};
 
 /// Receives an error of the source that occurs while a sink reads the content. The error surfaces in `put`; without the
 /// slot it would count as a destination failure.
@@ -30,9 +33,13 @@ impl SourceErrorSlot {
     }
 }
 
-/// Makes a content fail unless it has its stated length, or the listed one if it states none. Errors of the content go
-/// into the returned slot.
-pub(crate) fn enforce_length(content: Content, listed: Option<u64>) -> (Content, SourceErrorSlot) {
+/// Makes a content fail unless it has its stated length, or the listed one if it states none, and if no chunk arrives for
+/// `max_pause`. Errors of the content go into the returned slot.
+pub(crate) fn enforce_length(
+    content: Content,
+    listed: Option<u64>,
+    max_pause: Duration,
+) -> (Content, SourceErrorSlot) {
     let slot = SourceErrorSlot::default();
     if content.as_bytes().is_some() {
         return (content, slot);
@@ -42,13 +49,22 @@ pub(crate) fn enforce_length(content: Content, listed: Option<u64>) -> (Content,
     let errors = slot.clone();
     let mut chunks = content.into_stream();
     let (mut read, mut ended) = (0_u64, false);
+    let mut pause = None;
     let checked = stream::poll_fn(move |context| {
         if ended {
             return Poll::Ready(None);
         }
         let polled = catch_unwind(AssertUnwindSafe(|| chunks.poll_next_unpin(context)));
         let chunk = match polled {
-            Ok(polled) => ready!(polled),
+            Ok(Poll::Pending) => {
+                let pause = pause.get_or_insert_with(|| Box::pin(sleep(max_pause)));
+                ready!(pause.as_mut().poll(context));
+                Some(Err(timed_out(SOURCE, max_pause)))
+            }
+            Ok(Poll::Ready(chunk)) => {
+                pause = None;
+                chunk
+            }
             Err(_) => Some(Err(Error::new(ErrorKind::Internal, "the source panicked"))),
         };
         let error = match chunk {

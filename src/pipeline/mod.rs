@@ -21,6 +21,7 @@ mod expiry;
 mod identity;
 mod length;
 mod lifecycle;
+mod limited_source;
 mod log;
 mod observer;
 mod open;
@@ -105,7 +106,7 @@ impl Pipeline {
     pub(crate) fn planner(&self, position: Position) -> Planner {
         let OpenedOperation { spec, source, .. } = &self.operation;
         let retry = Arc::clone(&self.sides.source);
-        Planner::new(Arc::clone(source), Arc::clone(spec), retry, self.batch_size, position)
+        Planner::new(source.clone(), Arc::clone(spec), retry, self.batch_size, position)
     }
 
     /// Returns the source's estimate of the number of instances, if it has one.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{OperationId, OperationSpec, StoredDestination};
 use crate::pipeline::config::ExportConfig;
+use crate::pipeline::limited_source::LimitedSource;
 use crate::secret::Secret;
 use crate::sink::BlobSink;
-use crate::source::InstanceSource;
 
 /// The destination type of an operation that was started with an open sink.
 pub(crate) const OPEN_SINK_TYPE: &str = "sink";
@@ -16,7 +16,7 @@ pub(crate) const OPEN_SINK_TYPE: &str = "sink";
 #[derive(Clone)]
 pub(crate) struct OpenedOperation {
     pub(crate) spec: Arc<OperationSpec>,
-    pub(crate) source: Arc<dyn InstanceSource>,
+    pub(crate) source: LimitedSource,
     pub(crate) sink: Arc<dyn BlobSink>,
 }
 
@@ -33,7 +33,7 @@ impl OpenedOperation {
 /// [`ErrorKind::CredentialsNeeded`] if its secret is gone; otherwise the providers'.
 #[cfg(feature = "restate")]
 pub(crate) async fn open_stored(config: &ExportConfig, spec: Arc<OperationSpec>) -> Result<OpenedOperation> {
-    let source = config.sources.open(&spec).await?;
+    let source = config.open_source(&spec).await?;
     let sink = open_sink(config, &spec).await?;
     Ok(OpenedOperation { spec, source, sink })
 }

@@ -15,7 +15,7 @@ use crate::model::{
     Cursor, DicomIdentifier, ExportSource, Instance, ListFailure, ListRequest, ListWarning, OperationSpec,
     Page, Position, Scope,
 };
-use crate::source::InstanceSource;
+use crate::pipeline::limited_source::LimitedSource;
 
 /// The maximum number of consecutive pages without an entry. A source that filters its rows may return some.
 const MAX_EMPTY_PAGES: u32 = 10_000;
@@ -61,7 +61,7 @@ impl Batch {
 
 /// Returns an operation's batches in order, from any position.
 pub(crate) struct Planner {
-    source: Arc<dyn InstanceSource>,
+    source: LimitedSource,
     operation: Arc<OperationSpec>,
     retrier: Arc<Retrier>,
     /// The maximum number of instances of a batch and of a page.
@@ -78,7 +78,7 @@ pub(crate) struct Planner {
 
 impl Planner {
     pub(crate) fn new(
-        source: Arc<dyn InstanceSource>,
+        source: LimitedSource,
         operation: Arc<OperationSpec>,
         retrier: Arc<Retrier>,
         limit: usize,
@@ -180,7 +180,7 @@ impl Planner {
     }
 
     fn list(&self, scope: u64, after: Option<Cursor>) -> BoxFuture<'static, Result<Page>> {
-        let (source, operation) = (Arc::clone(&self.source), Arc::clone(&self.operation));
+        let (source, operation) = (self.source.clone(), Arc::clone(&self.operation));
         let (retrier, limit) = (Arc::clone(&self.retrier), self.limit);
         async move {
             let identifier = identifier(&operation, scope);

@@ -49,7 +49,7 @@ pub(crate) async fn prepare(config: &ExportConfig, new: NewOperation) -> Result<
         context,
         manifest: config.options.manifest,
     };
-    let source = config.sources.open(&spec).await?;
+    let source = config.open_source(&spec).await?;
     let OpenedDestination { destination, secret, sink } =
         open_destination(config, &spec, target, None).await?;
     spec.destination = destination;

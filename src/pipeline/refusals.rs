@@ -8,7 +8,7 @@ use futures::TryStreamExt;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Retrier;
 use crate::model::Instance;
-use crate::source::InstanceSource;
+use crate::pipeline::limited_source::LimitedSource;
 use crate::sync::{catch_panic, lock};
 
 /// The number of consecutive instances that are refused alike after which the source may refuse all of them.
@@ -81,7 +81,7 @@ impl Refusals {
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] if it does not, or if it has refused a dozen instances alike and returned none.
-    pub(crate) async fn confirm(&self, source: &dyn InstanceSource, retry: &Retrier) -> Result<()> {
+    pub(crate) async fn confirm(&self, source: &LimitedSource, retry: &Retrier) -> Result<()> {
         let (kind, message, count, probe) = {
             let state = lock(&self.state);
             let Some(refused) = &state.refused else { return Ok(()) };
@@ -114,7 +114,7 @@ impl Refusals {
 }
 
 /// Reads an instance to its end.
-async fn read(source: &dyn InstanceSource, instance: &Instance) -> Result<()> {
+async fn read(source: &LimitedSource, instance: &Instance) -> Result<()> {
     let read = async { source.open(instance).await?.into_stream().try_for_each(|_| async { Ok(()) }).await };
     catch_panic(read, "the source panicked").await
 }

@@ -50,9 +50,11 @@ impl AttemptTracker {
                 }
             }
             ErrorKind::Unauthorized | ErrorKind::CredentialsNeeded => RetryDecision::Fail,
-            ErrorKind::NotFound | ErrorKind::Unreadable | ErrorKind::Unsupported | ErrorKind::Invalid => {
-                RetryDecision::Skip
-            }
+            ErrorKind::NotFound
+            | ErrorKind::Unreadable
+            | ErrorKind::Unsupported
+            | ErrorKind::TooLarge
+            | ErrorKind::Invalid => RetryDecision::Skip,
             // The instance changed while it was read, or the source has a bug. Both may pass, and neither should fail
             // the operation.
             ErrorKind::Conflict | ErrorKind::Internal => {
@@ -66,8 +68,11 @@ impl AttemptTracker {
         }
     }
 
-    /// Decides after the destination failed. A destination failure never skips an instance.
+    /// Decides after the destination failed. Only an instance that is too large for the destination is skipped.
     pub(crate) fn destination_failed(&mut self, retrier: &Retrier, error: &Error) -> RetryDecision {
+        if error.kind() == ErrorKind::TooLarge {
+            return RetryDecision::Skip;
+        }
         retrier.backoff(&mut self.destination, error).map_or(RetryDecision::Fail, RetryDecision::Retry)
     }
 }

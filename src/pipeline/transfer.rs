@@ -95,7 +95,7 @@ impl InstanceTransfer {
     /// # Errors
     /// Errors that fail the operation.
     pub(crate) async fn confirm_refusals(&self) -> Result<()> {
-        self.refusals.confirm(&*self.operation.source, &self.source_retry).await
+        self.refusals.confirm(&self.operation.source, &self.source_retry).await
     }
 
     /// Opens and puts the instance, with retries.
@@ -148,7 +148,7 @@ impl InstanceTransfer {
             }
         };
         self.source_retry.succeeded();
-        let (content, source_error) = enforce_length(content, instance.size());
+        let (content, source_error) = enforce_length(content, instance.size(), source.limit());
         let length = content.length();
         let (content, verification) = match self.verify.begin(instance, content, spec.manifest).await {
             Ok(begun) => begun,

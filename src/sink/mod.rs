@@ -56,8 +56,8 @@ const DEFAULT_BUFFER_SIZE: u64 = 4 << 20;
 ///
 /// # Errors
 /// [`Throttled`](crate::ErrorKind::Throttled) and [`Unavailable`](crate::ErrorKind::Unavailable) are retried within the
-/// retry budget. All other errors, and an exhausted budget, fail the operation, which can then be resumed. A destination
-/// failure never skips an instance.
+/// retry budget. [`TooLarge`](crate::ErrorKind::TooLarge) from `put` skips the instance. All other errors, and an exhausted
+/// budget, fail the operation, which can then be resumed.
 ///
 /// # Cancellation
 /// Dropping a future commits nothing. Data that was already sent may remain at the destination, but not as a visible blob.

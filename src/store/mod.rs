@@ -12,6 +12,7 @@ mod postgres;
 mod record;
 #[cfg(feature = "redb")]
 mod redb;
+mod time_limit;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ pub use self::memory::{MemoryOperationStore, MemorySecretStore};
 pub use self::postgres::{PostgresOperationStore, PostgresSecretStore, SecretKey};
 #[cfg(feature = "redb")]
 pub use self::redb::{RedbOperationStore, StorageBackend};
+pub(crate) use self::time_limit::TimeLimited;
 use crate::error::{Error, ErrorKind, Result};
 pub use crate::model::{
     Checkpoint, Lease, OperationContext, OperationId, OperationIssue, OperationKey, OperationSpec,

@@ -9,6 +9,7 @@ mod concurrency;
 mod copy;
 mod crash;
 mod flow;
+mod hanging;
 mod list_ahead;
 mod log;
 mod manifest;

@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
 use dicom_export::source::{Cursor, Instance, ListRequest, Page};
 use dicom_export::store::{MemoryOperationStore, OperationStore};
 use dicom_export::{
     BlobSink, Concurrency, Content, Error, ErrorKind, ExportEngine, ExportSource, InstanceSource, MemorySink,
     MemorySource, NewOperation, Operation, OperationStatus, Result, RetryPolicy,
 };
+use futures::TryStreamExt;
 use futures::future::join_all;
 use tokio::time::timeout;
 
@@ -63,6 +65,40 @@ async fn guarantee_9_a_listing_that_does_not_end_fails_the_operation_and_names_t
     })
     .await;
     assert!(too_long.contains("above the limit of 4"), "{too_long}");
+}
+
+/// One content of unknown length does not end.
+struct Endless(MemorySource);
+
+#[async_trait]
+impl InstanceSource for Endless {
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
+        let mut page = self.0.list(request).await?;
+        page.instances = page.instances.iter().map(|one| Instance::new(one.identifier().clone())).collect();
+        Ok(page)
+    }
+
+    async fn open(&self, listed: &Instance) -> Result<Content> {
+        if *listed.identifier() == instance(0, 0, 2) {
+            return Ok(Content::from_stream(
+                None,
+                futures::stream::repeat_with(|| Ok(vec![0; 1 << 16].into())),
+            ));
+        }
+        self.0.open(listed).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn guarantee_2_an_instance_that_is_too_large_for_the_destination_is_skipped() {
+    let sink = HookedSink::with_hook(Misbehaves::HasLimit(10 << 20));
+    let engine = ExportEngine::builder(Endless(archive(5))).build().unwrap();
+    let ended = export(&engine, sink.clone()).await;
+    assert_eq!(ended.status, OperationStatus::Completed, "{:?}", ended.error);
+    assert_eq!((ended.results.exported, ended.results.skipped), (4, 1));
+    let log = log_of(&sink.inner, &ended);
+    assert_eq!(log[0].identifier(), instance(0, 0, 2).to_string());
+    assert_eq!(log[0].error(), "the instance is too large");
 }
 
 /// Panics in the selected methods.
@@ -149,12 +185,26 @@ enum Misbehaves {
     /// `put` never returns. It holds the memory that is reserved for it.
     HangsInPut,
     HangsInPrepare,
+    /// `put` accepts at most this number of bytes.
+    HasLimit(usize),
 }
 
 #[async_trait]
 impl SinkHook for Misbehaves {
     async fn before(&self, call: SinkCall<'_>) -> Result<()> {
         match (call, self) {
+            (SinkCall::Put(_, content, _), Self::HasLimit(limit)) => {
+                let mut read = BytesMut::new();
+                let mut chunks = std::mem::replace(content, Content::from_bytes(Bytes::new())).into_stream();
+                while let Some(chunk) = chunks.try_next().await? {
+                    read.extend_from_slice(&chunk);
+                    if read.len() > *limit {
+                        return Err(Error::new(ErrorKind::TooLarge, "the instance is too large"));
+                    }
+                }
+                *content = Content::from_bytes(read.freeze());
+                return Ok(());
+            }
             (SinkCall::Append, Self::PanicsInAppend) => panic!("the host's append"),
             (SinkCall::Finish, Self::PanicsInFinish) => panic!("the host's finish"),
             (SinkCall::Put(..), Self::HangsInPut) | (SinkCall::Prepare, Self::HangsInPrepare) => {

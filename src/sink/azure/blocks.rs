@@ -110,7 +110,7 @@ async fn put_blocks(
             if number == MAX_BLOCKS {
                 let message =
                     "an instance needs more than 50,000 blocks of the size that the buffer limit allows";
-                return Err(Error::new(ErrorKind::Unsupported, message));
+                return Err(Error::new(ErrorKind::TooLarge, message));
             }
             requests.push(writer.put_block(block_id(attempt, number), chunk.parts.into_iter().collect()));
             number += 1;

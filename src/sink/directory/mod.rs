@@ -184,7 +184,7 @@ fn write_error(cause: io::Error) -> Error {
         Io::NotADirectory | Io::AlreadyExists | Io::IsADirectory | Io::InvalidInput | Io::InvalidFilename => {
             (ErrorKind::Invalid, "the destination is not a folder, or a path in it has the wrong type")
         }
-        Io::FileTooLarge => (ErrorKind::Unsupported, "the file is too large for the destination"),
+        Io::FileTooLarge => (ErrorKind::TooLarge, "the file is too large for the destination"),
         Io::StorageFull | Io::QuotaExceeded => (ErrorKind::Unavailable, "the destination's storage is full"),
         _ => (ErrorKind::Unavailable, "the destination folder cannot be written to"),
     };
