@@ -2,26 +2,37 @@
 
 #![allow(dead_code, reason = "not every test binary uses all of it")]
 
+use std::cell::RefCell;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
-use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::fmt::MakeWriter;
+thread_local! {
+    static CURRENT: RefCell<Option<Log>> = const { RefCell::new(None) };
+}
 
 /// The log of the current thread, on which Tokio runs all tasks of a test.
+///
+/// One subscriber serves all tests: a subscriber for each thread would change which events are enabled for the others.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
+/// Ends the log when it is dropped.
+pub(crate) struct LogGuard(());
+
 impl Log {
-    pub(crate) fn start() -> (Self, DefaultGuard) {
+    pub(crate) fn start() -> (Self, LogGuard) {
+        static SUBSCRIBER: Once = Once::new();
+        SUBSCRIBER.call_once(|| {
+            tracing_subscriber::fmt()
+                .with_max_level(tracing::Level::INFO)
+                .with_writer(|| CurrentLog)
+                .with_ansi(false)
+                .without_time()
+                .init();
+        });
         let log = Self::default();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::INFO)
-            .with_writer(log.clone())
-            .with_ansi(false)
-            .without_time()
-            .finish();
-        (log, tracing::subscriber::set_default(subscriber))
+        CURRENT.set(Some(log.clone()));
+        (log, LogGuard(()))
     }
 
     pub(crate) fn lines(&self) -> Vec<String> {
@@ -41,21 +52,26 @@ impl Log {
     }
 }
 
-impl io::Write for Log {
+impl Drop for LogGuard {
+    fn drop(&mut self) {
+        CURRENT.set(None);
+    }
+}
+
+/// Writes to the log of the current thread, if there is one.
+struct CurrentLog;
+
+impl io::Write for CurrentLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        CURRENT.with_borrow(|log| {
+            if let Some(log) = log {
+                log.0.lock().unwrap().extend_from_slice(bytes);
+            }
+        });
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
     }
 }
