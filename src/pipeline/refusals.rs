@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use futures::TryStreamExt;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::Retrier;
+use crate::limits::{MemoryShare, Retrier};
 use crate::model::Instance;
 use crate::pipeline::limited_source::LimitedSource;
 use crate::sync::{catch_panic, lock};
@@ -81,7 +81,12 @@ impl Refusals {
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] if it does not, or if it has refused a dozen instances alike and returned none.
-    pub(crate) async fn confirm(&self, source: &LimitedSource, retry: &Retrier) -> Result<()> {
+    pub(crate) async fn confirm(
+        &self,
+        source: &LimitedSource,
+        retry: &Retrier,
+        memory: &MemoryShare,
+    ) -> Result<()> {
         let (kind, message, count, probe) = {
             let state = lock(&self.state);
             let Some(refused) = &state.refused else { return Ok(()) };
@@ -91,7 +96,7 @@ impl Refusals {
         let failure = match probe {
             None if !is_suspicious => return Ok(()),
             None => None,
-            Some(probe) => match retry.run(|| read(source, &probe)).await {
+            Some(probe) => match retry.run(|| read(source, &probe, memory)).await {
                 Ok(()) => {
                     lock(&self.state).refused = None;
                     return Ok(());
@@ -114,7 +119,8 @@ impl Refusals {
 }
 
 /// Reads an instance to its end.
-async fn read(source: &LimitedSource, instance: &Instance) -> Result<()> {
+async fn read(source: &LimitedSource, instance: &Instance, memory: &MemoryShare) -> Result<()> {
+    let _permit = memory.acquire(instance.size().unwrap_or(MAX_PROBE_SIZE)).await;
     let read = async { source.open(instance).await?.into_stream().try_for_each(|_| async { Ok(()) }).await };
     catch_panic(read, "the source panicked").await
 }

@@ -95,7 +95,7 @@ impl InstanceTransfer {
     /// # Errors
     /// Errors that fail the operation.
     pub(crate) async fn confirm_refusals(&self) -> Result<()> {
-        self.refusals.confirm(&self.operation.source, &self.source_retry).await
+        self.refusals.confirm(&self.operation.source, &self.source_retry, &self.memory).await
     }
 
     /// Opens and puts the instance, with retries.

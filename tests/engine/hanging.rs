@@ -40,7 +40,7 @@ struct Hanging<T> {
     count: AtomicUsize,
 }
 
-impl<T> Hanging<T> {
+impl<T: Sync> Hanging<T> {
     fn new(inner: T, point: Point, count: usize) -> Self {
         Self { inner, point, count: AtomicUsize::new(count) }
     }
