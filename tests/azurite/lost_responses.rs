@@ -184,7 +184,7 @@ async fn concurrent_writer_in_another_process_is_supported() {
 async fn guarantee_4_lines_of_another_process_are_not_taken_for_own_lines_whose_response_was_lost() {
     let short = "{\"line\":9}\n";
     let long = "{\"line\":99}\n{\"line\":999}\n";
-    // Without the permission to read, a longer blob contains the lines as far as can be told.
+    // Without the permission to read, a longer blob is assumed to contain the lines.
     for (can_read, lines, others) in [(true, short, &[9][..]), (true, long, &[99, 999]), (false, short, &[9])]
     {
         let (server, blob) = start(AppendBlob { can_read, ..AppendBlob::new(|_| None) }).await;

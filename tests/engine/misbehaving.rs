@@ -234,7 +234,7 @@ async fn guarantee_9_destinations_that_do_not_respond_leave_memory_for_others() 
         assert_eq!(
             (ended.status, ended.results.exported),
             (OperationStatus::Completed, 40),
-            "beside {dead} destinations that do not respond"
+            "with {dead} destinations that do not respond"
         );
         engine.shutdown(Duration::ZERO).await;
     }

@@ -333,7 +333,7 @@ impl PlannedCall {
     /// Returns the planned error, if the call fails before its work.
     ///
     /// # Panics
-    /// If the plan says so.
+    /// If the plan contains a panic for this call.
     pub(super) fn fail_before(&mut self) -> Result<()> {
         match std::mem::replace(&mut self.outcome, Outcome::Passes) {
             Outcome::Fails(error) => Err(error),
