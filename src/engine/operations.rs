@@ -47,6 +47,8 @@ impl StoredOperations {
         self.create_once(&operation.spec, &checkpoint).await?;
         let id = operation.spec.id;
         if let Err(error) = self.store_secret(id, secret).await {
+            // It may be stored although its response was lost.
+            self.config.delete_secret(id).await;
             if let Err(error) = self.config.short_retrier().run(|| self.store.delete(id)).await {
                 let kind = error.kind().as_str();
                 tracing::warn!(operation = %id, kind, error = %error.report(), "cannot delete a rejected operation");

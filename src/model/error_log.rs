@@ -29,11 +29,28 @@ pub struct ErrorLogEntry {
     error: String,
 }
 
+/// The maximum length of a message or an identifier in a document or a line, in bytes.
+const MAX_TEXT_LENGTH: usize = 4096;
+
+/// Shortens a text of a host to [`MAX_TEXT_LENGTH`].
+pub(super) fn shorten(mut text: String) -> String {
+    if text.len() > MAX_TEXT_LENGTH {
+        let mut end = MAX_TEXT_LENGTH - '…'.len_utf8();
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 impl ErrorLogEntry {
     /// Creates an entry. `identifier` is `<study>[/<series>[/<sop instance>]]`: the requested identifier if nothing was
-    /// found under it, or the instance that failed. `error` is a public message.
+    /// found under it, or the instance that failed. `error` is a public message. Each is shortened to 4 KiB, so that no
+    /// line exceeds what a destination accepts in one append.
     pub fn new(timestamp: Timestamp, identifier: impl Into<String>, error: impl Into<String>) -> Self {
-        Self { timestamp, identifier: identifier.into(), error: error.into() }
+        Self { timestamp, identifier: shorten(identifier.into()), error: shorten(error.into()) }
     }
 
     /// When the failure happened.

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Timestamp;
+use crate::model::error_log::shorten;
 
 /// The id of an operation: 32 lower-case hexadecimal digits. It is parsed with or without dashes, in either case.
 ///
@@ -161,7 +162,7 @@ pub struct OperationIssue {
 impl OperationIssue {
     /// Combines a code and a message.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into() }
+        Self { code: code.into(), message: shorten(message.into()) }
     }
 }
 

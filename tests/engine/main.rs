@@ -18,5 +18,6 @@ mod outcome;
 mod progress;
 mod refusals;
 mod running;
+mod starting;
 mod stuck;
 mod support;

@@ -101,6 +101,34 @@ async fn guarantee_2_an_instance_that_is_too_large_for_the_destination_is_skippe
     assert_eq!(log[0].error(), "the instance is too large");
 }
 
+/// The message of the source's error has 4 MiB, and characters of several bytes.
+#[tokio::test(start_paused = true)]
+async fn guarantee_2_a_long_message_of_the_source_is_shortened() {
+    let source = Misworded(archive(5));
+    let sink = MemorySink::new();
+    let ended = export(&ExportEngine::builder(source).build().unwrap(), sink.clone()).await;
+    assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 4));
+    let log = log_of(&sink, &ended);
+    assert_eq!(log[0].identifier(), instance(0, 0, 2).to_string());
+    assert!(log[0].error().len() <= 4096 && log[0].error().ends_with("é…"), "{}", log[0].error().len());
+}
+
+struct Misworded(MemorySource);
+
+#[async_trait]
+impl InstanceSource for Misworded {
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
+        self.0.list(request).await
+    }
+
+    async fn open(&self, listed: &Instance) -> Result<Content> {
+        if *listed.identifier() == instance(0, 0, 2) {
+            return Err(Error::new(ErrorKind::Unreadable, "é".repeat(2 << 20)));
+        }
+        self.0.open(listed).await
+    }
+}
+
 /// Panics in the selected methods.
 struct Panicking {
     inner: MemorySource,
