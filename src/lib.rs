@@ -114,7 +114,7 @@ pub use sqlx;
 pub use self::content::Content;
 pub use self::engine::{ExportEngine, ExportEngineBuilder};
 pub use self::error::{Error, ErrorKind, Result};
-pub use self::limits::{Concurrency, RetryPolicy, UploadContext};
+pub use self::limits::{Concurrency, RetryPolicy, Side, UploadContext};
 pub use self::model::{
     BlobPath, DicomIdentifier, ErrorLogEntry, ExportDestination, ExportRequest, ExportResults, ExportSource,
     Identifiers, InstanceIdentifier, ManifestEntry, Operation, OperationContext, OperationId, OperationIssue,
@@ -122,7 +122,9 @@ pub use self::model::{
 };
 #[cfg(feature = "dicom")]
 pub use self::pipeline::IdentityCheck;
-pub use self::pipeline::{BatchDone, Checksums, ExportConfig, ExportObserver, Progress};
+pub use self::pipeline::{
+    BatchDone, Checksums, ExportConfig, ExportObserver, Progress, Resumption, SideFailing, SideRecovered,
+};
 pub use self::secret::Secret;
 pub use self::service::{ExportService, NewOperation, OperationRecord, Target};
 #[cfg(feature = "fs")]

@@ -40,6 +40,8 @@ pub(super) struct LeaseTerms {
     pub(super) duration: Duration,
     /// Canceled when a request to cancel is found.
     pub(super) cancel: CancellationToken,
+    /// Whether an observer is to be told of the end.
+    pub(super) has_observer: bool,
 }
 
 impl LeaseTerms {
@@ -67,7 +69,9 @@ impl LeasedCheckpoint {
         loop {
             let checkpoint = terms.retrier.run(|| terms.store.load(id)).await?;
             let now = terms.retrier.run(|| terms.store.now()).await?;
-            if checkpoint.is_held(now) && !terms.is_holder(&checkpoint) {
+            // After the end, the holder of a lease delivers the end, which a resumption makes obsolete.
+            let is_running = !checkpoint.status.is_ended() && checkpoint.is_held(now);
+            if is_running && !terms.is_holder(&checkpoint) {
                 return Err(Error::new(ErrorKind::Conflict, "the operation is already running"));
             }
             let was_started = checkpoint.status != OperationStatus::NotStarted;
@@ -143,9 +147,8 @@ impl LeasedCheckpoint {
 
     /// Ends the operation, releases the lease, and logs the end.
     pub(super) async fn end(&mut self, status: OperationStatus, error: Option<OperationIssue>) -> Result<()> {
-        self.checkpoint.status = status;
-        self.checkpoint.error = error;
-        self.release().await?;
+        self.checkpoint.end(status, error, self.terms.has_observer);
+        self.save().await?;
         log_ended(&self.checkpoint);
         Ok(())
     }

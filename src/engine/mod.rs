@@ -1,6 +1,7 @@
 //! The local runner: [`ExportEngine`] runs operations in this process.
 
 mod builder;
+mod delivery;
 mod leased_checkpoint;
 mod operations;
 mod registry;
@@ -186,6 +187,7 @@ impl ExportEngine {
     pub async fn cancel(&self, id: OperationId) -> Result<()> {
         if self.0.operations.request_cancel(id).await? {
             self.0.release_resources(id).await;
+            self.0.spawn_delivery(id);
         }
         self.0.registry.cancel(id);
         Ok(())

@@ -12,7 +12,7 @@ use crate::model::{
 };
 use crate::pipeline::{
     ExportConfig, OpenedDestination, OpenedOperation, PreparedOperation, describe, log_ended,
-    open_destination, operation_span, status_document, stored_secret,
+    open_destination, operation_span, record, stored_secret,
 };
 use crate::secret::Secret;
 use crate::service::{OperationRecord, Target};
@@ -99,6 +99,14 @@ impl StoredOperations {
         Ok(found.into_iter().map(|(key, _)| key.id).collect())
     }
 
+    /// Returns the ids of the operations whose end is to be delivered, and that no runner delivers.
+    pub(super) async fn undelivered(&self) -> Result<Vec<OperationId>> {
+        let now = self.store.now().await?;
+        let filter = OperationFilter::new(PAGE_SIZE).end_pending_only().lease_lapsed_at(now);
+        let found = self.query_all(filter).await?;
+        Ok(found.into_iter().map(|(key, _)| key.id).collect())
+    }
+
     /// Returns all operations that match a filter, newest first.
     async fn query_all(&self, mut filter: OperationFilter) -> Result<Vec<(OperationKey, Checkpoint)>> {
         let mut found = Vec::new();
@@ -121,7 +129,8 @@ impl StoredOperations {
         let retrier = self.config.short_retrier();
         let checkpoint = retrier.run(|| self.store.load(id)).await?;
         check_resumable(checkpoint.status)?;
-        if checkpoint.is_held(retrier.run(|| self.store.now()).await?) {
+        let is_held = checkpoint.is_held(retrier.run(|| self.store.now()).await?);
+        if is_held && !checkpoint.status.is_ended() {
             return Err(Error::new(ErrorKind::Conflict, "the operation is running"));
         }
         Ok(checkpoint)
@@ -153,6 +162,7 @@ impl StoredOperations {
 
     /// Fails an operation whose run panicked, unless another runner holds it.
     pub(super) async fn fail_after_panic(&self, id: OperationId, holder: &str) -> Result<()> {
+        let has_observer = self.config.observer.is_some();
         let fail = |checkpoint: &mut Checkpoint| {
             // Already saved by an attempt whose response was lost.
             if checkpoint.status == OperationStatus::Failed {
@@ -161,10 +171,8 @@ impl StoredOperations {
             if checkpoint.lease.as_ref().is_none_or(|lease| lease.holder != holder) {
                 return Err(Error::new(ErrorKind::Conflict, "another runner holds the operation"));
             }
-            checkpoint.status = OperationStatus::Failed;
-            checkpoint.error =
-                Some(OperationIssue::new(ErrorKind::Internal.as_str(), "the export stopped unexpectedly"));
-            checkpoint.lease = None;
+            let issue = OperationIssue::new(ErrorKind::Internal.as_str(), "the export stopped unexpectedly");
+            checkpoint.end(OperationStatus::Failed, Some(issue), has_observer);
             Ok(())
         };
         let failed = self.config.short_retrier().run(|| self.update(id, fail)).await;
@@ -194,9 +202,9 @@ impl StoredOperations {
                 checkpoint.cancel_requested = true;
                 if !checkpoint.is_held(now) {
                     // There is no runner that could stop.
-                    checkpoint.status = OperationStatus::Canceled;
-                    checkpoint.lease = None;
+                    checkpoint.end(OperationStatus::Canceled, None, self.config.observer.is_some());
                 }
+                checkpoint.last_updated_time = Timestamp::now();
                 Ok(())
             })
             .await?;
@@ -210,7 +218,7 @@ impl StoredOperations {
     }
 
     /// Changes a checkpoint, again if another change came first.
-    async fn update(
+    pub(super) async fn update(
         &self,
         id: OperationId,
         change: impl Fn(&mut Checkpoint) -> Result<()> + Send + Sync,
@@ -218,7 +226,6 @@ impl StoredOperations {
         for _ in 0..MAX_CAS_ATTEMPTS {
             let mut checkpoint = self.store.load(id).await?;
             change(&mut checkpoint)?;
-            checkpoint.last_updated_time = Timestamp::now();
             match self.store.save(id, &checkpoint).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 saved => return saved.map(|_| checkpoint),
@@ -264,8 +271,4 @@ pub(super) fn check_resumable(status: OperationStatus) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-fn record(id: OperationId, checkpoint: Checkpoint) -> OperationRecord {
-    OperationRecord { operation: status_document(id, &checkpoint), context: checkpoint.context }
 }

@@ -156,6 +156,11 @@ impl Registry {
         self.drain.clone()
     }
 
+    /// Returns the token that is canceled when a shutdown waits no longer.
+    pub(super) fn abandon_token(&self) -> CancellationToken {
+        self.abandon.clone()
+    }
+
     /// Accepts no more operations, waits at most `grace` for batches in progress, drops the rest, and returns when
     /// nothing runs.
     pub(super) async fn shutdown(&self, grace: Duration) {

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use futures::FutureExt;
+use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
@@ -18,8 +19,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{Retrier, Side};
 use crate::model::{Operation, OperationId, OperationSpec, OperationStatus, StoredDestination};
 use crate::pipeline::{
-    ExportConfig, OpenedOperation, Pipeline, PreparedOperation, Resumption, SideMonitor, Sides, describe,
-    log_accepted, log_failure, log_started, monitor, open_sink, operation_span, prepare, reopen,
+    ExportConfig, OpenedOperation, Pipeline, PreparedOperation, Resumption, SideMonitor, Sides,
+    announce_start, describe, log_accepted, log_failure, open_sink, operation_span, prepare, record, reopen,
     status_document,
 };
 use crate::service::{NewOperation, Target};
@@ -51,8 +52,10 @@ pub(super) struct Runner {
     pub(super) operations: StoredOperations,
     pub(super) registry: Arc<Registry>,
     limit: RunningLimit,
-    store: Arc<dyn OperationStore>,
+    pub(super) store: Arc<dyn OperationStore>,
     options: RunnerOptions,
+    /// Held while ends that were not delivered are delivered.
+    pub(super) delivering: Mutex<()>,
     /// Set when the task that takes over operations was started.
     takeover: OnceLock<()>,
 }
@@ -66,6 +69,7 @@ impl Runner {
             config,
             store,
             options,
+            delivering: Mutex::default(),
             takeover: OnceLock::new(),
         }
     }
@@ -174,8 +178,18 @@ impl Runner {
         Ok((leased, opened))
     }
 
-    /// Runs every operation that has not ended and that no runner holds, each in a task. Returns their ids.
+    /// Runs every operation that has not ended and that no runner holds, each in a task. Returns their ids. Delivers the
+    /// ends that have not been delivered, in another task.
     pub(super) async fn take_over(self: &Arc<Self>) -> Result<Vec<OperationId>> {
+        if self.config.observer.is_some() {
+            let (runner, drain) = (Arc::clone(self), self.registry.drain_token());
+            self.registry.tasks.spawn(async move {
+                tokio::select! {
+                    () = runner.deliver_ends() => {}
+                    () = drain.cancelled() => {}
+                }
+            });
+        }
         let mut ids = Vec::new();
         for id in self.operations.unclaimed().await? {
             let Ok(guard) = self.registry.register(id) else { continue };
@@ -227,8 +241,8 @@ impl Runner {
         opened: Option<OpenedOperation>,
         resumption: Resumption,
     ) -> Result<()> {
-        let abandon = guard.stop.abandon.clone();
-        tokio::select! {
+        let (id, abandon) = (guard.id, guard.stop.abandon.clone());
+        let outcome = tokio::select! {
             biased;
             outcome = AssertUnwindSafe(self.execute(&guard, leased, opened, resumption)).catch_unwind() => match outcome {
                 Ok(outcome) => outcome,
@@ -244,7 +258,25 @@ impl Runner {
                 tracing::warn!("a run stopped without a final save: the store does not respond");
                 Ok(())
             }
+        };
+        // The run is over, also for those who wait for it.
+        drop(guard);
+        tokio::select! {
+            () = self.deliver_end(id) => {}
+            () = abandon.cancelled() => {}
         }
+        outcome
+    }
+
+    /// Delivers the end of an operation in a task.
+    pub(super) fn spawn_delivery(self: &Arc<Self>, id: OperationId) {
+        let (runner, abandon) = (Arc::clone(self), self.registry.abandon_token());
+        self.registry.tasks.spawn(async move {
+            tokio::select! {
+                () = runner.deliver_end(id) => {}
+                () = abandon.cancelled() => {}
+            }
+        });
     }
 
     async fn execute(
@@ -255,12 +287,13 @@ impl Runner {
         resumption: Resumption,
     ) -> Result<()> {
         let sides = Sides::new(&self.config.options.retry);
-        let mut monitors = sides.monitors();
-        monitors.push(SideMonitor::new(leased.store_retrier()));
+        let (context, observer) = (leased.checkpoint.context.clone(), self.config.observer.clone());
+        let mut monitor = SideMonitor::new(guard.id, context, observer, &sides);
+        monitor.add(leased.store_retrier());
         tokio::select! {
             biased;
             ended = self.open_and_run(guard, leased, opened, resumption, sides) => ended?,
-            never = monitor(monitors) => match never {},
+            never = monitor.run() => match never {},
         }
         if self.retrier().run(|| self.store.load(guard.id)).await?.status.is_ended() {
             self.release_resources(guard.id).await;
@@ -289,7 +322,8 @@ impl Runner {
                 None => self.spec(id, checkpoint.destination.clone()).await?,
             };
             describe(&Span::current(), &spec.context, Some(&spec.destination.location));
-            log_started(&checkpoint, resumption);
+            let record = record(id, checkpoint.clone());
+            announce_start(self.config.observer.as_deref(), &record, resumption).await;
             match opened {
                 Some(opened) => Ok(opened),
                 None => self.open(spec, &sides).await,
@@ -345,6 +379,7 @@ impl Runner {
             runner: self.options.name.clone(),
             duration: self.options.lease_duration,
             cancel: guard.stop.cancel.clone(),
+            has_observer: self.config.observer.is_some(),
         }
     }
 

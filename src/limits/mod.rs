@@ -16,7 +16,8 @@ mod upload;
 pub use self::limiter::Concurrency;
 pub(crate) use self::limiter::Limiter;
 pub(crate) use self::memory::{MemoryBudget, MemoryShare};
-pub(crate) use self::outage::{Outage, Side};
+pub(crate) use self::outage::Outage;
+pub use self::outage::Side;
 pub use self::retry::RetryPolicy;
 pub(crate) use self::retry::{Failures, Retrier};
 #[cfg(feature = "azure")]

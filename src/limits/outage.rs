@@ -1,5 +1,6 @@
 //! [`Side`] and [`Outage`]: what an export depends on, and how it fails.
 
+use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,7 +9,8 @@ use crate::error::ErrorKind;
 
 /// What an export depends on. The failures of each side have their own retry budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Side {
+#[non_exhaustive]
+pub enum Side {
     /// The source of instances.
     Source,
     /// The destination.
@@ -21,13 +23,19 @@ pub(crate) enum Side {
 
 impl Side {
     /// The name in camelCase.
-    pub(crate) const fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Source => "source",
             Self::Destination => "destination",
             Self::OperationStore => "operationStore",
             Self::Observer => "observer",
         }
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

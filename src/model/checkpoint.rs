@@ -58,6 +58,9 @@ pub struct Checkpoint {
     /// Whether cancellation has been requested.
     #[serde(default)]
     pub cancel_requested: bool,
+    /// Whether the host's observer is still to be told that the operation has ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub end_pending: bool,
     /// The destination that replaces the spec's after a resumption: the same container, new credentials.
     pub destination: Option<StoredDestination>,
 }
@@ -82,8 +85,18 @@ impl Checkpoint {
             warnings: Vec::new(),
             lease: None,
             cancel_requested: false,
+            end_pending: false,
             destination: None,
         }
+    }
+
+    /// Ends the operation. `has_observer`: whether somebody is to be told.
+    pub(crate) fn end(&mut self, status: OperationStatus, error: Option<OperationIssue>, has_observer: bool) {
+        self.status = status;
+        self.error = error;
+        self.lease = None;
+        self.end_pending = has_observer;
+        self.last_updated_time = Timestamp::now();
     }
 
     /// Whether a runner holds the operation at `now`.

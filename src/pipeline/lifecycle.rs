@@ -1,19 +1,25 @@
-//! What the log says about an operation: accepted, started, resumed, ended.
+//! What the log and the observer are told about an operation: accepted, started, resumed, ended.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
 use tracing::field::{Empty, display};
 use tracing::{Span, info_span};
 
-use crate::error::Error;
-use crate::model::{Checkpoint, OperationContext, OperationId, OperationIssue, OperationSpec, Timestamp};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{
+    Checkpoint, ExportResults, Operation, OperationContext, OperationId, OperationIssue, OperationSpec,
+    Timestamp,
+};
+use crate::pipeline::observer::{ExportObserver, Resumption};
+use crate::pipeline::status::status_document;
+use crate::service::OperationRecord;
+use crate::sync::catch_panic;
 
-/// Why an operation runs that has run before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Resumption {
-    /// Somebody asked for it.
-    Requested,
-    /// No runner held it any more.
-    TakenOver,
-}
+/// How long the delivery of an end may take.
+pub(crate) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
+
+const OBSERVER_PANICKED: &str = "the observer panicked";
 
 /// Returns the span of everything that concerns an operation. [`describe`] sets the fields that are not known yet.
 pub(crate) fn operation_span(id: OperationId) -> Span {
@@ -43,10 +49,9 @@ pub(crate) fn log_accepted(spec: &OperationSpec) {
 }
 
 /// Logs that an operation begins to run, in the current span.
-pub(crate) fn log_started(checkpoint: &Checkpoint, resumption: Option<Resumption>) {
-    let totals = &checkpoint.totals;
-    let (exported, skipped) = (totals.exported, totals.skipped);
-    let runner = checkpoint.runner.as_deref();
+fn log_started(operation: &Operation, resumption: Option<Resumption>) {
+    let ExportResults { exported, skipped, .. } = operation.results;
+    let runner = operation.runner.as_deref();
     match resumption {
         None => tracing::info!(runner, "the operation started"),
         Some(Resumption::Requested) => tracing::info!(runner, exported, skipped, "the operation was resumed"),
@@ -54,6 +59,47 @@ pub(crate) fn log_started(checkpoint: &Checkpoint, resumption: Option<Resumption
             tracing::info!(runner, exported, skipped, "the operation was taken over");
         }
     }
+}
+
+/// Logs that an operation begins to run, in the current span, and tells the observer.
+pub(crate) async fn announce_start(
+    observer: Option<&dyn ExportObserver>,
+    record: &OperationRecord,
+    resumption: Option<Resumption>,
+) {
+    log_started(&record.operation, resumption);
+    notify(observer, async |observer| match resumption {
+        None => observer.operation_started(record).await,
+        Some(resumption) => observer.operation_resumed(record, resumption).await,
+    })
+    .await;
+}
+
+/// Calls a method of the observer that returns nothing. A panic is logged.
+pub(crate) async fn notify<'a, F: Future<Output = ()>>(
+    observer: Option<&'a dyn ExportObserver>,
+    call: impl FnOnce(&'a dyn ExportObserver) -> F,
+) {
+    let Some(observer) = observer else { return };
+    let call = call(observer);
+    let call = async {
+        call.await;
+        Ok(())
+    };
+    if catch_panic(call, OBSERVER_PANICKED).await.is_err() {
+        tracing::error!("{OBSERVER_PANICKED}");
+    }
+}
+
+/// Tells the observer that an operation has ended.
+///
+/// # Errors
+/// The observer's; [`ErrorKind::Internal`] if it panics, [`ErrorKind::Unavailable`] if it takes too long.
+pub(crate) async fn announce_end(observer: &dyn ExportObserver, record: &OperationRecord) -> Result<()> {
+    let call = catch_panic(observer.operation_ended(record), OBSERVER_PANICKED);
+    timeout(DELIVERY_TIMEOUT, call)
+        .await
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "the observer did not respond")))
 }
 
 /// Logs the error that fails an operation, with all its causes, and returns the part of it that is public.
@@ -74,4 +120,9 @@ pub(crate) fn log_ended(checkpoint: &Checkpoint) {
         duration = ?duration.to_std().unwrap_or_default(),
         "the operation ended",
     );
+}
+
+/// Returns an operation as the host sees it.
+pub(crate) fn record(id: OperationId, checkpoint: Checkpoint) -> OperationRecord {
+    OperationRecord { operation: status_document(id, &checkpoint), context: checkpoint.context }
 }

@@ -47,10 +47,11 @@ pub(crate) use self::expiry::{RateEstimator, update_expiry_warning};
 #[cfg(feature = "dicom")]
 pub use self::identity::IdentityCheck;
 pub(crate) use self::lifecycle::{
-    Resumption, describe, log_accepted, log_ended, log_failure, log_started, operation_span,
+    DELIVERY_TIMEOUT, announce_end, announce_start, describe, log_accepted, log_ended, log_failure,
+    operation_span, record,
 };
 pub(crate) use self::log::LogBuffer;
-pub use self::observer::{BatchDone, ExportObserver};
+pub use self::observer::{BatchDone, ExportObserver, Resumption, SideFailing, SideRecovered};
 #[cfg(feature = "restate")]
 pub(crate) use self::open::open_stored;
 pub(crate) use self::open::{OpenedOperation, open_sink, stored_secret};
@@ -59,7 +60,7 @@ pub(crate) use self::prepare::{
     OpenedDestination, PreparedOperation, open_destination, prepare, reopen, validate_destination,
 };
 pub use self::progress::Progress;
-pub(crate) use self::sides::{SideMonitor, Sides, monitor};
+pub(crate) use self::sides::{SideMonitor, Sides};
 pub(crate) use self::status::status_document;
 pub use self::verify::Checksums;
 use crate::error::Result;

@@ -130,6 +130,7 @@ pub(crate) fn validate_destination<'a>(
 pub(crate) fn reopen(checkpoint: &mut Checkpoint, destination: Option<&StoredDestination>) {
     checkpoint.status = OperationStatus::Running;
     checkpoint.error = None;
+    checkpoint.end_pending = false;
     if let Some(destination) = destination {
         update_expiry_warning(checkpoint, destination.expires, None);
         checkpoint.destination = Some(destination.clone());

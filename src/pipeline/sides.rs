@@ -1,4 +1,4 @@
-//! [`Sides`]: the retries towards what an export depends on, and [`SideMonitor`], which notices sides that keep failing.
+//! [`Sides`]: the retries towards what an export depends on, and [`SideMonitor`], which reports sides that keep failing.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -7,6 +7,9 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::limits::{Outage, Retrier, RetryPolicy, Side};
+use crate::model::{OperationContext, OperationId};
+use crate::pipeline::lifecycle::notify;
+use crate::pipeline::observer::{ExportObserver, SideFailing, SideRecovered};
 
 /// A side that fails for this long without a success is reported; again after twice the time, and so on.
 const FIRST_REPORT: Duration = Duration::from_secs(30);
@@ -30,62 +33,103 @@ impl Sides {
             observer: retrier(Side::Observer),
         }
     }
-
-    /// Returns a monitor for each side.
-    pub(crate) fn monitors(&self) -> Vec<SideMonitor> {
-        [&self.source, &self.destination, &self.observer].map(SideMonitor::new).into()
-    }
 }
 
-/// Decides when the outage of a side is reported.
-#[derive(Debug)]
+/// Reports the sides of an operation that keep failing, to the log and to the observer.
 pub(crate) struct SideMonitor {
+    id: OperationId,
+    context: OperationContext,
+    observer: Option<Arc<dyn ExportObserver>>,
+    sides: Vec<SideState>,
+}
+
+struct SideState {
     retrier: Arc<Retrier>,
     /// The outage that has been reported, and how long it lasts when it is reported again.
     reported: Option<(Outage, Duration)>,
 }
 
 /// What is reported about a side.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum SideChange {
+enum Change {
     Failing(Outage),
     /// The side works again. The outage is as it was last reported.
     Recovered(Outage),
 }
 
 impl SideMonitor {
-    pub(crate) fn new(retrier: &Arc<Retrier>) -> Self {
-        Self { retrier: Arc::clone(retrier), reported: None }
+    pub(crate) fn new(
+        id: OperationId,
+        context: OperationContext,
+        observer: Option<Arc<dyn ExportObserver>>,
+        sides: &Sides,
+    ) -> Self {
+        let mut monitor = Self { id, context, observer, sides: Vec::new() };
+        for retrier in [&sides.source, &sides.destination, &sides.observer] {
+            monitor.add(retrier);
+        }
+        monitor
     }
 
-    /// Logs a side that keeps failing, and its recovery. It is called periodically.
-    pub(crate) fn check(&mut self) {
-        let side = self.retrier.side().as_str();
-        match self.change() {
-            Some(SideChange::Failing(outage)) => tracing::warn!(
-                side,
-                kind = outage.kind.as_str(),
-                error = outage.error,
-                failing_for = ?whole_seconds(outage.since.elapsed()),
-                failures = outage.failures,
-                budget_left = ?whole_seconds(outage.budget_left),
-                "the {side} keeps failing",
-            ),
-            Some(SideChange::Recovered(outage)) => tracing::info!(
-                side,
-                failed_for = ?whole_seconds(outage.since.elapsed()),
-                "the {side} works again",
-            ),
-            None => {}
+    /// Adds a side.
+    pub(crate) fn add(&mut self, retrier: &Arc<Retrier>) {
+        self.sides.push(SideState { retrier: Arc::clone(retrier), reported: None });
+    }
+
+    /// Checks the sides periodically, until the future is dropped.
+    pub(crate) async fn run(mut self) -> Infallible {
+        loop {
+            sleep(CHECK_INTERVAL).await;
+            self.check().await;
         }
     }
 
-    fn change(&mut self) -> Option<SideChange> {
+    /// Reports what has changed.
+    pub(crate) async fn check(&mut self) {
+        for state in &mut self.sides {
+            let side = state.retrier.side();
+            match state.change() {
+                Some(Change::Failing(outage)) => {
+                    let failing = SideFailing {
+                        operation_id: self.id,
+                        context: &self.context,
+                        side,
+                        kind: outage.kind,
+                        error: &outage.error,
+                        failing_for: whole_seconds(outage.since.elapsed()),
+                        failures: outage.failures,
+                        budget_left: whole_seconds(outage.budget_left),
+                    };
+                    tracing::warn!(
+                        side = side.as_str(),
+                        kind = failing.kind.as_str(),
+                        error = failing.error,
+                        failing_for = ?failing.failing_for,
+                        failures = failing.failures,
+                        budget_left = ?failing.budget_left,
+                        "the {side} keeps failing",
+                    );
+                    notify(self.observer.as_deref(), |observer| observer.side_failing(failing)).await;
+                }
+                Some(Change::Recovered(outage)) => {
+                    let failed_for = whole_seconds(outage.since.elapsed());
+                    tracing::info!(side = side.as_str(), ?failed_for, "the {side} works again");
+                    let (operation_id, context) = (self.id, &self.context);
+                    let recovered = SideRecovered { operation_id, context, side, failed_for };
+                    notify(self.observer.as_deref(), |observer| observer.side_recovered(recovered)).await;
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+impl SideState {
+    fn change(&mut self) -> Option<Change> {
         let outage = self.retrier.outage();
         if let Some((reported, _)) = &self.reported
             && outage.as_ref().is_none_or(|outage| outage.since != reported.since)
         {
-            return self.reported.take().map(|(reported, _)| SideChange::Recovered(reported));
+            return self.reported.take().map(|(reported, _)| Change::Recovered(reported));
         }
         let outage = outage?;
         let due = self.reported.as_ref().map_or(FIRST_REPORT, |(_, next)| *next);
@@ -93,15 +137,7 @@ impl SideMonitor {
             return None;
         }
         self.reported = Some((outage.clone(), due * 2));
-        Some(SideChange::Failing(outage))
-    }
-}
-
-/// Checks sides until it is dropped.
-pub(crate) async fn monitor(mut monitors: Vec<SideMonitor>) -> Infallible {
-    loop {
-        sleep(CHECK_INTERVAL).await;
-        monitors.iter_mut().for_each(SideMonitor::check);
+        Some(Change::Failing(outage))
     }
 }
 

@@ -36,7 +36,7 @@ impl ExportBatch {
         let context = match self.worker.open(run).await {
             Ok(context) => context,
             Err(error) if error.kind().is_transient() => return Err(error),
-            Err(error) => return Ok(BatchReply::Stopped(Stopped::failed(&error))),
+            Err(error) => return Ok(BatchReply::Stopped(Stopped::failed(run, &error))),
         };
         let number = batch.number;
         let stopped = || Ok(BatchReply::Stopped(context.stop_reason()));
@@ -68,7 +68,7 @@ impl ExportBatch {
             None => Error::new(ErrorKind::Internal, "a transfer did not start"),
         };
         // Other batches of this run would fail in the same way.
-        Ok(BatchReply::Stopped(context.fail(&error)))
+        Ok(BatchReply::Stopped(context.fail(run, &error)))
     }
 }
 

@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{ExportDestination, Operation, OperationId, OperationKey};
 use crate::pipeline::{
-    ExportConfig, OpenedDestination, PreparedOperation, log_accepted, open_destination, prepare, reopen,
-    status_document, stored_secret, validate_destination,
+    ExportConfig, OpenedDestination, PreparedOperation, announce_end, log_accepted, open_destination,
+    prepare, record, reopen, status_document, stored_secret, validate_destination,
 };
 use crate::restate::http_client::HttpClient;
 use crate::restate::messages::{Create, LISTED_KEY, OPERATION_SERVICE, Plan, Reply, Resume, View};
@@ -140,8 +140,19 @@ impl Shared {
         self.call::<()>(id, "cancel", &is_abandoned).await?;
         if is_abandoned {
             self.config.delete_secret(id).await;
+            self.announce_end(id).await;
         }
         Ok(())
+    }
+
+    /// Tells the observer that an operation has ended whose workflow was killed or purged. This is tried once.
+    async fn announce_end(&self, id: OperationId) {
+        let Some(observer) = self.config.observer.as_deref() else { return };
+        let announce = async { announce_end(observer, &record(id, self.view(id).await?.checkpoint)).await };
+        if let Err(error) = announce.await {
+            let kind = error.kind().as_str();
+            tracing::warn!(operation = %id, kind, error = %error.report(), "the end of the operation is not delivered");
+        }
     }
 
     async fn list(&self, filter: &OperationFilter) -> Result<Vec<OperationRecord>> {
@@ -152,7 +163,7 @@ impl Shared {
             after = Some(*last);
             let matching = page.into_iter().filter_map(|(key, view)| {
                 let view = view.filter(|view| filter.matches(&view.checkpoint))?;
-                Some(record(key.id, view))
+                Some(record(key.id, view.checkpoint))
             });
             found.extend(matching);
         }
@@ -284,11 +295,6 @@ fn listed_key(text: &str) -> Result<OperationKey> {
     Ok(OperationKey { created_time: created_time.parse()?, id: id.parse()? })
 }
 
-fn record(id: OperationId, view: View) -> OperationRecord {
-    let View { checkpoint, .. } = view;
-    OperationRecord { operation: status_document(id, &checkpoint), context: checkpoint.context }
-}
-
 #[async_trait]
 impl ExportService for Client {
     async fn start(&self, new: NewOperation) -> Result<Operation> {
@@ -301,7 +307,7 @@ impl ExportService for Client {
     }
 
     async fn operation(&self, id: OperationId) -> Result<OperationRecord> {
-        self.shared.view(id).await.map(|view| record(id, view))
+        self.shared.view(id).await.map(|view| record(id, view.checkpoint))
     }
 
     async fn list(&self, filter: &OperationFilter) -> Result<Vec<OperationRecord>> {

@@ -39,7 +39,7 @@ impl Lister {
         let context = match self.worker.open(self.run).await {
             Ok(context) => context,
             Err(error) if error.kind().is_transient() => return Err(retryable(error)),
-            Err(error) => return Ok(Json(Listed::Stopped(Stopped::failed(&error)))),
+            Err(error) => return Ok(Json(Listed::Stopped(Stopped::failed(self.run, &error)))),
         };
         let mut slot = self.planner.lock().await;
         // Taken out of the slot, since a planner whose call was dropped must not be used again.
@@ -56,7 +56,7 @@ impl Lister {
                 *slot = Some(planner);
                 Ok(Json(Listed::Batches { batches, bytes, end }))
             }
-            Err(error) => Ok(Json(Listed::Stopped(Stopped::failed(&error)))),
+            Err(error) => Ok(Json(Listed::Stopped(Stopped::failed(self.run, &error)))),
         }
     }
 }

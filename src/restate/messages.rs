@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 use crate::model::{
     Checkpoint, OperationId, OperationIssue, OperationStatus, Position, StoredDestination, Totals,
 };
-use crate::pipeline::{Batch, BatchOutcome, log_failure};
+use crate::pipeline::{Batch, BatchOutcome, log_failure, operation_span};
 
 /// The name of the object that holds an operation.
 pub(crate) const OPERATION_SERVICE: &str = "ExportOperation";
@@ -189,8 +189,8 @@ pub(crate) enum Stopped {
 
 impl Stopped {
     /// Logs an error that fails the operation.
-    pub(crate) fn failed(error: &Error) -> Self {
-        Self::Failed(log_failure(error))
+    pub(crate) fn failed(run: Run, error: &Error) -> Self {
+        Self::Failed(operation_span(run.id).in_scope(|| log_failure(error)))
     }
 
     /// A call ended with an error of Restate's: a cancellation, or the callee used up its attempts.

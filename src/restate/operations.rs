@@ -7,7 +7,7 @@ use tracing::Span;
 use crate::error::Error;
 use crate::model::Timestamp;
 use crate::model::{OperationId, OperationStatus};
-use crate::pipeline::{Resumption, describe, log_ended, log_started, operation_span};
+use crate::pipeline::{describe, log_ended, operation_span};
 use crate::restate::messages::{
     Commit, Create, LISTED_KEY, OperationState, Reply, Report, Resume, Run, RunRequest, View,
 };
@@ -118,8 +118,6 @@ impl ExportOperation {
         if let Some(mut state) = running(&ctx, run).await? {
             state.checkpoint.status = OperationStatus::Running;
             state.has_begun = true;
-            let resumption = (run > 0).then_some(Resumption::Requested);
-            span(&ctx, &state)?.in_scope(|| log_started(&state.checkpoint, resumption));
             save(&ctx, state).await?;
         }
         Ok(())

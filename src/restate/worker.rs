@@ -13,9 +13,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
 use crate::error::{Error, Result};
-use crate::model::OperationSpec;
+use crate::model::{Checkpoint, OperationSpec, OperationStatus};
 use crate::pipeline::{
-    Batch, ExportConfig, LogBuffer, Pipeline, SideMonitor, Sides, describe, open_stored, operation_span,
+    Batch, ExportConfig, LogBuffer, Pipeline, Resumption, SideMonitor, Sides, announce_end, announce_start,
+    describe, open_stored, operation_span, record,
 };
 use crate::restate::http_client::HttpClient;
 use crate::restate::messages::{OPERATION_SERVICE, Reply, Run, Stopped, View, retryable};
@@ -90,9 +91,9 @@ impl Worker {
         let spec = Arc::new(OperationSpec { destination: view.destination.clone(), ..spec });
         let span = operation_span(run.id);
         describe(&span, &spec.context, Some(&spec.destination.location));
-        let operation = open_stored(config, spec).await?;
         let sides = Sides::new(&config.options.retry);
-        let monitors = sides.monitors();
+        let monitor = SideMonitor::new(run.id, spec.context.clone(), config.observer.clone(), &sides);
+        let operation = open_stored(config, spec).await?;
         let context = Arc::new(RunContext {
             pipeline: Arc::new(Pipeline::new(config, operation, sides, &view.checkpoint.totals)),
             stop: CancellationToken::new(),
@@ -102,7 +103,7 @@ impl Worker {
         if !is_wanted(run, &view) {
             context.stop.cancel();
         }
-        let poll = poll(Arc::downgrade(&self.0), run, Arc::downgrade(&context), monitors);
+        let poll = poll(Arc::downgrade(&self.0), run, Arc::downgrade(&context), monitor);
         tokio::spawn(poll.instrument(span));
         Ok(context)
     }
@@ -123,7 +124,7 @@ impl Worker {
             let context = self.open(run).await?;
             Ok(context.pipeline.append(LogKey::new(run.number, first_batch), &mut lines.clone()).await)
         };
-        log_step_result(append.await)
+        log_step_result(run, append.await)
     }
 
     /// Completes the run's logs. A run that was stopped has a limited time for it.
@@ -138,7 +139,40 @@ impl Worker {
             }
             return Ok(None);
         }
-        log_step_result(finish.await)
+        log_step_result(run, finish.await)
+    }
+
+    /// Tells the log and the observer that a run begins.
+    ///
+    /// # Errors
+    /// Errors after which another worker should try.
+    pub(crate) async fn announce_start(&self, run: Run) -> HandlerResult<()> {
+        let view = self.0.view(run).await.and_then(Reply::into_result).map_err(retryable)?;
+        let span = operation_span(run.id);
+        describe(&span, &view.checkpoint.context, Some(&view.destination.location));
+        let resumption = (run.number > 0).then_some(Resumption::Requested);
+        let checkpoint = Checkpoint { status: OperationStatus::Running, ..view.checkpoint };
+        let (observer, record) = (self.0.config.observer.as_deref(), record(run.id, checkpoint));
+        announce_start(observer, &record, resumption).instrument(span).await;
+        Ok(())
+    }
+
+    /// Tells the observer that a run has ended.
+    ///
+    /// # Errors
+    /// Errors after which another worker should try.
+    pub(crate) async fn announce_end(&self, run: Run) -> HandlerResult<()> {
+        let Some(observer) = self.0.config.observer.as_deref() else { return Ok(()) };
+        let announce = async {
+            match self.0.view(run).await? {
+                Reply::Done(view) if view.run == run.number => {
+                    announce_end(observer, &record(run.id, view.checkpoint)).await
+                }
+                // It was resumed or deleted since.
+                _ => Ok(()),
+            }
+        };
+        announce.await.map_err(retryable)
     }
 
     /// Deletes the secret of an operation that has ended.
@@ -204,8 +238,8 @@ impl RunContext {
     }
 
     /// Stops the run in this process after an error.
-    pub(crate) fn fail(&self, error: &Error) -> Stopped {
-        let failure = self.failure.get_or_init(|| Stopped::failed(error)).clone();
+    pub(crate) fn fail(&self, run: Run, error: &Error) -> Stopped {
+        let failure = self.failure.get_or_init(|| Stopped::failed(run, error)).clone();
         self.stop.cancel();
         failure
     }
@@ -217,12 +251,12 @@ impl RunContext {
 }
 
 /// Converts the result of a step at the logs: the outer error is from opening the run.
-fn log_step_result(result: Result<Result<()>>) -> HandlerResult<Option<Stopped>> {
+fn log_step_result(run: Run, result: Result<Result<()>>) -> HandlerResult<Option<Stopped>> {
     match result {
         Ok(Ok(())) => Ok(None),
         // The run cannot be opened here or now.
         Err(error) if error.kind().is_transient() => Err(retryable(error)),
-        Ok(Err(error)) | Err(error) => Ok(Some(Stopped::failed(&error))),
+        Ok(Err(error)) | Err(error) => Ok(Some(Stopped::failed(run, &error))),
     }
 }
 
@@ -233,13 +267,13 @@ fn is_wanted(run: Run, view: &View) -> bool {
 }
 
 /// Polls whether a run is still wanted, and closes it when it is not, or when it is unused. Checks its sides meanwhile.
-async fn poll(shared: Weak<Shared>, run: Run, context: Weak<RunContext>, mut monitors: Vec<SideMonitor>) {
+async fn poll(shared: Weak<Shared>, run: Run, context: Weak<RunContext>, mut monitor: SideMonitor) {
     let mut polls = interval(POLL_INTERVAL);
     polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut idle = 0;
     loop {
         polls.tick().await;
-        monitors.iter_mut().for_each(SideMonitor::check);
+        monitor.check().await;
         let Some(shared) = shared.upgrade() else { return };
         let is_unwanted = match shared.view(run).await {
             Ok(Reply::Done(view)) => !is_wanted(run, &view),

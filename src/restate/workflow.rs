@@ -37,6 +37,9 @@ impl Export {
         let Json(RunRequest { run, from, totals, plan }) = request;
         let operation = || ctx.object_client::<ExportOperationClient<'_>>(run.id.to_string());
         operation().begun(run.number).send();
+        let announce_start = || async move { self.worker.announce_start(run).await };
+        // Fails if the workflow was canceled, which the segments find out too.
+        _ = ctx.run(announce_start).name("announce the start").await;
         ctx.service_client::<ExportSegmentClient<'_>>().estimate(Json(run)).send();
 
         let mut done = Commit { run: run.number, segments: 0, position: from.clone(), totals, ended: None };
@@ -122,6 +125,10 @@ impl Export {
         _ = ctx.run(delete_secret).name("delete secret").await;
         if operation().commit(Json(done.clone())).call().await.is_err() {
             operation().commit(Json(done)).call().await?;
+        }
+        let announce_end = || async move { self.worker.announce_end(run).await };
+        if ctx.run(announce_end).name("announce the end").await.is_err() {
+            ctx.run(announce_end).name("announce the end").await?;
         }
         Ok(())
     }

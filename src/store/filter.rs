@@ -26,6 +26,8 @@ pub struct OperationFilter {
     pub partition: Option<String>,
     /// Only operations with this status. Default: `None`.
     pub status: Option<OperationStatus>,
+    /// Only operations whose end is still to be delivered to the observer. Default: false.
+    pub end_pending_only: bool,
     /// Only operations that were created, and have ended, before this time. Default: `None`.
     pub ended_before: Option<Timestamp>,
     /// Only operations after this one in the order of the listing. Default: `None`.
@@ -42,6 +44,7 @@ impl OperationFilter {
             lease_lapsed_at: None,
             partition: None,
             status: None,
+            end_pending_only: false,
             ended_before: None,
             after: None,
             limit,
@@ -72,6 +75,12 @@ impl OperationFilter {
         self
     }
 
+    /// Returns only operations whose end is still to be delivered to the observer.
+    pub fn end_pending_only(mut self) -> Self {
+        self.end_pending_only = true;
+        self
+    }
+
     /// Returns only operations that were created, and have ended, before `time`.
     ///
     /// The condition on the creation excludes nothing as long as the clocks of the replicas agree. It lets a store skip all
@@ -93,6 +102,7 @@ impl OperationFilter {
             && self.lease_lapsed_at.is_none_or(|time| !checkpoint.is_held(time))
             && self.partition.as_ref().is_none_or(|name| checkpoint.context.partition.as_ref() == Some(name))
             && self.status.is_none_or(|status| checkpoint.status == status)
+            && (!self.end_pending_only || checkpoint.end_pending)
             && self.ended_before.is_none_or(|time| {
                 checkpoint.status.is_ended()
                     && checkpoint.created_time < time

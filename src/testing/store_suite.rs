@@ -112,6 +112,7 @@ fn filled(version: u64) -> Checkpoint {
         warnings: vec![OperationIssue::new("another", "one")],
         lease: Some(Lease::new("a runner", now, Duration::from_secs(30))),
         cancel_requested: true,
+        end_pending: true,
         destination: Some(destination()),
     }
 }
@@ -286,6 +287,7 @@ async fn queries_return_the_operations_that_match(store: &dyn OperationStore) {
         store.create(&spec, &first).await.expect("create succeeds");
         let mut checkpoint = Checkpoint { version: 1, status, lease, ..first };
         checkpoint.context.partition = partition.map(str::to_owned);
+        checkpoint.end_pending = status.is_ended() && stored.len() % 2 == 0;
         checkpoint.last_updated_time = age(stored.len() / 2);
         checkpoint.version = store.save(spec.id, &checkpoint).await.expect("save succeeds");
         stored.push((OperationKey::from(&spec), checkpoint));
@@ -299,6 +301,8 @@ async fn queries_return_the_operations_that_match(store: &dyn OperationStore) {
         all.clone().lease_lapsed_at(now),
         all.clone().partition("one"),
         all.clone().partition("three"),
+        all.clone().end_pending_only(),
+        all.clone().end_pending_only().lease_lapsed_at(now).partition("one"),
         all.clone().ended_before(now),
         all.clone().ended_before(now.saturating_sub(Duration::from_secs(50))).partition("one"),
         all.clone().ended_before(now.saturating_sub(Duration::from_secs(50))).status(OperationStatus::Failed),

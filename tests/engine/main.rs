@@ -8,6 +8,7 @@ mod hooked_sink;
 mod concurrency;
 mod copy;
 mod crash;
+mod events;
 mod flow;
 mod hanging;
 mod list_ahead;

@@ -20,7 +20,7 @@ use self::database::Database;
 use self::migration::{Migration, migrate};
 use self::names::Names;
 pub use self::secrets::{PostgresSecretStore, SecretKey};
-use self::statement::{UNFINISHED, key, search, ticks};
+use self::statement::{END_PENDING, UNFINISHED, key, search, ticks};
 use self::text::{escape, escape_json, unescape_json};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Checkpoint, OperationId, OperationKey, OperationSpec, Timestamp};
@@ -138,8 +138,9 @@ impl PostgresOperationStore {
 /// indexed column, so PostgreSQL updates the row in place if its page has room (`fillfactor`).
 fn create_table(names: &Names) -> String {
     let table = names.quoted_table();
-    let [listed, unfinished, partition, status] =
-        ["_listed", "_unfinished", "_partition", "_status"].map(|suffix| names.quoted_index(suffix));
+    let [listed, unfinished, pending, partition, status] =
+        ["_listed", "_unfinished", "_pending", "_partition", "_status"]
+            .map(|suffix| names.quoted_index(suffix));
     format!(
         "CREATE TABLE {table} (
             id uuid PRIMARY KEY,
@@ -149,11 +150,13 @@ fn create_table(names: &Names) -> String {
             status text NOT NULL,
             partition text,
             lease_expires bigint,
+            end_pending boolean NOT NULL DEFAULT false,
             spec jsonb NOT NULL,
             checkpoint jsonb NOT NULL
         ) WITH (fillfactor = 50);
         CREATE INDEX {listed} ON {table} (created, id);
         CREATE INDEX {unfinished} ON {table} (created, id) WHERE {UNFINISHED};
+        CREATE INDEX {pending} ON {table} (created, id) WHERE {END_PENDING};
         CREATE INDEX {partition} ON {table} (partition, created, id);
         CREATE INDEX {status} ON {table} (status, created, id);"
     )
@@ -163,8 +166,9 @@ fn create_table(names: &Names) -> String {
 impl OperationStore for PostgresOperationStore {
     async fn create(&self, spec: &OperationSpec, checkpoint: &Checkpoint) -> Result<()> {
         let sql = format!(
-            "INSERT INTO {} (id, version, created, updated, status, partition, lease_expires, spec, checkpoint)
-             VALUES ($1, 1, $2, $3, $4, $5, $6, $7::jsonb, $8::jsonb) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO {}
+                (id, version, created, updated, status, partition, lease_expires, end_pending, spec, checkpoint)
+             VALUES ($1, 1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9::jsonb) ON CONFLICT (id) DO NOTHING",
             self.table()
         );
         let columns = Columns::of(checkpoint);
@@ -177,7 +181,8 @@ impl OperationStore for PostgresOperationStore {
                     let query = sqlx::query(&sql).bind(id).bind(created).bind(columns.updated);
                     let query =
                         query.bind(columns.status).bind(columns.partition).bind(columns.lease_expires);
-                    query.bind(spec).bind(checkpoint).execute(connection).await
+                    let query = query.bind(columns.end_pending).bind(spec).bind(checkpoint);
+                    query.execute(connection).await
                 })
             })
             .await?;
@@ -203,7 +208,7 @@ impl OperationStore for PostgresOperationStore {
         let sql = format!(
             "WITH saved AS (
                 UPDATE {table} SET version = version + 1, updated = $3, status = $4, partition = $5,
-                    lease_expires = $6, checkpoint = $7::jsonb
+                    lease_expires = $6, end_pending = $7, checkpoint = $8::jsonb
                 WHERE id = $1 AND version = $2 RETURNING version
              )
              SELECT (SELECT version FROM saved), EXISTS (SELECT FROM {table} WHERE id = $1)"
@@ -220,7 +225,7 @@ impl OperationStore for PostgresOperationStore {
                     let query = sqlx::query_as(&sql).bind(uuid(id)).bind(expected).bind(columns.updated);
                     let query =
                         query.bind(columns.status).bind(columns.partition).bind(columns.lease_expires);
-                    query.bind(json).fetch_one(connection).await
+                    query.bind(columns.end_pending).bind(json).fetch_one(connection).await
                 })
             })
             .await?;
@@ -335,6 +340,7 @@ struct Columns {
     status: &'static str,
     partition: Option<String>,
     lease_expires: Option<i64>,
+    end_pending: bool,
 }
 
 impl Columns {
@@ -344,6 +350,7 @@ impl Columns {
             status: checkpoint.status.as_str(),
             partition: checkpoint.context.partition.as_deref().map(|name| escape(name).into_owned()),
             lease_expires: checkpoint.lease.as_ref().map(|lease| ticks(lease.expires)),
+            end_pending: checkpoint.end_pending,
         }
     }
 }

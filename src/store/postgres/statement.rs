@@ -13,6 +13,9 @@ use crate::store::postgres::text::escape;
 /// The statuses of operations that have not ended. The partial index has the same condition.
 pub(super) const UNFINISHED: &str = "status IN ('notStarted', 'running')";
 
+/// Ended operations whose end is still to be delivered. Another partial index has the same condition.
+pub(super) const END_PENDING: &str = "end_pending";
+
 const ENDED: &str = "status IN ('completed', 'failed', 'canceled')";
 
 /// Units of 100 ns since 1970, which is the precision of timestamps. PostgreSQL's own type has microseconds.
@@ -47,6 +50,9 @@ pub(super) fn search(
     let mut sql = QueryBuilder::new(format!("{head} FROM {} WHERE true", names.quoted_table()));
     if filter.unfinished_only {
         sql.push(" AND ").push(UNFINISHED);
+    }
+    if filter.end_pending_only {
+        sql.push(" AND ").push(END_PENDING);
     }
     if let Some(time) = filter.lease_lapsed_at {
         sql.push(" AND (lease_expires IS NULL OR lease_expires <= ").push_bind(ticks(time)).push(")");

@@ -31,7 +31,8 @@ pub(super) const CHECKPOINTS: TableDefinition<'_, u128, (u64, &[u8])> = TableDef
 /// The operations in the order in which they are listed.
 pub(super) const BY_AGE: TableDefinition<'_, AgeKey, ()> = TableDefinition::new("by_age");
 
-/// The operations that have not ended, by id, with the times of their keys in [`BY_AGE`]. Rebuilt when the file is opened,
+/// The operations that have not ended, or whose end is still to be delivered, by id, with the times of their keys in
+/// [`BY_AGE`]. Rebuilt when the file is opened,
 /// because earlier versions do not maintain it.
 pub(super) const UNFINISHED: TableDefinition<'_, u128, (i64, u32)> = TableDefinition::new("unfinished");
 
@@ -170,6 +171,11 @@ fn check_format(database: &Database) -> Result<()> {
     }
 }
 
+/// Whether [`UNFINISHED`] contains an operation.
+pub(super) fn is_indexed(checkpoint: &Checkpoint) -> bool {
+    is_unfinished(checkpoint.status) || checkpoint.end_pending
+}
+
 /// Releases all leases, because the file has one owner, so their holders have stopped. Rebuilds [`UNFINISHED`].
 ///
 /// A damaged record is skipped: it affects its operation only.
@@ -184,7 +190,7 @@ fn recover(database: &Database) -> Result<()> {
         let (version, json) = stored.value();
         match decode::<Checkpoint>(json) {
             Ok(checkpoint) => {
-                if is_unfinished(checkpoint.status) {
+                if is_indexed(&checkpoint) {
                     unfinished.insert(id, (seconds, nanoseconds));
                 }
                 if checkpoint.lease.is_some() {

@@ -14,11 +14,10 @@ use serde::Deserialize;
 
 pub use redb::StorageBackend;
 
-use self::file::{BY_AGE, CHECKPOINTS, SPECS, StateFile, UNFINISHED, redb_error, write};
+use self::file::{BY_AGE, CHECKPOINTS, SPECS, StateFile, UNFINISHED, is_indexed, redb_error, write};
 use self::key::{AGE_MAX, AgeKey, age_of, first_age_at, key_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Checkpoint, OperationId, OperationKey, OperationSpec, Timestamp};
-use crate::store::filter::is_unfinished;
 use crate::store::record::{decode, encode};
 use crate::store::{OperationFilter, OperationStore, log_skipped};
 use crate::sync::blocking;
@@ -110,7 +109,7 @@ impl OperationStore for RedbOperationStore {
     async fn create(&self, spec: &OperationSpec, checkpoint: &Checkpoint) -> Result<()> {
         let (id, age) = (spec.id.as_u128(), age_of(spec.into()));
         let spec = encode(spec)?;
-        let is_unfinished = is_unfinished(checkpoint.status);
+        let is_indexed = is_indexed(checkpoint);
         let checkpoint = encode(&Checkpoint { version: 1, ..checkpoint.clone() })?;
         self.call(move |database| {
             write(database, |transaction| {
@@ -123,7 +122,7 @@ impl OperationStore for RedbOperationStore {
                 checkpoints.insert(id, (1, checkpoint.as_bytes())).map_err(redb_error)?;
                 let mut by_age = transaction.open_table(BY_AGE).map_err(redb_error)?;
                 by_age.insert(age, ()).map_err(redb_error)?;
-                if is_unfinished {
+                if is_indexed {
                     let mut unfinished = transaction.open_table(UNFINISHED).map_err(redb_error)?;
                     unfinished.insert(id, (age.0, age.1)).map_err(redb_error)?;
                 }
@@ -157,7 +156,7 @@ impl OperationStore for RedbOperationStore {
     async fn save(&self, id: OperationId, checkpoint: &Checkpoint) -> Result<u64> {
         let (id, expected) = (id.as_u128(), checkpoint.version);
         let version = expected.saturating_add(1);
-        let is_unfinished = is_unfinished(checkpoint.status);
+        let is_indexed = is_indexed(checkpoint);
         let checkpoint = encode(&Checkpoint { version, ..checkpoint.clone() })?;
         self.call(move |database| {
             write(database, |transaction| {
@@ -168,7 +167,7 @@ impl OperationStore for RedbOperationStore {
                 }
                 checkpoints.insert(id, (version, checkpoint.as_bytes())).map_err(redb_error)?;
                 let mut unfinished = transaction.open_table(UNFINISHED).map_err(redb_error)?;
-                if !is_unfinished {
+                if !is_indexed {
                     unfinished.remove(id).map_err(redb_error)?;
                 } else if unfinished.get(id).map_err(redb_error)?.is_none()
                     && let Some((seconds, nanoseconds, _)) = stored_age(transaction, id)?
@@ -227,7 +226,7 @@ impl OperationStore for RedbOperationStore {
             let end = after.min(filter.ended_before.map_or(AGE_MAX, first_age_at));
             if filter.limit == 0 {
                 // Nothing to visit.
-            } else if filter.is_unfinished_only() {
+            } else if filter.is_unfinished_only() || filter.end_pending_only {
                 let unfinished = reading.open_table(UNFINISHED).map_err(redb_error)?;
                 let mut ages = Vec::new();
                 for entry in unfinished.iter().map_err(redb_error)? {
