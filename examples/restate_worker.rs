@@ -23,6 +23,8 @@ use tokio::net::TcpListener;
 
 #[path = "server/logging.rs"]
 mod logging;
+#[path = "export/s3.rs"]
+mod s3;
 #[path = "server/shutdown.rs"]
 mod shutdown;
 #[path = "export/source.rs"]
@@ -80,9 +82,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         false => AzureBlobPolicy::new(),
     };
     // No read-ahead: one worker lists the instances that another one exports.
-    let source = source::Source::open(&settings.source, Some(0))?;
+    let source = source::Source::open(&settings.source, Some(0), settings.development)?;
     let mut engine = ExportEngine::builder(source.instances())
         .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy));
+    engine = s3::register(engine, settings.development, None)?;
     if let Some(requests) = settings.concurrency {
         engine = engine.concurrency(Concurrency::Fixed(requests));
     }

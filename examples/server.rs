@@ -1,4 +1,4 @@
-//! A server with the export API for a folder of DICOM files or a DICOMweb server.
+//! A server with the export API for a folder of DICOM files, a DICOMweb server or a bucket.
 //!
 //! ```text
 //! cargo run --release --features http --example server -- --source DIR|URL --listen 127.0.0.1:8080 [--state FILE] [--development] [--base-url URL] [--restate INGRESS_URL --restate-admin ADMIN_URL]
@@ -10,7 +10,9 @@
 //!   stops or crashes are resumed when it starts again.
 //! - With `--features http,restate`, `--restate` and `--restate-admin` run exports on the workers of a Restate server
 //!   (example `restate_worker`) instead of in this process.
-//! - `--development` permits the storage emulator (Azurite) as a destination.
+//! - With `--features http,s3`, `--source s3://BUCKET/PREFIX` is a bucket, and requests may name the destination type `s3`. The
+//!   variable `AWS_ENDPOINT_URL` allows the endpoint of a compatible store.
+//! - `--development` permits the storage emulator (Azurite) and S3 stores on this machine as destinations.
 //!
 //! `RUST_LOG` sets the log filter; the log is written to stderr. On SIGTERM or Ctrl-C the server rejects new exports,
 //! finishes the batches in flight, and exits.
@@ -36,6 +38,8 @@ use tokio::net::TcpListener;
 mod logging;
 #[path = "server/restate.rs"]
 mod restate;
+#[path = "export/s3.rs"]
+mod s3;
 #[path = "server/serve.rs"]
 pub mod serve;
 #[path = "server/shutdown.rs"]
@@ -57,13 +61,13 @@ const USAGE: &str = "usage: server --source DIR|URL --listen ADDR [--state FILE]
 /// The command line.
 #[derive(Debug)]
 pub struct Settings {
-    /// The folder of DICOM files, or the URL of a DICOMweb server.
+    /// The folder of DICOM files, or the URL of a DICOMweb server or a bucket.
     pub source: PathBuf,
     /// The address to listen on; port 0 selects a free port.
     pub listen: SocketAddr,
     /// The file that keeps operations; without one they are lost when the process ends.
     pub state: Option<PathBuf>,
-    /// Whether the storage emulator is permitted as a destination.
+    /// Whether the storage emulator and stores on this machine are permitted as destinations.
     pub development: bool,
     /// The beginning of links in responses.
     pub base_url: BaseUrl,
@@ -127,8 +131,11 @@ pub async fn serve(
         true => AzureBlobPolicy::development(),
         false => AzureBlobPolicy::new(),
     };
-    let mut engine = ExportEngine::builder(source::Source::open(&settings.source, None)?.instances())
-        .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy));
+    let mut engine = ExportEngine::builder(
+        source::Source::open(&settings.source, None, settings.development)?.instances(),
+    )
+    .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy));
+    engine = s3::register(engine, settings.development, None)?;
     if let Some(path) = &settings.state {
         engine = engine.operation_store(state::open(path)?);
     }

@@ -9,7 +9,7 @@ use lexopt::prelude::*;
 use serde_json::json;
 
 pub(crate) const HELP: &str = "\
-Exports DICOM files from a folder or a DICOMweb server to a folder or an Azure Blob container.
+Exports DICOM files from a folder, a DICOMweb server or a bucket to a folder, an Azure Blob container or a bucket.
 
 usage: export --source SOURCE DESTINATION [OPTIONS]
 
@@ -17,19 +17,26 @@ source:
   --source DIR                     a folder of DICOM files
   --source http(s)://.../dicom-web a DICOMweb server (feature dicomweb), with the credentials in the environment variables
                                    DICOMWEB_USER and DICOMWEB_PASSWORD, or DICOMWEB_TOKEN
+  --source s3://BUCKET/PREFIX      a bucket of Amazon S3 or a compatible store (feature s3), with objects
+                                   <study>/<series>/<sop instance>.dcm
 
 destination:
   --destination DIR                a folder
+  --destination s3://BUCKET/PREFIX a bucket of Amazon S3 or a compatible store (feature s3)
   --destination CONTAINER_URI      an Azure Blob container, with a SAS as its query
   --connection-string S --container NAME
                                    an Azure Blob container, with the connection string of its account
+
+buckets:
+  The region, the endpoint and the credentials are read from the environment variables AWS_REGION, AWS_ENDPOINT_URL,
+  AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN. Without an access key, the identity of this machine is used.
 
 options:
   --managed-identity               write with the managed identity of this machine
   --identifier I                   <study>[/<series>[/<sop instance>]]; may be repeated; default: everything
   --identifiers-file FILE          a file with one identifier per line
-  --development                    permit the storage emulator, and http to this machine
-  --root-certificate FILE          trust these certificate authorities (PEM) for an Azure destination
+  --development                    permit the storage emulator, and stores on this machine over http
+  --root-certificate FILE          trust these certificate authorities (PEM) for a destination
   --concurrency N                  concurrent requests (default: adapted to the destination)
   --memory SIZE                    memory budget for instances (default: 64MiB); the listing of a folder uses a quarter
                                    more for small files
@@ -77,6 +84,8 @@ pub(crate) enum Resume {
 pub(crate) enum Destination {
     Folder(PathBuf),
     Azure(ExportDestination),
+    /// `s3://BUCKET/PREFIX`.
+    S3(String),
 }
 
 /// The options that define the destination.
@@ -205,6 +214,14 @@ impl DestinationArgs {
                 }
                 Ok(Destination::Folder(folder.into()))
             }
+            (Some(url), Some("s3")) => {
+                if self.connection_string.is_some() || self.container.is_some() || self.managed_identity {
+                    return Err(
+                        "--destination is a bucket, whose credentials are in the environment".to_owned()
+                    );
+                }
+                Ok(Destination::S3(url))
+            }
             (uri, Some("http" | "https")) | (uri @ None, None) => {
                 let settings = json!({
                     "blobContainerUri": uri,
@@ -215,7 +232,7 @@ impl DestinationArgs {
                 Ok(Destination::Azure(ExportDestination::new(ExportDestination::AZURE_BLOB, settings)))
             }
             // A misspelt URI is not treated as a folder, because its SAS would become part of a folder's name.
-            _ => Err("--destination is neither a folder nor an http or https URI".to_owned()),
+            _ => Err("--destination is neither a folder nor an http, https or s3 URI".to_owned()),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! A command-line exporter from a folder of DICOM files or a DICOMweb server to a folder or an Azure Blob container.
+//! A command-line exporter from a folder of DICOM files, a DICOMweb server or a bucket to a folder, an Azure Blob container or a
+//! bucket.
 //!
 //! `cargo run --release --example export -- --help`
 //!
@@ -9,6 +10,7 @@ mod args;
 mod bar;
 #[path = "../server/logging.rs"]
 mod logging;
+mod s3;
 mod source;
 mod state;
 
@@ -52,7 +54,7 @@ async fn main() -> ExitCode {
 /// Fails if the operation cannot be started.
 async fn export(args: Args) -> dicom_export::Result<ExitCode> {
     // The same ratio as between the defaults.
-    let source = Source::open(&args.source, args.memory.map(|budget| budget / 4))?;
+    let source = Source::open(&args.source, args.memory.map(|budget| budget / 4), args.development)?;
     let engine = engine(&args, &source)?;
     let target = target(args.destination)?;
     let started = match args.resume {
@@ -113,6 +115,7 @@ fn engine(args: &Args, source: &Source) -> dicom_export::Result<ExportEngine> {
         .checksums(args.checksums)
         .identity_check(args.identity)
         .manifest(args.manifest);
+    builder = s3::register(builder, args.development, args.root_certificate.as_deref())?;
     if let Some(transfers) = args.concurrency {
         builder = builder.concurrency(Concurrency::Fixed(transfers));
     }
@@ -144,6 +147,7 @@ fn target(destination: Destination) -> dicom_export::Result<Target> {
             let sink: Arc<dyn BlobSink> = Arc::new(DirectorySink::open(path)?);
             sink.into()
         }
+        Destination::S3(url) => s3::destination(&url)?.into(),
         Destination::Azure(destination) => destination.into(),
     })
 }

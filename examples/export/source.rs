@@ -1,27 +1,28 @@
-//! `--source`: a folder or a DICOMweb server.
+//! `--source`: a folder, a DICOMweb server or a bucket.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use dicom_export::{DirectorySource, Error, ErrorKind, InstanceSource, Result};
 
+use super::s3;
+
 #[derive(Clone)]
 pub(crate) enum Source {
     Folder(Arc<DirectorySource>),
-    Server(Arc<dyn InstanceSource>),
+    Remote(Arc<dyn InstanceSource>),
 }
 
 impl Source {
-    /// Opens a DICOMweb server if `location` is an http or https URL, otherwise a folder. `read_ahead` is in bytes; `None` is
-    /// the default of [`DirectorySource`].
-    pub(crate) fn open(location: &Path, read_ahead: Option<u64>) -> Result<Self> {
-        let url = location.to_str().filter(|text| {
-            let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-            matches!(scheme.as_deref(), Some("http" | "https"))
-        });
-        Ok(match url {
-            Some(url) => Self::Server(open_server(url)?),
-            None => {
+    /// Opens a DICOMweb server if `location` is an http or https URL, a bucket if it is an s3 URL, otherwise a folder.
+    /// `read_ahead` is in bytes; `None` is the default of [`DirectorySource`]. `development` permits stores on this machine.
+    pub(crate) fn open(location: &Path, read_ahead: Option<u64>, development: bool) -> Result<Self> {
+        let text = location.to_str().unwrap_or_default();
+        let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+        Ok(match scheme.as_deref() {
+            Some("http" | "https") => Self::Remote(open_server(text)?),
+            Some("s3") => Self::Remote(s3::source(text, development)?),
+            _ => {
                 let folder = DirectorySource::open(location)?;
                 Self::Folder(Arc::new(match read_ahead {
                     Some(bytes) => folder.read_ahead(bytes),
@@ -34,7 +35,7 @@ impl Source {
     pub(crate) fn instances(&self) -> Arc<dyn InstanceSource> {
         match self {
             Self::Folder(folder) => Arc::clone(folder) as _,
-            Self::Server(server) => Arc::clone(server),
+            Self::Remote(source) => Arc::clone(source),
         }
     }
 }

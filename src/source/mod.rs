@@ -18,7 +18,7 @@ pub use self::dicomweb::{DicomWebCredentials, DicomWebSource, DicomWebSourceBuil
 pub use self::directory::{DirectoryReport, DirectorySource, SkippedPath};
 pub use self::memory::MemorySource;
 #[cfg(feature = "object_store")]
-pub use self::object_store::ObjectStoreSource;
+pub use self::object_store::{ObjectLayout, ObjectStoreSource};
 pub use crate::content::{Content, CopySource};
 use crate::error::Result;
 pub use crate::model::{Cursor, Instance, ListFailure, ListRequest, ListWarning, Locator, Page, Scope};

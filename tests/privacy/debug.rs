@@ -71,6 +71,7 @@ const HARMLESS: &[&str] = &[
     "ListWarning",
     "LogKey",
     "ManifestEntry",
+    "ObjectLayout",
     "OperationContext",
     "OperationFilter",
     "OperationId",

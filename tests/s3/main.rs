@@ -17,6 +17,7 @@ mod outages;
 mod put;
 mod responses;
 mod settings;
+mod source;
 
 use std::time::Duration;
 

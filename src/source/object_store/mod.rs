@@ -1,25 +1,28 @@
 //! [`ObjectStoreSource`]: exports from any store of the crate `object_store`.
 
+mod layout;
+#[cfg(feature = "s3")]
+mod s3;
+
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ::object_store::path::{Path, PathPart};
+use ::object_store::path::Path;
 use ::object_store::signer::{Method, Signer};
 use ::object_store::{Error as StoreError, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt};
 use async_trait::async_trait;
 use futures::stream::{BoxStream, TryStreamExt};
 
+use self::layout::Key;
+pub use self::layout::ObjectLayout;
 use crate::content::{Content, CopySource};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Cursor, Instance, ListFailure, ListRequest, ListWarning, Locator, Page, Scope};
-use crate::model::{DicomIdentifier, InstanceIdentifier, Uid};
+use crate::model::{DicomIdentifier, InstanceIdentifier};
 use crate::object_store_error::{SanitizedError, error_kind, sanitized};
 use crate::source::InstanceSource;
 use crate::sync::lock;
-
-/// The end of the keys of instances.
-const SUFFIX: &str = ".dcm";
 
 /// The number of other keys after which a page ends, so that the cursor moves.
 const MAX_OTHER_KEYS: u64 = 20_000;
@@ -30,7 +33,7 @@ const MAX_LISTINGS: usize = 8;
 const URL_VALIDITY: Duration = Duration::from_secs(3600);
 
 /// Instances in any [`ObjectStore`], as the objects `<study>/<series>/<sop instance>.dcm`, optionally below a prefix.
-/// This is the layout that exports write under `<operation id>/results`.
+/// This is the layout that exports write under `<operation id>/results`; [`with_layout`](Self::with_layout) sets another.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -50,9 +53,9 @@ const URL_VALIDITY: Duration = Duration::from_secs(3600);
 ///
 /// # Listing
 /// Objects are listed in the order of their keys. A cursor is the last key. The source keeps a listing between two pages,
-/// so that each page of the store is requested once. An object `<x>/<y>/<z>.dcm` whose key does not consist of three valid
-/// UIDs is a failure of the listing: it is skipped and logged. The warning `unidentifiedObject` counts the other objects
-/// below the prefix. An identifier is listed by its prefix; a single instance takes one request.
+/// so that each page of the store is requested once. An object whose key has the form of the layout, but not three valid UIDs,
+/// is a failure of the listing: it is skipped and logged. The warning `unidentifiedObject` counts the other objects below the
+/// prefix. An identifier is listed by the part of its keys that is known, up to a `/`; a single instance takes one request.
 ///
 /// Objects may be added and deleted between two pages; the others are listed once. A key with an empty segment, `.`, `..`
 /// or a control character ends the listing with an error, since `object_store` cannot return it.
@@ -87,7 +90,10 @@ const URL_VALIDITY: Duration = Duration::from_secs(3600);
 pub struct ObjectStoreSource {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
+    layout: Arc<ObjectLayout>,
     signer: Option<Arc<dyn Signer>>,
+    /// The signer of a store that the source opened.
+    own_signer: Option<Arc<dyn Signer>>,
     url_validity: Duration,
     listings: Arc<Mutex<Vec<Listing>>>,
 }
@@ -96,7 +102,8 @@ impl ObjectStoreSource {
     /// Creates a source for all instances of a store.
     pub fn new(store: Arc<dyn ObjectStore>) -> Self {
         let (prefix, listings) = (Path::default(), Arc::default());
-        Self { store, prefix, signer: None, url_validity: URL_VALIDITY, listings }
+        let layout = Arc::default();
+        Self { store, prefix, layout, signer: None, own_signer: None, url_validity: URL_VALIDITY, listings }
     }
 
     /// Restricts the source to the keys below a prefix such as `a/b`.
@@ -123,6 +130,22 @@ impl ObjectStoreSource {
         self
     }
 
+    /// Lets destinations copy instances from URLs that the store signs, if the source opened the store itself. Default: instances
+    /// are streamed.
+    #[must_use]
+    pub fn with_signed_urls(mut self) -> Self {
+        self.signer = self.own_signer.clone().or(self.signer);
+        self
+    }
+
+    /// Sets how the keys below the prefix name instances. Default: `{study}/{series}/{instance}.dcm`.
+    #[must_use]
+    pub fn with_layout(mut self, layout: ObjectLayout) -> Self {
+        self.layout = Arc::new(layout);
+        self.listings = Arc::default();
+        self
+    }
+
     /// Sets how long a signed URL is valid. Default: one hour. If a copy takes longer, the instance is streamed instead.
     ///
     /// With a validity above two hours and a token as the credential, `object_store` requests a new user delegation key
@@ -134,33 +157,32 @@ impl ObjectStoreSource {
     }
 
     fn key(&self, instance: &InstanceIdentifier) -> Path {
-        let (study, series) = (instance.study_instance_uid(), instance.series_instance_uid());
-        let name = format!("{}{SUFFIX}", instance.sop_instance_uid());
-        self.below([study.as_str(), series.as_str(), &name])
+        self.below(&self.layout.key(instance))
     }
 
-    fn below<'a>(&'a self, parts: impl IntoIterator<Item = &'a str>) -> Path {
-        self.prefix.parts().chain(parts.into_iter().map(PathPart::from)).collect()
+    fn below(&self, key: &str) -> Path {
+        self.prefix.parts().chain(Path::from(key).parts()).collect()
     }
 
     fn identify(&self, meta: &ObjectMeta) -> Object {
-        let Some(segments) = meta.location.prefix_match(&self.prefix) else { return Object::Other };
-        let segments: Vec<_> = segments.take(4).collect();
-        let [study, series, name] = &*segments else { return Object::Other };
-        let Some(sop) = name.as_ref().strip_suffix(SUFFIX) else { return Object::Other };
-        let (study, series) = (Uid::new(study.as_ref()), Uid::new(series.as_ref()));
-        match (study, series, Uid::new(sop)) {
-            (Ok(study), Ok(series), Ok(sop)) => {
-                let instance =
-                    Instance::new(InstanceIdentifier::new(study, series, sop)).with_size(meta.size);
+        let key = meta.location.as_ref();
+        let key = match self.prefix.as_ref() {
+            "" => Some(key),
+            prefix => key.strip_prefix(prefix).and_then(|key| key.strip_prefix('/')),
+        };
+        match key.map_or(Key::Other, |key| self.layout.identify(key)) {
+            Key::Instance(identifier) => {
+                let instance = Instance::new(identifier).with_size(meta.size);
                 Object::Instance(match &meta.e_tag {
                     Some(etag) => instance.with_locator(Locator::new(etag.as_str())),
                     None => instance,
                 })
             }
-            (Ok(study), Ok(series), Err(_)) => Object::Invalid(invalid_uids(format!("{study}/{series}"))),
-            (Ok(study), Err(_), _) => Object::Invalid(invalid_uids(study.to_string())),
-            (Err(_), ..) => Object::Invalid(invalid_uids(String::new())),
+            Key::Invalid(known) => Object::Invalid(ListFailure::new(
+                known,
+                "an object's key does not consist of three valid UIDs",
+            )),
+            Key::Other => Object::Other,
         }
     }
 
@@ -180,16 +202,28 @@ impl ObjectStoreSource {
         }
     }
 
-    async fn list_folder(&self, folder: Path, after: Option<Path>, limit: usize) -> Result<Page> {
+    /// Lists the instances of an identifier, or of the whole source.
+    async fn list_folder(
+        &self,
+        scope: Option<&DicomIdentifier>,
+        after: Option<Path>,
+        limit: usize,
+    ) -> Result<Page> {
+        let folder =
+            scope.map_or_else(|| self.prefix.clone(), |scope| self.below(&self.layout.folder(scope)));
+        // A folder may contain the instances of other identifiers, if the layout does not begin with the study.
+        let is_listed = |instance: &Instance| scope.is_none_or(|scope| scope.covers(instance.identifier()));
         let mut listing = self.listing(folder, after);
-        let (mut instances, mut failures, mut other_keys) = (Vec::new(), Vec::new(), 0);
+        let (mut instances, mut failures) = (Vec::new(), Vec::new());
+        let (mut other_keys, mut passed_over) = (0, 0);
         let ended = loop {
-            if instances.len() + failures.len() == limit || other_keys == MAX_OTHER_KEYS {
+            if instances.len() + failures.len() == limit || other_keys + passed_over == MAX_OTHER_KEYS {
                 break false;
             }
             let Some(meta) = listing.next().await? else { break true };
             match self.identify(&meta) {
-                Object::Instance(instance) => instances.push(instance),
+                Object::Instance(instance) if is_listed(&instance) => instances.push(instance),
+                Object::Instance(_) => passed_over += 1,
                 Object::Invalid(failure) => failures.push(failure),
                 Object::Other => other_keys += 1,
             }
@@ -235,6 +269,7 @@ impl fmt::Debug for ObjectStoreSource {
     /// Omits the store and the signer, some of which print their keys, and the prefix, which can contain names.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ObjectStoreSource")
+            .field("layout", &self.layout)
             .field("signs", &self.signer.is_some())
             .field("url_validity", &self.url_validity)
             .finish_non_exhaustive()
@@ -247,15 +282,11 @@ impl InstanceSource for ObjectStoreSource {
         let after = request.after.map(|cursor| Path::parse(cursor.as_str())).transpose();
         let after = after.map_err(|_| Error::new(ErrorKind::Internal, "a stored Cursor cannot be read"))?;
         let Scope::Identifier(scope) = request.scope else {
-            return self.list_folder(self.prefix.clone(), after, request.limit).await;
+            return self.list_folder(None, after, request.limit).await;
         };
-        let (study, series) = (scope.study_instance_uid(), scope.series_instance_uid());
         match single_instance(scope) {
             Some(instance) => self.list_single(&instance, after.as_ref()).await,
-            None => {
-                let folder = self.below([Some(study), series].into_iter().flatten().map(Uid::as_str));
-                self.list_folder(folder, after, request.limit).await
-            }
+            None => self.list_folder(Some(scope), after, request.limit).await,
         }
     }
 
@@ -284,10 +315,6 @@ enum Object {
     /// The key has the form of an instance's, and not three valid UIDs.
     Invalid(ListFailure),
     Other,
-}
-
-fn invalid_uids(known: String) -> ListFailure {
-    ListFailure::new(known, "an object's key does not consist of three valid UIDs")
 }
 
 /// A listing of a folder between two pages.
