@@ -16,6 +16,10 @@ const STATUS_PREFIX: &str = "Server returned non-2xx status code: ";
 /// How it begins the text of its error for a response with status 200 whose body is an error. The body follows.
 const BODY_PREFIX: &str = "Server returned error response: ";
 
+/// How it begins the text of its error for an object that S3 does not delete, in a response to a request for several objects.
+/// The key and the message follow, then `(code: `, the code, and `)`.
+const DELETE_PREFIX: &str = "DeleteObjects request failed for key ";
+
 /// The text of its error for a redirect to nowhere.
 const REDIRECT: &str = "Received redirect without LOCATION";
 
@@ -110,6 +114,11 @@ impl Response {
             }
             if let Some(body) = text.strip_prefix(BODY_PREFIX) {
                 return Some(Self { status: 200, body: body.to_owned() });
+            }
+            if text.starts_with(DELETE_PREFIX) {
+                let (_, code) = text.rsplit_once("(code: ")?;
+                let status = if code.starts_with("AccessDenied") { 403 } else { 200 };
+                return Some(Self { status, body: code.to_owned() });
             }
             text.starts_with(REDIRECT).then(|| Self { status: 307, body: String::new() })
         })

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+#[path = "../support/real_archive.rs"]
+mod archive;
 #[path = "../support/azurite.rs"]
 mod azurite;
 #[path = "../support/canary.rs"]
@@ -11,13 +13,13 @@ mod canary;
 mod daemon;
 #[path = "../support/port.rs"]
 mod port;
+#[path = "../support/process.rs"]
+mod process;
 #[path = "../support/proxy.rs"]
 mod proxy;
 
-mod archive;
 mod durability;
 mod privacy;
-mod process;
 mod real_files;
 mod refusals;
 mod stops;

@@ -6,14 +6,22 @@
 mod daemon;
 #[path = "../support/port.rs"]
 mod port;
+#[path = "../support/process.rs"]
+mod process;
 #[path = "../support/proxy.rs"]
 mod proxy;
+#[path = "../support/real_archive.rs"]
+mod real_archive;
 #[path = "../support/responder.rs"]
 mod responder;
 #[path = "../support/s3.rs"]
 mod s3;
 
+mod bounds;
+mod identity;
+mod kills;
 mod outages;
+mod permissions;
 mod put;
 mod responses;
 mod settings;

@@ -33,7 +33,7 @@ pub(crate) enum Kind {
 
 /// A running server. It ends with this value, and at the latest with the test process.
 pub(crate) struct S3Server {
-    _process: Daemon,
+    pub(crate) process: Daemon,
     folder: TempDir,
     pub(crate) kind: Kind,
     port: Port,
@@ -86,7 +86,7 @@ impl S3Server {
     fn new(process: Daemon, folder: TempDir, kind: Kind, port: Port) -> Self {
         // A pooled connection would belong to the runtime of the test that opened it, which may end first.
         let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
-        Self { _process: process, folder, kind, port, http }
+        Self { process, folder, kind, port, http }
     }
 
     pub(crate) fn port(&self) -> u16 {

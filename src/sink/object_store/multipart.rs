@@ -123,8 +123,8 @@ impl Upload {
             }
             let size = sizes.next_size();
             // One part of the buffer is for the chunk that is read next.
-            let max_in_flight = (context.buffer_limit() / size).saturating_sub(1).max(1) as usize;
-            while in_flight.len() >= max_in_flight {
+            let max_in_flight = (context.buffer_limit() / size).saturating_sub(1);
+            while in_flight.len() as u64 > max_in_flight {
                 in_flight.next().await.map_or(Ok(()), &mut keep)?;
             }
             let read = chunks.next(size);

@@ -1,5 +1,7 @@
 //! Running the examples `export` and `verify`.
 
+#![allow(dead_code, reason = "not every test binary uses all of it")]
+
 use std::ffi::OsStr;
 use std::io::Read;
 use std::path::PathBuf;

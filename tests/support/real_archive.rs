@@ -1,5 +1,7 @@
 //! The archive of real files, and its contents as pydicom reads them.
 
+#![allow(dead_code, reason = "not every test binary uses all of it")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
