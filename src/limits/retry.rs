@@ -192,6 +192,11 @@ impl Retrier {
         self.successes.load(Relaxed)
     }
 
+    /// Whether another call was completed since the latest failure of this one.
+    pub(crate) fn has_completed_since(&self, failures: &Failures) -> bool {
+        self.completed.load(SeqCst) > failures.completed
+    }
+
     /// Records a success: the side responds.
     pub(crate) fn succeeded(&self) {
         if self.is_failing.load(SeqCst) {
@@ -249,6 +254,11 @@ impl Failures {
     pub(crate) fn counted(attempts: usize, elapsed: Duration) -> Self {
         let count = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
         Self { first: Instant::now().checked_sub(elapsed), count, ..Self::default() }
+    }
+
+    /// The number of failures that were retried.
+    pub(crate) fn count(&self) -> u32 {
+        self.count
     }
 
     /// The number of the latest failures of the call before each of which another call was completed.

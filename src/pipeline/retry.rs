@@ -31,11 +31,14 @@ pub(crate) struct AttemptTracker {
     destination: Failures,
     /// Failures of the instance itself that may pass.
     own: u32,
+    /// Whether the latest failure was that the source is unavailable.
+    is_source_unavailable: bool,
 }
 
 impl AttemptTracker {
     /// Decides after the source failed to open or read the instance.
     pub(crate) fn source_failed(&mut self, retrier: &Retrier, error: &Error) -> RetryDecision {
+        self.is_source_unavailable = error.kind() == ErrorKind::Unavailable;
         match error.kind() {
             ErrorKind::Throttled | ErrorKind::Unavailable | ErrorKind::LimitReached => {
                 let decision = retrier.backoff(&mut self.source, error).map(RetryDecision::Retry);
@@ -68,8 +71,15 @@ impl AttemptTracker {
         }
     }
 
+    /// Whether only another request can tell if the source works for others: the instance keeps failing, and no other one
+    /// was completed since its latest failure.
+    pub(crate) fn needs_probe(&self, retrier: &Retrier) -> bool {
+        self.is_source_unavailable && self.source.count() > 1 && !retrier.has_completed_since(&self.source)
+    }
+
     /// Decides after the destination failed. Only an instance that is too large for the destination is skipped.
     pub(crate) fn destination_failed(&mut self, retrier: &Retrier, error: &Error) -> RetryDecision {
+        self.is_source_unavailable = false;
         if error.kind() == ErrorKind::TooLarge {
             return RetryDecision::Skip;
         }

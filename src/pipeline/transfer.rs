@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use tokio::time::sleep;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{Limiter, MemoryShare, Retrier, UploadContext};
 use crate::model::{BlobPath, Instance};
 use crate::pipeline::config::ExportConfig;
 use crate::pipeline::copy::{Copier, CopyOutcome};
 use crate::pipeline::length::{check_length, enforce_length};
 use crate::pipeline::open::OpenedOperation;
-use crate::pipeline::refusals::Refusals;
 use crate::pipeline::retry::{AttemptTracker, RetryDecision};
 use crate::pipeline::sides::Sides;
+use crate::pipeline::source_health::SourceHealth;
 use crate::pipeline::verify::{Checksums, VerificationReport, VerifyConfig};
 use crate::sink::PutResult;
 use crate::sync::catch_panic;
@@ -29,7 +29,7 @@ pub(crate) struct InstanceTransfer {
     memory: MemoryShare,
     verify: VerifyConfig,
     copier: Copier,
-    refusals: Refusals,
+    health: SourceHealth,
 }
 
 /// The outcome of a transfer that does not fail the operation.
@@ -55,7 +55,7 @@ impl InstanceTransfer {
             limiter,
             memory: config.memory.share(),
             verify: config.options.verify.clone(),
-            refusals: Refusals::default(),
+            health: SourceHealth::default(),
         }
     }
 
@@ -76,7 +76,7 @@ impl InstanceTransfer {
         }
         match self.copier.copy(instance, &path).await? {
             CopyOutcome::Copied(result) => {
-                self.refusals.exported(instance, result.size);
+                self.health.exported(instance, result.size);
                 Ok(TransferOutcome::Exported(result, None))
             }
             CopyOutcome::NotTried => self.stream(instance, &path).await,
@@ -95,7 +95,7 @@ impl InstanceTransfer {
     /// # Errors
     /// Errors that fail the operation.
     pub(crate) async fn confirm_refusals(&self) -> Result<()> {
-        self.refusals.confirm(&self.operation.source, &self.source_retry, &self.memory).await
+        self.health.confirm(&self.operation.source, &self.source_retry, &self.memory).await
     }
 
     /// Opens and puts the instance, with retries.
@@ -120,10 +120,14 @@ impl InstanceTransfer {
                 RetryDecision::Retry(pause) => {
                     tracing::debug!(kind = error.kind().as_str(), ?pause, "retrying an instance");
                     sleep(pause).await;
+                    if attempts.needs_probe(&self.source_retry) {
+                        self.health.probe(&self.operation.source, &self.source_retry, &self.memory).await;
+                    }
                 }
                 RetryDecision::Skip => {
-                    if !error.kind().is_transient() {
-                        self.refusals.refused(&error);
+                    // An instance may also be too large for the destination.
+                    if !error.kind().is_transient() && error.kind() != ErrorKind::TooLarge {
+                        self.health.refused(&error);
                     }
                     return Ok(TransferOutcome::Skipped(error));
                 }
@@ -165,7 +169,7 @@ impl InstanceTransfer {
             (None, Ok(result)) => {
                 self.sink_retry.succeeded();
                 self.source_retry.completed();
-                self.refusals.exported(instance, result.size);
+                self.health.exported(instance, result.size);
                 check_length(&result, length)?;
                 let report = verification
                     .map(|verification| verification.finish(instance, path, &result))

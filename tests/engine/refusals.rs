@@ -126,3 +126,25 @@ async fn guarantee_2_a_source_that_interrupts_every_instance_skips_none() {
     assert_eq!(counts(&ended), (OperationStatus::Failed, 0, 0));
     assert_eq!(ended.error.unwrap().code, "unavailable");
 }
+
+/// Nothing else is left whose export would show that the source works.
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_keeps_failing_is_skipped_after_all_others_were_exported() {
+    for count in [2, 30] {
+        let (plan, sink) = (Plan::default(), MemorySink::new());
+        let last = instance(0, (count - 1) / 10, (count - 1) % 10);
+        plan.fail(&last, &[ErrorKind::Unavailable; 1000]);
+        let ended = export(&engine(FaultySource { inner: archive(count), plan }), &sink).await;
+        assert_eq!(counts(&ended), (OperationStatus::Completed, count as u64 - 1, 1));
+        assert_eq!(log_of(&sink, &ended)[0].identifier(), last.to_string());
+    }
+}
+
+/// It may be the source that fails.
+#[tokio::test(start_paused = true)]
+async fn the_only_instance_of_an_export_is_not_skipped_because_it_keeps_failing() {
+    let (plan, sink) = (Plan::default(), MemorySink::new());
+    plan.fail_all(ErrorKind::Unavailable, 0);
+    let ended = export(&engine(FaultySource { inner: archive(1), plan }), &sink).await;
+    assert_eq!(counts(&ended), (OperationStatus::Failed, 0, 0));
+}

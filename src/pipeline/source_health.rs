@@ -1,9 +1,10 @@
-//! [`Refusals`]: tells an instance that the source refuses from a source that refuses every instance.
+//! [`SourceHealth`]: tells an instance that fails from a source that fails for every instance.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use futures::TryStreamExt;
+use tokio::sync::Mutex as AsyncMutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{MemoryShare, Retrier};
@@ -14,16 +15,18 @@ use crate::sync::{catch_panic, lock};
 /// The number of consecutive instances that are refused alike after which the source may refuse all of them.
 const MIN_SUSPICIOUS: usize = 12;
 
-/// The maximum size of an instance that is read again to confirm that the source works, in bytes.
+/// The maximum size of an instance that is read again to find out whether the source works, in bytes.
 const MAX_PROBE_SIZE: u64 = 8 << 20;
 
-/// The instances of one run that the source refused since it last returned one.
+/// Whether the source of one run works: what it has returned, and what it has refused since.
 ///
 /// An archive whose license expired, a storage that is not mounted, or a login page in front of a server refuse every
 /// instance in the same way. That is a failure of the source, which must not skip all instances.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals {
+pub(crate) struct SourceHealth {
     state: Mutex<State>,
+    /// Held while an instance is read again.
+    probing: AsyncMutex<()>,
     /// Whether nothing is refused and an instance to probe is known, so that a success takes no lock.
     is_settled: AtomicBool,
 }
@@ -49,7 +52,7 @@ impl Refused {
     }
 }
 
-impl Refusals {
+impl SourceHealth {
     /// Records an instance that was exported.
     pub(crate) fn exported(&self, instance: &Instance, size: u64) {
         if self.is_settled.load(Relaxed) {
@@ -73,6 +76,16 @@ impl Refusals {
                 *refused =
                     Some(Refused { kind: error.kind(), message: error.message().to_owned(), count: 1 });
             }
+        }
+    }
+
+    /// Reads an instance again that the source has returned, unless another call is doing so. If the source returns it, it
+    /// works for others than the instances that fail, although there may be none left to export.
+    pub(crate) async fn probe(&self, source: &LimitedSource, retry: &Retrier, memory: &MemoryShare) {
+        let Ok(_probing) = self.probing.try_lock() else { return };
+        let Some(probe) = lock(&self.state).probe.clone() else { return };
+        if read(source, &probe, memory).await.is_ok() {
+            retry.completed();
         }
     }
 
