@@ -5,6 +5,7 @@ mod broken;
 mod credentials;
 mod listing;
 mod paging;
+mod proxies;
 mod retrieving;
 mod server;
 

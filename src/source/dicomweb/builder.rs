@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Certificate, Url, redirect};
 
-use super::client::{Client, ClientConfig};
+use super::client::{Client, ClientConfig, HttpClients};
 use super::credentials::DicomWebCredentials;
 use super::source::DicomWebSource;
 use crate::error::{Error, ErrorKind, Result};
@@ -129,30 +129,15 @@ impl DicomWebSourceBuilder {
                 "credentials for a DICOMweb server cross the network unencrypted: its URL is http"
             );
         }
-        let mut http = reqwest::Client::builder()
-            // The source follows redirects itself: reqwest would send the extra headers to other hosts.
-            .redirect(redirect::Policy::none())
-            .referer(false)
-            .no_gzip()
-            .no_brotli()
-            .no_zstd()
-            .no_deflate()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")));
-        for pem in &self.root_certificates {
-            let certificates = Certificate::from_pem_bundle(pem).map_err(|_| invalid_certificate())?;
-            if certificates.is_empty() {
-                return Err(invalid_certificate());
-            }
-            http = http.tls_certs_merge(certificates);
-        }
+        let certificates = parse_certificates(&self.root_certificates)?;
         let invalid = |cause: reqwest::Error| {
             Error::new(ErrorKind::Invalid, "the HTTP client for the DICOMweb server cannot be created")
                 .with_source(cause.without_url())
         };
+        let https = http_client().tls_certs_merge(certificates).build().map_err(invalid)?;
+        let http = http_client().no_proxy().build().map_err(invalid)?;
         let client = Client::new(ClientConfig {
-            http: http.build().map_err(invalid)?,
+            clients: HttpClients { https, http },
             root,
             credentials: self.credentials,
             headers,
@@ -187,6 +172,32 @@ fn parse_headers(given: &[(String, Secret)]) -> Result<HeaderMap> {
         headers.append(name, value);
     }
     Ok(headers)
+}
+
+fn http_client() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        // The source follows redirects itself: reqwest would send the extra headers to other hosts.
+        .redirect(redirect::Policy::none())
+        .referer(false)
+        .no_gzip()
+        .no_brotli()
+        .no_zstd()
+        .no_deflate()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
+}
+
+fn parse_certificates(given: &[Vec<u8>]) -> Result<Vec<Certificate>> {
+    let mut certificates = Vec::new();
+    for pem in given {
+        let bundle = Certificate::from_pem_bundle(pem).map_err(|_| invalid_certificate())?;
+        if bundle.is_empty() {
+            return Err(invalid_certificate());
+        }
+        certificates.extend(bundle);
+    }
+    Ok(certificates)
 }
 
 fn is_local(url: &Url) -> bool {

@@ -29,7 +29,7 @@ pub(super) enum RequestKind {
 pub(super) struct Client(Arc<Inner>);
 
 struct Inner {
-    http: reqwest::Client,
+    clients: HttpClients,
     /// The service root; its path may end with a slash.
     root: Url,
     credentials: DicomWebCredentials,
@@ -41,9 +41,17 @@ struct Inner {
     returns_single_parts: AtomicBool,
 }
 
+/// The HTTP clients for the two schemes: a server for one of them may redirect to the other.
+pub(super) struct HttpClients {
+    /// Uses the proxies of the environment, through a tunnel.
+    pub(super) https: reqwest::Client,
+    /// Uses no proxy, which would receive credentials and instances in the clear.
+    pub(super) http: reqwest::Client,
+}
+
 /// The parts of a [`Client`].
 pub(super) struct ClientConfig {
-    pub(super) http: reqwest::Client,
+    pub(super) clients: HttpClients,
     pub(super) root: Url,
     pub(super) credentials: DicomWebCredentials,
     pub(super) headers: HeaderMap,
@@ -54,11 +62,12 @@ pub(super) struct ClientConfig {
 
 impl Client {
     pub(super) fn new(config: ClientConfig) -> Self {
-        let ClientConfig { http, root, credentials, headers, max_queries, max_retrievals, timeout } = config;
+        let ClientConfig { clients, root, credentials, headers, max_queries, max_retrievals, timeout } =
+            config;
         let (queries, retrievals) = (RequestLimiter::new(max_queries), RequestLimiter::new(max_retrievals));
         let returns_single_parts = AtomicBool::new(false);
         Self(Arc::new(Inner {
-            http,
+            clients,
             root,
             credentials,
             headers,
@@ -122,7 +131,11 @@ impl Client {
                 // A compressed body would not be the stored bytes. Without this header reqwest could ask for one.
                 (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
             ]);
-            let mut request = self.0.http.get(url.clone()).headers(headers);
+            let client = match url.scheme() {
+                "https" => &self.0.clients.https,
+                _ => &self.0.clients.http,
+            };
+            let mut request = client.get(url.clone()).headers(headers);
             let mut token = None;
             if url.origin() == self.0.root.origin() {
                 request = request.headers(self.0.headers.clone());

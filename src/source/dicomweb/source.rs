@@ -69,7 +69,8 @@ const MAX_ESTIMATED_IDENTIFIERS: usize = 100;
 /// # Security
 /// Credentials and extra headers are sent only to the scheme, host and port of the service root. Redirects to other hosts
 /// are followed without them; redirects from https to http are not followed. Plain http is accepted, for servers on the
-/// same machine or a trusted network; it protects neither images nor credentials.
+/// same machine or a trusted network; it protects neither images nor credentials. Requests over https use the proxies of
+/// the environment (`HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`) through a tunnel; requests over http use no proxy.
 ///
 /// # Examples
 /// ```
