@@ -82,7 +82,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         false => AzureBlobPolicy::new(),
     };
     // No read-ahead: one worker lists the instances that another one exports.
-    let source = source::Source::open(&settings.source, Some(0), settings.development)?;
+    let options = source::SourceOptions {
+        read_ahead: Some(0),
+        development: settings.development,
+        ..Default::default()
+    };
+    let source = source::Source::open(&settings.source, options)?;
     let mut engine = ExportEngine::builder(source.instances())
         .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy));
     engine = s3::register(engine, settings.development, None)?;

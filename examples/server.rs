@@ -131,10 +131,10 @@ pub async fn serve(
         true => AzureBlobPolicy::development(),
         false => AzureBlobPolicy::new(),
     };
-    let mut engine = ExportEngine::builder(
-        source::Source::open(&settings.source, None, settings.development)?.instances(),
-    )
-    .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy));
+    let options = source::SourceOptions { development: settings.development, ..Default::default() };
+    let source = source::Source::open(&settings.source, options)?;
+    let mut engine = ExportEngine::builder(source.instances())
+        .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy));
     engine = s3::register(engine, settings.development, None)?;
     if let Some(path) = &settings.state {
         engine = engine.operation_store(state::open(path)?);

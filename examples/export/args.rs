@@ -49,6 +49,8 @@ options:
   --state FILE                     keep the operation in this file, so that it can be resumed (feature redb)
   --resume OPERATION_ID|last       resume an operation of the state file; source and destination are given again
   --quiet                          no progress bar
+  --index FILE                     keep an index of the folder in this file, so that resumptions and exports by identifier
+                                   do not read the files' heads again; it contains the files' paths
   --show-skipped                   prints the paths of skipped files of a folder; they can contain names
 
 The final status document is written to stdout. Exit status: 0 completed, 3 completed with skips, 1 failed or canceled,
@@ -70,6 +72,7 @@ pub(crate) struct Args {
     pub(crate) manifest: bool,
     pub(crate) quiet: bool,
     pub(crate) show_skipped: bool,
+    pub(crate) index: Option<PathBuf>,
     pub(crate) state: Option<PathBuf>,
     pub(crate) resume: Option<Resume>,
 }
@@ -105,7 +108,7 @@ impl Args {
             (None, DestinationArgs::default(), None::<Vec<_>>);
         let (mut concurrency, mut memory, mut retry_for) = (None, None, None);
         let (mut development, mut quiet, mut show_skipped) = (false, false, false);
-        let (mut state, mut resume, mut root_certificate) = (None, None, None);
+        let (mut state, mut resume, mut root_certificate, mut index) = (None, None, None, None);
         let (mut checksums, mut identity, mut manifest) =
             (Checksums::default(), IdentityCheck::default(), false);
         while let Some(argument) = parser.next().map_err(parse_error)? {
@@ -133,6 +136,7 @@ impl Args {
                 }
                 Long("quiet") => quiet = true,
                 Long("show-skipped") => show_skipped = true,
+                Long("index") => index = Some(PathBuf::from(parser.value().map_err(message)?)),
                 Long("checksums") => {
                     let choices =
                         [("off", Checksums::Off), ("sent", Checksums::Sent), ("always", Checksums::Always)];
@@ -194,6 +198,7 @@ impl Args {
             manifest,
             quiet,
             show_skipped,
+            index,
             state,
             resume,
         }))

@@ -27,7 +27,7 @@ use dicom_export::{
 };
 
 use crate::args::{Args, Destination, Resume};
-use crate::source::Source;
+use crate::source::{Source, SourceOptions};
 
 const FAILED: u8 = 1;
 const UNUSABLE: u8 = 2;
@@ -54,7 +54,9 @@ async fn main() -> ExitCode {
 /// Fails if the operation cannot be started.
 async fn export(args: Args) -> dicom_export::Result<ExitCode> {
     // The same ratio as between the defaults.
-    let source = Source::open(&args.source, args.memory.map(|budget| budget / 4), args.development)?;
+    let read_ahead = args.memory.map(|budget| budget / 4);
+    let options = SourceOptions { read_ahead, index: args.index.clone(), development: args.development };
+    let source = Source::open(&args.source, options)?;
     let engine = engine(&args, &source)?;
     let target = target(args.destination)?;
     let started = match args.resume {

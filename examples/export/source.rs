@@ -1,6 +1,6 @@
 //! `--source`: a folder, a DICOMweb server or a bucket.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dicom_export::{DirectorySource, Error, ErrorKind, InstanceSource, Result};
@@ -13,21 +13,37 @@ pub(crate) enum Source {
     Remote(Arc<dyn InstanceSource>),
 }
 
+/// How to open a source. The default is that of [`DirectorySource`], and no stores on this machine.
+#[derive(Default)]
+pub(crate) struct SourceOptions {
+    /// The cache of small files of a folder, in bytes.
+    pub(crate) read_ahead: Option<u64>,
+    /// The file that keeps an index of a folder.
+    pub(crate) index: Option<PathBuf>,
+    /// Permits stores on this machine.
+    pub(crate) development: bool,
+}
+
 impl Source {
     /// Opens a DICOMweb server if `location` is an http or https URL, a bucket if it is an s3 URL, otherwise a folder.
-    /// `read_ahead` is in bytes; `None` is the default of [`DirectorySource`]. `development` permits stores on this machine.
-    pub(crate) fn open(location: &Path, read_ahead: Option<u64>, development: bool) -> Result<Self> {
+    pub(crate) fn open(location: &Path, options: SourceOptions) -> Result<Self> {
         let text = location.to_str().unwrap_or_default();
         let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
         Ok(match scheme.as_deref() {
+            Some("http" | "https" | "s3") if options.index.is_some() => {
+                return Err(Error::new(ErrorKind::Invalid, "only a folder can have an index"));
+            }
             Some("http" | "https") => Self::Remote(open_server(text)?),
-            Some("s3") => Self::Remote(s3::source(text, development)?),
+            Some("s3") => Self::Remote(s3::source(text, options.development)?),
             _ => {
-                let folder = DirectorySource::open(location)?;
-                Self::Folder(Arc::new(match read_ahead {
-                    Some(bytes) => folder.read_ahead(bytes),
-                    None => folder,
-                }))
+                let mut folder = DirectorySource::open(location)?;
+                if let Some(bytes) = options.read_ahead {
+                    folder = folder.read_ahead(bytes);
+                }
+                if let Some(file) = options.index {
+                    folder = folder.with_index(file)?;
+                }
+                Self::Folder(Arc::new(folder))
             }
         })
     }

@@ -187,3 +187,23 @@ async fn identifiers_are_read_from_a_file() {
     assert!(expected_instances.len() > 3 && expected_instances.len() < 131);
     assert_instances(&container, &outcome.assert_ended(0, "completed"), expected_instances).await;
 }
+
+#[tokio::test]
+#[ignore = "needs pydicom's files: tests/run.sh"]
+async fn an_index_is_kept_for_the_next_export_of_a_folder() {
+    let folder = TempDir::new().unwrap();
+    let index = folder.path().join("index");
+    let study = archive().instances.keys().next().unwrap().split('/').next().unwrap();
+    for to in ["first", "second"] {
+        let export = Export::of(&archive().root).arg("--destination").arg(folder.path().join(to));
+        let outcome = export.arg("--identifier").arg(study).arg("--index").arg(&index).run().await;
+        let document = outcome.assert_ended(0, "completed");
+        let expected = archive().instances.keys().filter(|one| one.starts_with(study)).count();
+        assert_eq!(document["results"]["exported"], expected);
+        assert!(index.exists());
+    }
+    let export = Export::of("http://127.0.0.1:9/dicom-web").arg("--destination").arg(folder.path());
+    let outcome = export.arg("--index").arg(&index).run().await;
+    assert_eq!(outcome.code, Some(2));
+    assert!(outcome.stderr.contains("only a folder can have an index"), "{}", outcome.stderr);
+}
