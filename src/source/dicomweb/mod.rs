@@ -2,7 +2,7 @@
 //!
 //! `source` lists the studies (`study_lister`, which checks them against `study_parts`) and the contents of each
 //! (`study_listing`, kept by `listing_cache` and completed by `recovery`) into pages (`page`). A `paged_list` reads one list
-//! into a `row_set`, through `query` and `json_rows`. `retrieve` reads instances, through `multipart`. `client` sends all
+//! into a `row_set`: `queries` requests the pages of a `query` and reads them with `json_rows`. `retrieve` reads instances, through `multipart`. `client` sends all
 //! requests.
 
 mod builder;
@@ -15,6 +15,7 @@ mod media_type;
 mod multipart;
 mod page;
 mod paged_list;
+mod queries;
 mod query;
 mod recovery;
 mod request_limiter;

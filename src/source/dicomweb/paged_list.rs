@@ -1,13 +1,13 @@
 //! [`PagedList`]: one QIDO-RS list, read page by page from a server that may ignore paging, cap lists or change them.
 
-use std::ops::Range;
-use std::time::Duration;
+mod failures;
 
-use tokio::time::sleep;
+use std::ops::Range;
 
 use super::list_key;
 use super::page::ListingCaveat;
-use super::query::{Counts, Queries, Query, QueryPage, Row};
+use super::queries::Queries;
+use super::query::{Counts, Query, QueryPage, Row};
 use super::row_set::{Known, RowSet};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -27,17 +27,6 @@ const MAX_UNCERTAINTY: f64 = 1e-3;
 /// The maximum number of passes over a list of few pages, and over a list of many.
 const MAX_PASSES: (u32, u32) = (20, 4);
 const MANY_PAGES: u32 = 50;
-
-/// The pauses between the attempts to list something that fails while the server works for others.
-const RETRY_PAUSES: [Duration; 4] = [
-    Duration::from_millis(100),
-    Duration::from_millis(500),
-    Duration::from_millis(1500),
-    Duration::from_secs(4),
-];
-
-/// The number of consecutive rows that fail after which the rest of the list is given up.
-const MAX_BROKEN_ROWS: u32 = 16;
 
 /// The maximum number of rows with a UID. A list that is longer does not end.
 const MAX_ROWS: usize = 5_000_000;
@@ -161,83 +150,6 @@ impl PagedList {
             }
         }
         Ok(())
-    }
-
-    async fn handle_failure(
-        &mut self,
-        queries: &Queries,
-        error: Error,
-        request: &Request,
-        wait: bool,
-    ) -> Result<()> {
-        // These concern the server as a whole, or a study or series that does not exist.
-        let is_general = |error: &Error| {
-            matches!(error.kind(), ErrorKind::Throttled | ErrorKind::Unauthorized | ErrorKind::NotFound)
-        };
-        if is_general(&error) {
-            return Err(error);
-        }
-        if self.enlarged_limit.take().is_some() {
-            // The server may limit the limit.
-            return Ok(());
-        }
-        if self.divided_limit.is_some() {
-            self.divide(request);
-            return Ok(());
-        }
-        if !wait || !queries.works_for_others(&self.query.resource).await {
-            return Err(error);
-        }
-        let mut error = error;
-        for pause in RETRY_PAUSES {
-            sleep(pause).await;
-            match queries.page(&self.query, request.offset, request.limit).await {
-                Ok(page) => {
-                    self.add(page, request);
-                    return Ok(());
-                }
-                Err(last) if is_general(&last) => return Err(last),
-                Err(last) => error = last,
-            }
-        }
-        if !queries.works_for_others(&self.query.resource).await {
-            return Err(error);
-        }
-        if self.query.uid.is_some() || request.is_past_end {
-            self.fail_rest();
-        } else {
-            self.divide(request);
-        }
-        Ok(())
-    }
-
-    /// Requests fewer rows after a failure, or skips the row that fails.
-    fn divide(&mut self, request: &Request) {
-        if request.limit > 1 {
-            self.divided_limit = Some(request.limit / 2);
-            return;
-        }
-        self.pass.last_key = None;
-        self.pass.offset = request.offset + 1;
-        self.has_broken_rows = true;
-        self.rows.insert(&list_key::broken_row(request.offset), Counts::default());
-        self.consecutive_broken_rows += 1;
-        let remaining = self.stated_count.map(|count| (count as usize).saturating_sub(self.pass.offset));
-        if remaining == Some(0) {
-            self.finish();
-        } else if self.consecutive_broken_rows >= MAX_BROKEN_ROWS {
-            self.fail_rest();
-        }
-    }
-
-    fn fail_rest(&mut self) {
-        let first = self.pass.offset - self.consecutive_broken_rows as usize;
-        for offset in first..self.pass.offset {
-            self.rows.remove(&list_key::broken_row(offset));
-        }
-        self.has_broken_rows = true;
-        self.rows.insert(list_key::FAILED, Counts::default());
-        self.is_done = true;
     }
 
     fn next_request(&self, page_size: usize) -> Request {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::page::ListingCaveat;
 use super::paged_list::PagedList;
-use super::query::{Counts, Queries, Query, Resource, Row, Way};
+use super::queries::Queries;
+use super::query::{Counts, Query, Resource, Row, Way};
 use super::study_parts::looks_capped;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Uid;

@@ -6,7 +6,8 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::page::ListingCaveat;
 use super::paged_list::PagedList;
-use super::query::{Counts, Queries, Query, Resource, Row};
+use super::queries::Queries;
+use super::query::{Counts, Query, Resource, Row};
 use super::recovery::recover_broken_rows;
 use super::study_list::StudyList;
 use super::study_parts::{StudyPart, StudyParts, looks_capped};
