@@ -1,13 +1,18 @@
 //! A server with the export API for a folder of DICOM files, a DICOMweb server or a bucket.
 //!
 //! ```text
-//! cargo run --release --features http --example server -- --source DIR|URL --listen 127.0.0.1:8080 [--state FILE] [--development] [--base-url URL] [--restate INGRESS_URL --restate-admin ADMIN_URL]
+//! cargo run --release --features http --example server -- --source DIR|URL --listen 127.0.0.1:8080 [--state FILE | --postgres URL] [--development] [--base-url URL] [--restate INGRESS_URL --restate-admin ADMIN_URL]
 //! ```
 //!
 //! - With `--features http,dicomweb`, `--source http(s)://…/dicom-web` is a DICOMweb server. Its credentials are read from
 //!   the environment: `DICOMWEB_USER` and `DICOMWEB_PASSWORD`, or `DICOMWEB_TOKEN`.
 //! - With `--features http,redb`, `--state FILE` keeps operations in a file. Operations that have not ended when the server
 //!   stops or crashes are resumed when it starts again.
+//! - With `--features http,postgres`, `--postgres URL` keeps operations in a PostgreSQL database that several replicas of the
+//!   server share: an operation of a replica that stops or crashes is taken over by another one. `PGPASSWORD` and
+//!   `~/.pgpass` provide a password that is not in the URL. `EXPORT_SECRET_KEY`, 64 hexadecimal digits, is the key with which
+//!   credentials are encrypted in the database; without it they are kept in memory, and an operation that needs one is
+//!   not taken over but fails with `credentialsNeeded`.
 //! - With `--features http,restate`, `--restate` and `--restate-admin` run exports on the workers of a Restate server
 //!   (example `restate_worker`) instead of in this process.
 //! - With `--features http,s3`, `--source s3://BUCKET/PREFIX` is a bucket, and requests may name the destination type `s3`. The
@@ -36,6 +41,8 @@ use tokio::net::TcpListener;
 
 #[path = "server/logging.rs"]
 mod logging;
+#[path = "server/postgres.rs"]
+mod postgres;
 #[path = "server/restate.rs"]
 mod restate;
 #[path = "export/s3.rs"]
@@ -55,8 +62,8 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 /// How long connections may take to close after that.
 const CONNECTION_GRACE: Duration = Duration::from_secs(5);
 
-const USAGE: &str = "usage: server --source DIR|URL --listen ADDR [--state FILE] [--development] [--base-url URL] \
-                     [--restate INGRESS_URL --restate-admin ADMIN_URL]";
+const USAGE: &str = "usage: server --source DIR|URL --listen ADDR [--state FILE | --postgres URL] [--development] \
+                     [--base-url URL] [--restate INGRESS_URL --restate-admin ADMIN_URL]";
 
 /// The command line.
 #[derive(Debug)]
@@ -67,6 +74,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The file that keeps operations; without one they are lost when the process ends.
     pub state: Option<PathBuf>,
+    /// The database that keeps operations.
+    pub postgres: Option<String>,
     /// Whether the storage emulator and stores on this machine are permitted as destinations.
     pub development: bool,
     /// The beginning of links in responses.
@@ -78,7 +87,7 @@ pub struct Settings {
 impl Settings {
     fn from_command_line() -> Result<Self, Box<dyn Error>> {
         use lexopt::prelude::*;
-        let (mut source, mut listen, mut state) = (None, None, None);
+        let (mut source, mut listen, mut state, mut postgres) = (None, None, None, None);
         let (mut development, mut base_url) = (false, BaseUrl::Request);
         let (mut restate, mut restate_admin) = (None, None);
         let mut parser = lexopt::Parser::from_env();
@@ -87,6 +96,7 @@ impl Settings {
                 Long("source") => source = Some(PathBuf::from(parser.value()?)),
                 Long("listen") => listen = Some(parser.value()?.parse()?),
                 Long("state") => state = Some(PathBuf::from(parser.value()?)),
+                Long("postgres") => postgres = Some(parser.value()?.string()?),
                 Long("development") => development = true,
                 Long("restate") => restate = Some(parser.value()?.string()?),
                 Long("restate-admin") => restate_admin = Some(parser.value()?.string()?),
@@ -105,10 +115,11 @@ impl Settings {
             (None, None) => None,
             _ => return Err("--restate and --restate-admin must be used together".into()),
         };
-        if restate.is_some() && state.is_some() {
-            return Err("--state cannot be combined with --restate".into());
+        if [restate.is_some(), state.is_some(), postgres.is_some()].into_iter().filter(|set| *set).count() > 1
+        {
+            return Err("--state, --postgres and --restate cannot be combined".into());
         }
-        Ok(Self { source, listen, state, development, base_url, restate })
+        Ok(Self { source, listen, state, postgres, development, base_url, restate })
     }
 }
 
@@ -138,6 +149,9 @@ pub async fn serve(
     engine = s3::register(engine, settings.development, None)?;
     if let Some(path) = &settings.state {
         engine = engine.operation_store(state::open(path)?);
+    }
+    if let Some(url) = &settings.postgres {
+        engine = postgres::keep_operations(engine, url).await?;
     }
     let engine = engine.build()?;
     for operation in engine.resume_all().await? {

@@ -140,7 +140,8 @@ async fn unknown_operations_are_not_found(store: &dyn OperationStore) {
 }
 
 async fn created_operations_can_be_loaded(store: &dyn OperationStore) {
-    let spec = spec(OperationId::random(), Timestamp::now(), 5000);
+    // An odd number: with a manifest.
+    let spec = spec(OperationId::random(), Timestamp::now(), 5001);
     let first = filled(0);
     store.create(&spec, &first).await.expect("create succeeds");
     assert_eq!(*store.spec(spec.id).await.expect("spec succeeds"), spec, "the loaded spec differs");

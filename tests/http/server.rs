@@ -66,6 +66,7 @@ async fn run(source: &Path, base_url: BaseUrl) -> Running {
         source: source.to_owned(),
         listen,
         state: None,
+        postgres: None,
         development: true,
         base_url,
         restate: None,

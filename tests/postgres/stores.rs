@@ -40,9 +40,12 @@ async fn the_operation_store_passes_the_conformance_suite_under_any_name() {
     let second = odd.clone().with_table("operation").unwrap();
     for store in [default, odd, second] {
         // Replicas that start at once.
-        let migrations = (0..4).map(|_| store.migrate());
+        let migrations = (0..4).map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.migrate().await })
+        });
         for migrated in futures::future::join_all(migrations).await {
-            migrated.unwrap();
+            migrated.unwrap().unwrap();
         }
         store_conformance(&store).await;
     }

@@ -27,6 +27,7 @@ async fn the_api_responds_as_with_the_engine_in_one_process() {
         source: archive.root().to_owned(),
         listen: listener.local_addr().unwrap(),
         state: None,
+        postgres: None,
         development: true,
         base_url: BaseUrl::Request,
         restate: Some((cluster.restate.ingress.clone(), cluster.restate.admin.clone())),

@@ -1,6 +1,6 @@
 //! Migrations: the versions of the tables.
 
-use sqlx::{Connection, PgConnection, Postgres, Transaction};
+use sqlx::{Connection, Executor, PgConnection, Row};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::postgres::database::{Database, database_error};
@@ -35,20 +35,14 @@ pub(super) async fn migrate(database: &Database, migrations: &[Migration]) -> Re
 }
 
 /// Waits for other migrations of the table, and returns the table's version.
-async fn lock_version(transaction: &mut Transaction<'_, Postgres>, names: &Names) -> sqlx::Result<i32> {
-    let connection: &mut PgConnection = transaction;
-    sqlx::query("SELECT pg_advisory_xact_lock($1, hashtext($2))")
-        .bind(LOCK_CLASS)
-        .bind(names.quoted_table())
-        .execute(&mut *connection)
-        .await?;
+async fn lock_version(connection: &mut PgConnection, names: &Names) -> sqlx::Result<i32> {
+    let lock = sqlx::query("SELECT pg_advisory_xact_lock($1, hashtext($2))");
+    connection.execute(lock.bind(LOCK_CLASS).bind(names.quoted_table())).await?;
     // `IF NOT EXISTS` requires the privilege to create a schema, even if it exists.
-    let has_schema: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)")
-        .bind(&names.schema)
-        .fetch_one(&mut *connection)
-        .await?;
-    if !has_schema {
-        sqlx::raw_sql(&format!("CREATE SCHEMA {}", names.quoted_schema())).execute(&mut *connection).await?;
+    let has_schema = sqlx::query("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)");
+    let has_schema = connection.fetch_one(has_schema.bind(names.schema.clone())).await?;
+    if !has_schema.try_get::<bool, _>(0)? {
+        connection.execute(&*format!("CREATE SCHEMA {}", names.quoted_schema())).await?;
     }
     let versions = names.quoted("_version");
     let create = format!(
@@ -57,9 +51,9 @@ async fn lock_version(transaction: &mut Transaction<'_, Postgres>, names: &Names
             migrated timestamptz NOT NULL DEFAULT now()
         )"
     );
-    sqlx::raw_sql(&create).execute(&mut *connection).await?;
+    connection.execute(&*create).await?;
     let newest = format!("SELECT coalesce(max(version), 0) FROM {versions}");
-    sqlx::query_scalar(&newest).fetch_one(connection).await
+    connection.fetch_one(&*newest).await?.try_get(0)
 }
 
 async fn apply(
@@ -68,8 +62,8 @@ async fn apply(
     migration: Migration,
     version: i32,
 ) -> sqlx::Result<()> {
-    sqlx::raw_sql(&migration(names)).execute(&mut *connection).await?;
-    let insert = format!("INSERT INTO {} (version) VALUES ($1)", names.quoted("_version"));
-    sqlx::query(&insert).bind(version).execute(connection).await?;
+    connection.execute(&*migration(names)).await?;
+    let insert = format!("INSERT INTO {} (version) VALUES ({version})", names.quoted("_version"));
+    connection.execute(&*insert).await?;
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! The conformance suites of all sources, sinks and stores, and the fixtures.
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
+mod broken;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
