@@ -115,6 +115,21 @@ impl ExportEngineBuilder {
         self
     }
 
+    /// Sets how many bytes of instances all operations of the engine transfer per second, for example because the line is
+    /// shared. Bytes that a destination copies from the source itself do not count. It can be changed later with
+    /// [`ExportEngine::set_bytes_per_second`]. Default: 0, which means no limit.
+    pub fn bytes_per_second(mut self, bytes: u64) -> Self {
+        self.options.bytes_per_second = bytes;
+        self
+    }
+
+    /// Sets how many bytes of instances all operations of the engine transfer per second to one destination account.
+    /// Default: 0, which means no limit.
+    pub fn bytes_per_second_per_account(mut self, bytes: u64) -> Self {
+        self.options.bytes_per_second_per_account = bytes;
+        self
+    }
+
     /// Sets how transient failures of the source and of the destination are retried. Default: for 10 minutes without a
     /// success in between.
     pub fn retry(mut self, retry: RetryPolicy) -> Self {

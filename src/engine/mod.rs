@@ -64,6 +64,13 @@ impl ExportEngine {
         &self.0.config
     }
 
+    /// Changes how many bytes of instances all operations of this engine transfer per second, at once and also for running
+    /// operations. Zero removes the limit. It is not stored: see
+    /// [`ExportEngineBuilder::bytes_per_second`](crate::ExportEngineBuilder::bytes_per_second).
+    pub fn set_bytes_per_second(&self, bytes: u64) {
+        self.0.config.bytes.set(bytes);
+    }
+
     /// Accepts an operation for [`run`](Self::run). It returns after the destination was opened and the empty
     /// `errors.log` was created.
     ///

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::RateLimit;
 use super::controller::{ConcurrencyController, Failure};
 use super::retry::MAX_RETRY_AFTER;
 use super::semaphore::{Permit, ResizableSemaphore};
@@ -44,6 +45,7 @@ pub(crate) struct Limiter {
     /// `None` if the limits are fixed.
     controller: Option<Mutex<ConcurrencyController>>,
     paused_until: Mutex<Option<Instant>>,
+    bytes: RateLimit,
 }
 
 /// A permit to send one request.
@@ -55,7 +57,8 @@ pub(crate) struct RequestPermit<'a> {
 }
 
 impl Limiter {
-    pub(crate) fn new(concurrency: Concurrency) -> Self {
+    /// A rate of zero means no limit.
+    pub(crate) fn new(concurrency: Concurrency, bytes_per_second: u64) -> Self {
         let (limit, controller) = match concurrency {
             Concurrency::Fixed(_) => (concurrency.max(), None),
             Concurrency::Auto => {
@@ -69,7 +72,13 @@ impl Limiter {
             instances: ResizableSemaphore::new(instances),
             controller,
             paused_until: Mutex::new(None),
+            bytes: RateLimit::new(bytes_per_second),
         }
+    }
+
+    /// The limit on bytes towards the account.
+    pub(crate) fn bytes(&self) -> &RateLimit {
+        &self.bytes
     }
 
     /// Waits until an instance may be opened.

@@ -7,6 +7,7 @@ mod controller;
 mod limiter;
 mod memory;
 mod outage;
+mod rate;
 mod retry;
 #[cfg(any(feature = "azure", feature = "dicomweb", feature = "s3"))]
 mod retry_after;
@@ -18,6 +19,7 @@ pub(crate) use self::limiter::Limiter;
 pub(crate) use self::memory::{MemoryBudget, MemoryShare};
 pub(crate) use self::outage::Outage;
 pub use self::outage::Side;
+pub(crate) use self::rate::RateLimit;
 pub use self::retry::RetryPolicy;
 pub(crate) use self::retry::{Failures, Retrier};
 #[cfg(feature = "azure")]

@@ -39,7 +39,7 @@ impl UploadContext {
     /// requests. Checksums are verified.
     pub fn new(buffer_limit: u64, retry: RetryPolicy, requests: usize) -> Self {
         let retrier = Arc::new(Retrier::new(Side::Destination, retry));
-        Self::shared(buffer_limit, retrier, Arc::new(Limiter::new(Concurrency::Fixed(requests))))
+        Self::shared(buffer_limit, retrier, Arc::new(Limiter::new(Concurrency::Fixed(requests), 0)))
     }
 
     pub(crate) fn shared(buffer_limit: u64, retrier: Arc<Retrier>, limiter: Arc<Limiter>) -> Self {

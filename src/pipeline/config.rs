@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::{Concurrency, Limiter, MemoryBudget, Retrier, RetryPolicy, Side};
+use crate::limits::{Concurrency, Limiter, MemoryBudget, RateLimit, Retrier, RetryPolicy, Side};
 use crate::model::{OperationId, OperationSpec};
 use crate::pipeline::ExportObserver;
 use crate::pipeline::limited_source::LimitedSource;
@@ -34,6 +34,8 @@ pub struct ExportConfig {
     pub(crate) observer: Option<Arc<dyn ExportObserver>>,
     pub(crate) options: ExportOptions,
     pub(crate) memory: MemoryBudget,
+    /// The limit on bytes of all operations.
+    pub(crate) bytes: Arc<RateLimit>,
     limiters: Arc<Mutex<HashMap<String, Weak<Limiter>>>>,
 }
 
@@ -42,6 +44,10 @@ pub(crate) struct ExportOptions {
     pub(crate) concurrency: Concurrency,
     /// In bytes.
     pub(crate) memory_budget: u64,
+    /// Of all operations together. Zero: no limit.
+    pub(crate) bytes_per_second: u64,
+    /// Of all operations towards one destination account. Zero: no limit.
+    pub(crate) bytes_per_second_per_account: u64,
     pub(crate) retry: RetryPolicy,
     /// Of a call of the source or of a store.
     pub(crate) call_timeout: Duration,
@@ -75,6 +81,8 @@ impl Default for ExportOptions {
         Self {
             concurrency: Concurrency::default(),
             memory_budget: 64 << 20,
+            bytes_per_second: 0,
+            bytes_per_second_per_account: 0,
             retry: RetryPolicy::default(),
             call_timeout: Duration::from_secs(600),
             batch_size: 256,
@@ -108,6 +116,7 @@ impl ExportConfig {
             has_host_secrets,
             observer,
             memory: MemoryBudget::new(options.memory_budget),
+            bytes: Arc::new(RateLimit::new(options.bytes_per_second)),
             options,
             limiters: Arc::default(),
         })
@@ -130,7 +139,8 @@ impl ExportConfig {
         if let Some(limiter) = limiters.get(throttle_key).and_then(Weak::upgrade) {
             return limiter;
         }
-        let limiter = Arc::new(Limiter::new(self.options.concurrency));
+        let limiter =
+            Arc::new(Limiter::new(self.options.concurrency, self.options.bytes_per_second_per_account));
         limiters.insert(throttle_key.to_owned(), Arc::downgrade(&limiter));
         limiter
     }

@@ -28,6 +28,7 @@ mod open;
 mod plan;
 mod prepare;
 mod progress;
+mod rates;
 mod retry;
 mod sides;
 mod source_health;

@@ -11,6 +11,7 @@ use crate::pipeline::config::ExportConfig;
 use crate::pipeline::copy::{Copier, CopyOutcome};
 use crate::pipeline::length::{check_length, enforce_length};
 use crate::pipeline::open::OpenedOperation;
+use crate::pipeline::rates::ByteRates;
 use crate::pipeline::retry::{AttemptTracker, RetryDecision};
 use crate::pipeline::sides::Sides;
 use crate::pipeline::source_health::SourceHealth;
@@ -25,6 +26,7 @@ pub(crate) struct InstanceTransfer {
     sink_retry: Arc<Retrier>,
     /// Limits requests and instances towards the destination.
     limiter: Arc<Limiter>,
+    rates: ByteRates,
     /// The operation's share of the memory budget.
     memory: MemoryShare,
     verify: VerifyConfig,
@@ -52,6 +54,7 @@ impl InstanceTransfer {
             operation: operation.clone(),
             source_retry: Arc::clone(&sides.source),
             sink_retry: Arc::clone(&sides.destination),
+            rates: ByteRates::new(config, &limiter),
             limiter,
             memory: config.memory.share(),
             verify: config.options.verify.clone(),
@@ -153,6 +156,7 @@ impl InstanceTransfer {
         };
         self.source_retry.succeeded();
         let (content, source_error) = enforce_length(content, instance.size(), source.limit());
+        let content = self.rates.limit(content).await;
         let length = content.length();
         let (content, verification) = match self.verify.begin(instance, content, spec.manifest).await {
             Ok(begun) => begun,

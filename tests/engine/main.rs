@@ -17,6 +17,7 @@ mod manifest;
 mod misbehaving;
 mod outcome;
 mod progress;
+mod rate;
 mod refusals;
 mod running;
 mod starting;
