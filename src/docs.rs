@@ -6,6 +6,7 @@
 //! - [`scaling`]: what limits an export, with measurements
 //! - [`restate`]: running exports on several machines
 //! - [`orthanc`]: exporting from Orthanc, or any other DICOMweb server, to Azure
+//! - [`s3`]: exporting to and from Amazon S3 and compatible stores
 //! - [`dicomweb`]: what the DICOMweb source does about the differences between servers
 //! - [`security`]: threat model, where credentials are sent, and how to report a vulnerability
 
@@ -37,6 +38,10 @@ pub mod restate {}
 #[doc = include_str!("../docs/orthanc.md")]
 #[cfg(any(not(doctest), feature = "dicomweb"))]
 pub mod orthanc {}
+
+#[doc = include_str!("../docs/s3.md")]
+#[cfg(any(not(doctest), feature = "s3"))]
+pub mod s3 {}
 
 #[doc = "[orthanc]: crate::docs::orthanc\n\n"]
 #[doc = include_str!("../docs/dicomweb.md")]

@@ -14,7 +14,7 @@
 //!   concurrent requests, and `Retry-After` is honored. Each request has a timeout of one minute, plus the time that its body
 //!   takes at 64 KiB/s.
 //!
-//! The guide `docs/s3.md` describes how to set up a bucket.
+//! The guide `docs/s3.md`, also in the module `docs` of the API documentation, describes how to set up a bucket.
 
 mod provider;
 mod sink;
