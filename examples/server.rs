@@ -1,7 +1,7 @@
 //! A server with the export API for a folder of DICOM files, a DICOMweb server or a bucket.
 //!
 //! ```text
-//! cargo run --release --features http --example server -- --source DIR|URL --listen 127.0.0.1:8080 [--state FILE | --postgres URL] [--development] [--base-url URL] [--restate INGRESS_URL --restate-admin ADMIN_URL]
+//! cargo run --release --features http --example server -- --source DIR|URL --listen 127.0.0.1:8080 [--state FILE | --postgres URL] [--development] [--base-url URL] [--restate INGRESS_URL --restate-admin ADMIN_URL] [--events URL]
 //! ```
 //!
 //! - With `--features http,dicomweb`, `--source http(s)://…/dicom-web` is a DICOMweb server. Its credentials are read from
@@ -17,6 +17,8 @@
 //!   (example `restate_worker`) instead of in this process.
 //! - With `--features http,s3`, `--source s3://BUCKET/PREFIX` is a bucket, and requests may name the destination type `s3`. The
 //!   variable `AWS_ENDPOINT_URL` allows the endpoint of a compatible store.
+//! - `--events URL` sends a signed CloudEvent to a URL when an operation ends, until it is accepted. The environment variable
+//!   `EVENTS_KEY` contains the key that is shared with the receiver, in base64.
 //! - `--development` permits the storage emulator (Azurite) and S3 stores on this machine as destinations.
 //!
 //! `RUST_LOG` sets the log filter; the log is written to stderr. On SIGTERM or Ctrl-C the server rejects new exports,
@@ -39,6 +41,8 @@ use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
 use dicom_export::{ExportDestination, ExportEngine, ExportService};
 use tokio::net::TcpListener;
 
+#[path = "server/cloud_events.rs"]
+pub mod cloud_events;
 #[path = "server/logging.rs"]
 mod logging;
 #[path = "server/postgres.rs"]
@@ -63,7 +67,7 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 const CONNECTION_GRACE: Duration = Duration::from_secs(5);
 
 const USAGE: &str = "usage: server --source DIR|URL --listen ADDR [--state FILE | --postgres URL] [--development] \
-                     [--base-url URL] [--restate INGRESS_URL --restate-admin ADMIN_URL]";
+                     [--base-url URL] [--restate INGRESS_URL --restate-admin ADMIN_URL] [--events URL]";
 
 /// The command line.
 #[derive(Debug)]
@@ -82,6 +86,8 @@ pub struct Settings {
     pub base_url: BaseUrl,
     /// The URLs of Restate's ingress and admin API; without them exports run in this process.
     pub restate: Option<(String, String)>,
+    /// Where the ends of operations are sent.
+    pub events: Option<cloud_events::CloudEvents>,
 }
 
 impl Settings {
@@ -89,7 +95,7 @@ impl Settings {
         use lexopt::prelude::*;
         let (mut source, mut listen, mut state, mut postgres) = (None, None, None, None);
         let (mut development, mut base_url) = (false, BaseUrl::Request);
-        let (mut restate, mut restate_admin) = (None, None);
+        let (mut restate, mut restate_admin, mut events) = (None, None, None);
         let mut parser = lexopt::Parser::from_env();
         while let Some(argument) = parser.next()? {
             match argument {
@@ -100,6 +106,10 @@ impl Settings {
                 Long("development") => development = true,
                 Long("restate") => restate = Some(parser.value()?.string()?),
                 Long("restate-admin") => restate_admin = Some(parser.value()?.string()?),
+                Long("events") => {
+                    let url = parser.value()?.string()?;
+                    events = Some(cloud_events::CloudEvents::with_key_from_env(&url, "urn:dicom-export")?);
+                }
                 Long("base-url") => base_url = BaseUrl::configured(&parser.value()?.string()?)?,
                 Short('h') | Long("help") => {
                     eprintln!("{USAGE}");
@@ -119,7 +129,7 @@ impl Settings {
         {
             return Err("--state, --postgres and --restate cannot be combined".into());
         }
-        Ok(Self { source, listen, state, postgres, development, base_url, restate })
+        Ok(Self { source, listen, state, postgres, development, base_url, restate, events })
     }
 }
 
@@ -152,6 +162,9 @@ pub async fn serve(
     }
     if let Some(url) = &settings.postgres {
         engine = postgres::keep_operations(engine, url).await?;
+    }
+    if let Some(events) = settings.events {
+        engine = engine.observer(events);
     }
     let engine = engine.build()?;
     for operation in engine.resume_all().await? {

@@ -17,6 +17,7 @@ mod proxy;
 
 mod authorize;
 mod clients;
+mod cloud_events;
 mod errors;
 mod idempotency;
 mod lenient;

@@ -2,7 +2,7 @@
 
 #[path = "../../examples/server.rs"]
 #[allow(dead_code, unreachable_pub, clippy::print_stderr, reason = "it is an example")]
-mod example;
+pub(crate) mod example;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -70,6 +70,7 @@ async fn run(source: &Path, base_url: BaseUrl) -> Running {
         development: true,
         base_url,
         restate: None,
+        events: None,
     };
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(async move {

@@ -31,6 +31,7 @@ async fn the_api_responds_as_with_the_engine_in_one_process() {
         development: true,
         base_url: BaseUrl::Request,
         restate: Some((cluster.restate.ingress.clone(), cluster.restate.admin.clone())),
+        events: None,
     };
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(async move {
