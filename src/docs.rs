@@ -2,6 +2,7 @@
 //!
 //! - [`server`]: adding export to a server: source, tenants, routes, authorization, tests
 //! - [`durability`]: what is stored, what is repeated after a crash, and how to resume
+//! - [`replicas`]: several replicas of a server over one PostgreSQL database
 //! - [`integrity`]: checksums, the identity check, and the manifest
 //! - [`scaling`]: what limits an export, with measurements
 //! - [`restate`]: running exports on several machines
@@ -14,13 +15,20 @@
 // the repository's page. The definition in front of the page is the one that counts here: the first definition of a
 // reference wins. A page's examples are compiled if the features that they use are enabled.
 
+#[doc = "[replicas]: crate::docs::replicas\n\n"]
 #[doc = include_str!("../docs/server.md")]
-#[cfg(any(not(doctest), all(feature = "azure", feature = "http")))]
+#[cfg(any(not(doctest), all(feature = "azure", feature = "http", feature = "postgres")))]
 pub mod server {}
 
+#[doc = "[replicas]: crate::docs::replicas\n\n"]
 #[doc = include_str!("../docs/durability.md")]
 #[cfg(any(not(doctest), feature = "redb"))]
 pub mod durability {}
+
+#[doc = "[restate]: crate::docs::restate\n\n"]
+#[doc = include_str!("../docs/replicas.md")]
+#[cfg(any(not(doctest), feature = "postgres"))]
+pub mod replicas {}
 
 #[doc = include_str!("../docs/integrity.md")]
 pub mod integrity {}

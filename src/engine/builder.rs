@@ -168,7 +168,7 @@ impl ExportEngineBuilder {
 
     /// Sets how long an operation belongs to a runner that does not respond. Default: 15 seconds. A runner renews its
     /// lease after each third of this time. The clocks of replicas that share a store must agree to within a fraction of
-    /// it.
+    /// it, unless the store has a [clock](OperationStore::now) of its own.
     pub fn lease_duration(mut self, duration: Duration) -> Self {
         self.runner.lease_duration = duration;
         self

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod clocks;
+mod guide;
 mod outage;
 mod replicas;
 mod rows;
