@@ -35,7 +35,8 @@ const SKIPPED: u8 = 3;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    logging::to_stderr("warn");
+    // What a folder leaves out is printed at the end.
+    logging::to_stderr("warn,dicom_export::source::directory::report=off");
     let args = match Args::parse() {
         Ok(Some(args)) => args,
         Ok(None) => {

@@ -2,9 +2,9 @@
 
 use std::io::IsTerminal;
 
-/// Logs to stderr, with the filter in `RUST_LOG` or, without one, at this level.
-pub(crate) fn to_stderr(level: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
+/// Logs to stderr, with the filter in `RUST_LOG` or, without one, with this filter.
+pub(crate) fn to_stderr(default: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| default.into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
