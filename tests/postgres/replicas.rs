@@ -85,7 +85,7 @@ impl Cluster {
         document["id"].as_str().unwrap().parse().unwrap()
     }
 
-    /// Waits until the stored checkpoint is as expected. Nobody calls the servers meanwhile.
+    /// Waits until the stored checkpoint is as expected. No other request reaches the servers meanwhile.
     async fn wait_for(
         &self,
         id: OperationId,

@@ -40,9 +40,9 @@ impl fmt::Debug for SecretKey {
 /// not know. Clones share the pool. With it, any replica can take over an operation that needs credentials.
 ///
 /// A credential is encrypted with XChaCha20-Poly1305 under a random nonce, and bound to its operation: a row that is copied
-/// to another operation cannot be decrypted. Whoever reads the database, its backups or its log learns when operations
-/// with credentials run and about how long the credentials are, and nothing else. Whoever has both the database and the key
-/// has the credentials.
+/// to another operation cannot be decrypted. The database, its backups and its log disclose when operations with
+/// credentials run and about how long the credentials are, and nothing else. The database and the key together disclose
+/// the credentials.
 ///
 /// To replace the key, give every replica the new key with [`with_previous_key`](Self::with_previous_key) for the old one.
 /// Once every operation that was started before has ended, remove the old one.
