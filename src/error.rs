@@ -183,6 +183,7 @@ impl Error {
 }
 
 /// The position at which JSON cannot be read. `serde_json`'s message could quote the document, for example a path in a cursor.
+#[cfg(any(feature = "postgres", feature = "redb", feature = "restate"))]
 #[derive(Debug, thiserror::Error)]
 #[error("invalid JSON at line {line}, column {column}")]
 pub(crate) struct InvalidJson {
@@ -190,6 +191,7 @@ pub(crate) struct InvalidJson {
     column: usize,
 }
 
+#[cfg(any(feature = "postgres", feature = "redb", feature = "restate"))]
 impl From<serde_json::Error> for InvalidJson {
     fn from(cause: serde_json::Error) -> Self {
         Self { line: cause.line(), column: cause.column() }

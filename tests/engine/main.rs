@@ -17,9 +17,11 @@ mod manifest;
 mod misbehaving;
 mod outcome;
 mod progress;
+#[cfg(feature = "testing")]
 mod rate;
 mod refusals;
 mod running;
+#[cfg(feature = "testing")]
 mod starting;
 mod stuck;
 mod support;
