@@ -1,7 +1,7 @@
 //! A server with the export API for a folder of DICOM files, a DICOMweb server or a bucket.
 //!
 //! ```text
-//! cargo run --release --features http --example server -- --source DIR|URL --listen 127.0.0.1:8080 [--state FILE | --postgres URL] [--development] [--base-url URL] [--restate INGRESS_URL --restate-admin ADMIN_URL] [--events URL]
+//! cargo run --release --features http --example server -- --source DIR|URL --listen 127.0.0.1:8080 [--state FILE | --postgres URL] [--development] [--base-url URL] [--restate INGRESS_URL --restate-admin ADMIN_URL] [--events URL] [--metrics]
 //! ```
 //!
 //! - With `--features http,dicomweb`, `--source http(s)://…/dicom-web` is a DICOMweb server. Its credentials are read from
@@ -19,6 +19,7 @@
 //!   variable `AWS_ENDPOINT_URL` allows the endpoint of a compatible store.
 //! - `--events URL` sends a signed CloudEvent to a URL when an operation ends, until it is accepted. The environment variable
 //!   `EVENTS_KEY` contains the key that is shared with the receiver, in base64.
+//! - With `--features http,metrics`, `--metrics` serves metrics for Prometheus at `/metrics`.
 //! - `--development` permits the storage emulator (Azurite) and S3 stores on this machine as destinations.
 //!
 //! `RUST_LOG` sets the log filter; the log is written to stderr. On SIGTERM or Ctrl-C the server rejects new exports,
@@ -45,6 +46,8 @@ use tokio::net::TcpListener;
 pub mod cloud_events;
 #[path = "server/logging.rs"]
 mod logging;
+#[path = "server/metrics.rs"]
+mod metrics;
 #[path = "server/postgres.rs"]
 mod postgres;
 #[path = "server/restate.rs"]
@@ -67,7 +70,7 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 const CONNECTION_GRACE: Duration = Duration::from_secs(5);
 
 const USAGE: &str = "usage: server --source DIR|URL --listen ADDR [--state FILE | --postgres URL] [--development] \
-                     [--base-url URL] [--restate INGRESS_URL --restate-admin ADMIN_URL] [--events URL]";
+                     [--base-url URL] [--restate INGRESS_URL --restate-admin ADMIN_URL] [--events URL] [--metrics]";
 
 /// The command line.
 #[derive(Debug)]
@@ -88,13 +91,15 @@ pub struct Settings {
     pub restate: Option<(String, String)>,
     /// Where the ends of operations are sent.
     pub events: Option<cloud_events::CloudEvents>,
+    /// Whether `/metrics` is served, with the feature `metrics`.
+    pub metrics: bool,
 }
 
 impl Settings {
     fn from_command_line() -> Result<Self, Box<dyn Error>> {
         use lexopt::prelude::*;
         let (mut source, mut listen, mut state, mut postgres) = (None, None, None, None);
-        let (mut development, mut base_url) = (false, BaseUrl::Request);
+        let (mut development, mut metrics, mut base_url) = (false, false, BaseUrl::Request);
         let (mut restate, mut restate_admin, mut events) = (None, None, None);
         let mut parser = lexopt::Parser::from_env();
         while let Some(argument) = parser.next()? {
@@ -110,6 +115,7 @@ impl Settings {
                     let url = parser.value()?.string()?;
                     events = Some(cloud_events::CloudEvents::with_key_from_env(&url, "urn:dicom-export")?);
                 }
+                Long("metrics") => metrics = true,
                 Long("base-url") => base_url = BaseUrl::configured(&parser.value()?.string()?)?,
                 Short('h') | Long("help") => {
                     eprintln!("{USAGE}");
@@ -129,7 +135,7 @@ impl Settings {
         {
             return Err("--state, --postgres and --restate cannot be combined".into());
         }
-        Ok(Self { source, listen, state, postgres, development, base_url, restate, events })
+        Ok(Self { source, listen, state, postgres, development, base_url, restate, events, metrics })
     }
 }
 
@@ -178,9 +184,12 @@ pub async fn serve(
     let app = Router::new()
         .merge(http::router(service, HttpOptions::new().base_url(settings.base_url)))
         .route("/openapi.json", get(async move || Json(document)))
-        .route("/healthz", get(async || "ok"))
-        .fallback(http::not_found)
-        .layer(middleware::from_fn(log));
+        .route("/healthz", get(async || "ok"));
+    let app = match settings.metrics {
+        true => metrics::serve(app)?,
+        false => app,
+    };
+    let app = app.fallback(http::not_found).layer(middleware::from_fn(log));
 
     let (drained, is_drained) = tokio::sync::oneshot::channel();
     let drain = async move {

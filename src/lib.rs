@@ -71,6 +71,7 @@
 //! | `postgres` | | `PostgresOperationStore`, `PostgresSecretStore`: operations in a PostgreSQL database |
 //! | `s3` | | `sink::s3`: Amazon S3 and compatible stores as destinations and sources |
 //! | `restate` | | `restate`: exports over many workers, on a Restate server |
+//! | `metrics` | | metrics of exports, for the recorder of the `metrics` crate |
 //! | `testing` | | `testing`: conformance suites for the traits, fault injection, and DICOM fixtures |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]

@@ -14,7 +14,7 @@ use crate::engine::registry::{RunGuard, StopSignals};
 use crate::error::Result;
 use crate::model::{OperationStatus, Position, Timestamp};
 use crate::pipeline::{
-    Batch, BatchOutcome, CommitQueue, Pipeline, Planner, Progress, RateEstimator, log_failure,
+    Batch, BatchOutcome, CommitQueue, Pipeline, Planner, Progress, RateEstimator, RunMetrics, log_failure,
     update_expiry_warning,
 };
 use crate::sink::LogKey;
@@ -85,11 +85,13 @@ impl Run {
     /// Only the store's; [`Conflict`](crate::ErrorKind::Conflict) if another runner has taken over the operation.
     pub(super) async fn run(mut self) -> Result<()> {
         let stop = self.stop.clone();
+        let mut metrics = RunMetrics::new(Arc::clone(&self.pipeline));
         let outcome = tokio::select! {
             biased;
             () = stop.cancel.cancelled() => Ok(RunOutcome::Canceled),
             () = stop.abandon.cancelled() => Ok(RunOutcome::Interrupted),
             outcome = self.export_batches() => outcome,
+            never = metrics.run() => match never {},
         };
         if !matches!(outcome, Ok(RunOutcome::Completed)) {
             // What is finished is logged and counted if the destination allows it; otherwise a resumption repeats it.

@@ -81,6 +81,12 @@ impl Limiter {
         &self.bytes
     }
 
+    /// The number of requests that may run at once.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn limit(&self) -> usize {
+        self.requests.size()
+    }
+
     /// Waits until an instance may be opened.
     pub(crate) async fn acquire_instance(&self) -> Permit<'_> {
         self.instances.acquire().await

@@ -119,6 +119,18 @@ impl MemoryBudget {
         }))
     }
 
+    /// The number of bytes that are in use.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn used(&self) -> u64 {
+        self.bytes().saturating_sub(self.0.free.available_permits() as u64 * UNIT)
+    }
+
+    /// The budget in bytes.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn bytes(&self) -> u64 {
+        u64::from(self.0.units) * UNIT
+    }
+
     /// Adds an operation and returns its share.
     pub(crate) fn share(&self) -> MemoryShare {
         let state = Arc::<ShareState>::default();

@@ -99,6 +99,9 @@ struct State {
     /// The failures since then, and the latest one.
     failures: u64,
     last_failure: Option<(ErrorKind, String)>,
+    /// Retries since the start.
+    throttled: u64,
+    unavailable: u64,
     jitter: fastrand::Rng,
 }
 
@@ -115,8 +118,14 @@ pub(crate) struct Failures {
 
 impl Retrier {
     pub(crate) fn new(side: Side, policy: RetryPolicy) -> Self {
-        let state =
-            State { failing_since: None, failures: 0, last_failure: None, jitter: fastrand::Rng::new() };
+        let state = State {
+            failing_since: None,
+            failures: 0,
+            last_failure: None,
+            throttled: 0,
+            unavailable: 0,
+            jitter: fastrand::Rng::new(),
+        };
         Self {
             side,
             policy,
@@ -187,6 +196,13 @@ impl Retrier {
         self.succeeded();
     }
 
+    /// The number of failures that were retried, by kind.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn retries(&self) -> [(ErrorKind, u64); 2] {
+        let state = lock(&self.state);
+        [(ErrorKind::Throttled, state.throttled), (ErrorKind::Unavailable, state.unavailable)]
+    }
+
     /// The number of requests that succeeded.
     pub(crate) fn successes(&self) -> u64 {
         self.successes.load(Relaxed)
@@ -237,6 +253,10 @@ impl Retrier {
             .min(budget.saturating_mul(2).saturating_sub(now - first));
         if remaining.is_zero() {
             return None;
+        }
+        match error.kind() {
+            ErrorKind::Throttled => state.throttled += 1,
+            _ => state.unavailable += 1,
         }
         let doubled = self.policy.initial_backoff.saturating_mul(1 << failures.count.min(20));
         let pause = doubled.min(self.policy.max_backoff).mul_f64(1.0 - state.jitter.f64() / 2.0);

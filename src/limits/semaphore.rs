@@ -45,6 +45,12 @@ impl ResizableSemaphore {
         self.inner.available_permits() == 0
     }
 
+    /// The number of permits.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn size(&self) -> usize {
+        *lock(&self.size)
+    }
+
     /// Changes the number of permits. It grows at once; it shrinks as permits are released.
     pub(crate) fn resize(&self, new_size: usize) {
         let mut size = lock(&self.size);

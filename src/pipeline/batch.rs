@@ -12,6 +12,7 @@ use crate::limits::Retrier;
 use crate::model::{ErrorLogEntry, Instance, Timestamp, Totals};
 use crate::pipeline::config::ExportConfig;
 use crate::pipeline::log::LogBuffer;
+use crate::pipeline::metrics::TransferMetrics;
 use crate::pipeline::observer::{BatchDone, ExportObserver};
 use crate::pipeline::open::OpenedOperation;
 use crate::pipeline::plan::Batch;
@@ -35,6 +36,7 @@ pub(crate) struct BatchExporter {
     concurrency: usize,
     backlog: Backlog,
     counters: Arc<Counters>,
+    metrics: Arc<TransferMetrics>,
     observer: Option<Arc<dyn ExportObserver>>,
     observer_retry: Arc<Retrier>,
 }
@@ -45,14 +47,16 @@ impl BatchExporter {
         operation: &OpenedOperation,
         sides: &Sides,
         counters: Arc<Counters>,
+        metrics: Arc<TransferMetrics>,
     ) -> Self {
         let concurrency = config.options.concurrency.max();
         Self {
             operation: operation.clone(),
-            transfer: InstanceTransfer::new(config, operation, sides),
+            transfer: InstanceTransfer::new(config, operation, sides, Arc::clone(&metrics)),
             concurrency,
             backlog: Backlog::new(2 * concurrency),
             counters,
+            metrics,
             observer: config.observer.clone(),
             observer_retry: Arc::clone(&sides.observer),
         }
@@ -73,6 +77,8 @@ impl BatchExporter {
     pub(crate) async fn export(&self, batch: &Batch) -> Result<BatchOutcome> {
         let mut result = BatchResult::new(batch, self.observer.is_some());
         self.counters.add_skipped(result.skipped.len() as u64);
+        self.metrics.not_listed(result.skipped.len());
+        let timer = self.metrics.start();
 
         let mut remaining = Remaining { backlog: &self.backlog, count: batch.instances.len() };
         let mut waiting = batch.instances.iter();
@@ -90,7 +96,10 @@ impl BatchExporter {
             let outcome = outcome?;
             match &outcome {
                 TransferOutcome::Exported(put, _) => self.counters.add_exported(put.size),
-                TransferOutcome::Skipped(_) => self.counters.add_skipped(1),
+                TransferOutcome::Skipped(error) => {
+                    self.counters.add_skipped(1);
+                    self.metrics.skipped(error.kind());
+                }
             }
             result.add(instance, outcome);
         }
@@ -105,6 +114,7 @@ impl BatchExporter {
             };
             self.observer_retry.run(|| observer.batch_done(done)).await?;
         }
+        self.metrics.batch_finished(timer);
         Ok(result.into_outcome())
     }
 }

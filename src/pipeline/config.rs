@@ -10,6 +10,7 @@ use crate::limits::{Concurrency, Limiter, MemoryBudget, RateLimit, Retrier, Retr
 use crate::model::{OperationId, OperationSpec};
 use crate::pipeline::ExportObserver;
 use crate::pipeline::limited_source::LimitedSource;
+use crate::pipeline::metrics::SharedMetrics;
 use crate::pipeline::verify::VerifyConfig;
 use crate::sink::SinkProvider;
 use crate::source::SourceProvider;
@@ -36,6 +37,7 @@ pub struct ExportConfig {
     pub(crate) memory: MemoryBudget,
     /// The limit on bytes of all operations.
     pub(crate) bytes: Arc<RateLimit>,
+    pub(super) metrics: SharedMetrics,
     limiters: Arc<Mutex<HashMap<String, Weak<Limiter>>>>,
 }
 
@@ -118,6 +120,7 @@ impl ExportConfig {
             memory: MemoryBudget::new(options.memory_budget),
             bytes: Arc::new(RateLimit::new(options.bytes_per_second)),
             options,
+            metrics: SharedMetrics::default(),
             limiters: Arc::default(),
         })
     }

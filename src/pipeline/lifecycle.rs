@@ -11,6 +11,7 @@ use crate::model::{
     Checkpoint, ExportResults, Operation, OperationContext, OperationId, OperationIssue, OperationSpec,
     Timestamp,
 };
+use crate::pipeline::metrics;
 use crate::pipeline::observer::{ExportObserver, Resumption};
 use crate::pipeline::status::status_document;
 use crate::service::OperationRecord;
@@ -46,6 +47,7 @@ pub(crate) fn log_accepted(spec: &OperationSpec) {
     let span = operation_span(spec.id);
     describe(&span, &spec.context, Some(&spec.destination.location));
     span.in_scope(|| tracing::info!("the operation was accepted"));
+    metrics::operation_accepted();
 }
 
 /// Logs that an operation begins to run, in the current span.
@@ -68,6 +70,7 @@ pub(crate) async fn announce_start(
     resumption: Option<Resumption>,
 ) {
     log_started(&record.operation, resumption);
+    metrics::operation_started(resumption);
     notify(observer, async |observer| match resumption {
         None => observer.operation_started(record).await,
         Some(resumption) => observer.operation_resumed(record, resumption).await,
@@ -120,6 +123,7 @@ pub(crate) fn log_ended(checkpoint: &Checkpoint) {
         duration = ?duration.to_std().unwrap_or_default(),
         "the operation ended",
     );
+    metrics::operation_ended(checkpoint.status);
 }
 
 /// Returns an operation as the host sees it.

@@ -23,6 +23,11 @@ mod length;
 mod lifecycle;
 mod limited_source;
 mod log;
+#[cfg(feature = "metrics")]
+mod metrics;
+#[cfg(not(feature = "metrics"))]
+#[path = "no_metrics.rs"]
+mod metrics;
 mod observer;
 mod open;
 mod plan;
@@ -52,6 +57,7 @@ pub(crate) use self::lifecycle::{
     operation_span, record,
 };
 pub(crate) use self::log::LogBuffer;
+pub(crate) use self::metrics::RunMetrics;
 pub use self::observer::{BatchDone, ExportObserver, Resumption, SideFailing, SideRecovered};
 #[cfg(feature = "restate")]
 pub(crate) use self::open::open_stored;
@@ -68,6 +74,7 @@ use crate::error::Result;
 use crate::model::{OperationSpec, Position, Totals};
 use crate::pipeline::batch::BatchExporter;
 use crate::pipeline::log::LogWriter;
+use crate::pipeline::metrics::PipelineMetrics;
 use crate::pipeline::progress::Counters;
 use crate::sink::LogKey;
 
@@ -79,6 +86,7 @@ pub(crate) struct Pipeline {
     exporter: BatchExporter,
     log: LogWriter,
     counters: Arc<Counters>,
+    metrics: PipelineMetrics,
 }
 
 impl Pipeline {
@@ -90,8 +98,11 @@ impl Pipeline {
         totals: &Totals,
     ) -> Self {
         let counters = Arc::new(Counters::starting_at(totals));
+        let metrics = PipelineMetrics::new(config, &operation.sink.throttle_key());
+        let transfers = Arc::clone(&metrics.transfers);
         Self {
-            exporter: BatchExporter::new(config, &operation, &sides, Arc::clone(&counters)),
+            exporter: BatchExporter::new(config, &operation, &sides, Arc::clone(&counters), transfers),
+            metrics,
             log: LogWriter::new(&operation, Arc::clone(&sides.destination)),
             batch_size: config.options.batch_size,
             sides,

@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use crate::limits::{Outage, Retrier, RetryPolicy, Side};
 use crate::model::{OperationContext, OperationId};
 use crate::pipeline::lifecycle::notify;
+use crate::pipeline::metrics::FailingSide;
 use crate::pipeline::observer::{ExportObserver, SideFailing, SideRecovered};
 
 /// A side that fails for this long without a success is reported; again after twice the time, and so on.
@@ -45,8 +46,8 @@ pub(crate) struct SideMonitor {
 
 struct SideState {
     retrier: Arc<Retrier>,
-    /// The outage that has been reported, and how long it lasts when it is reported again.
-    reported: Option<(Outage, Duration)>,
+    /// The outage that has been reported, how long it lasts when it is reported again, and its part in the metrics.
+    reported: Option<(Outage, Duration, FailingSide)>,
 }
 
 /// What is reported about a side.
@@ -126,17 +127,21 @@ impl SideMonitor {
 impl SideState {
     fn change(&mut self) -> Option<Change> {
         let outage = self.retrier.outage();
-        if let Some((reported, _)) = &self.reported
+        if let Some((reported, _, _)) = &self.reported
             && outage.as_ref().is_none_or(|outage| outage.since != reported.since)
         {
-            return self.reported.take().map(|(reported, _)| Change::Recovered(reported));
+            return self.reported.take().map(|(reported, _, _)| Change::Recovered(reported));
         }
         let outage = outage?;
-        let due = self.reported.as_ref().map_or(FIRST_REPORT, |(_, next)| *next);
+        let due = self.reported.as_ref().map_or(FIRST_REPORT, |(_, next, _)| *next);
         if outage.since.elapsed() < due {
             return None;
         }
-        self.reported = Some((outage.clone(), due * 2));
+        let failing = match self.reported.take() {
+            Some((_, _, failing)) => failing,
+            None => FailingSide::new(self.retrier.side()),
+        };
+        self.reported = Some((outage.clone(), due * 2, failing));
         Some(Change::Failing(outage))
     }
 }

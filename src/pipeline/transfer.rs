@@ -10,6 +10,7 @@ use crate::model::{BlobPath, Instance};
 use crate::pipeline::config::ExportConfig;
 use crate::pipeline::copy::{Copier, CopyOutcome};
 use crate::pipeline::length::{check_length, enforce_length};
+use crate::pipeline::metrics::TransferMetrics;
 use crate::pipeline::open::OpenedOperation;
 use crate::pipeline::rates::ByteRates;
 use crate::pipeline::retry::{AttemptTracker, RetryDecision};
@@ -30,6 +31,7 @@ pub(crate) struct InstanceTransfer {
     /// The operation's share of the memory budget.
     memory: MemoryShare,
     verify: VerifyConfig,
+    metrics: Arc<TransferMetrics>,
     copier: Copier,
     health: SourceHealth,
 }
@@ -47,7 +49,12 @@ enum Attempt {
 }
 
 impl InstanceTransfer {
-    pub(crate) fn new(config: &ExportConfig, operation: &OpenedOperation, sides: &Sides) -> Self {
+    pub(crate) fn new(
+        config: &ExportConfig,
+        operation: &OpenedOperation,
+        sides: &Sides,
+        metrics: Arc<TransferMetrics>,
+    ) -> Self {
         let limiter = config.limiter(&operation.sink.throttle_key());
         Self {
             copier: Copier::new(operation.clone(), sides, Arc::clone(&limiter)),
@@ -58,6 +65,7 @@ impl InstanceTransfer {
             limiter,
             memory: config.memory.share(),
             verify: config.options.verify.clone(),
+            metrics,
             health: SourceHealth::default(),
         }
     }
@@ -72,6 +80,13 @@ impl InstanceTransfer {
     /// Dropping the future leaves the whole blob or none.
     pub(crate) async fn transfer(&self, instance: &Instance) -> Result<TransferOutcome> {
         let _permit = self.limiter.acquire_instance().await;
+        let timer = self.metrics.start();
+        let outcome = self.transfer_now(instance).await;
+        self.metrics.instance_finished(timer);
+        outcome
+    }
+
+    async fn transfer_now(&self, instance: &Instance) -> Result<TransferOutcome> {
         let spec = &self.operation.spec;
         let path = BlobPath::instance(spec.id, instance.identifier());
         if spec.manifest || self.verify.requires_streaming() {

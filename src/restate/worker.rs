@@ -15,8 +15,8 @@ use tracing::Instrument;
 use crate::error::{Error, Result};
 use crate::model::{Checkpoint, OperationSpec, OperationStatus};
 use crate::pipeline::{
-    Batch, ExportConfig, LogBuffer, Pipeline, Resumption, SideMonitor, Sides, announce_end, announce_start,
-    describe, open_stored, operation_span, record,
+    Batch, ExportConfig, LogBuffer, Pipeline, Resumption, RunMetrics, SideMonitor, Sides, announce_end,
+    announce_start, describe, open_stored, operation_span, record,
 };
 use crate::restate::http_client::HttpClient;
 use crate::restate::messages::{OPERATION_SERVICE, Reply, Run, Stopped, View, retryable};
@@ -103,7 +103,8 @@ impl Worker {
         if !is_wanted(run, &view) {
             context.stop.cancel();
         }
-        let poll = poll(Arc::downgrade(&self.0), run, Arc::downgrade(&context), monitor);
+        let metrics = RunMetrics::new(context.pipeline());
+        let poll = poll(Arc::downgrade(&self.0), run, Arc::downgrade(&context), monitor, metrics);
         tokio::spawn(poll.instrument(span));
         Ok(context)
     }
@@ -267,13 +268,20 @@ fn is_wanted(run: Run, view: &View) -> bool {
 }
 
 /// Polls whether a run is still wanted, and closes it when it is not, or when it is unused. Checks its sides meanwhile.
-async fn poll(shared: Weak<Shared>, run: Run, context: Weak<RunContext>, mut monitor: SideMonitor) {
+async fn poll(
+    shared: Weak<Shared>,
+    run: Run,
+    context: Weak<RunContext>,
+    mut monitor: SideMonitor,
+    mut metrics: RunMetrics,
+) {
     let mut polls = interval(POLL_INTERVAL);
     polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut idle = 0;
     loop {
         polls.tick().await;
         monitor.check().await;
+        metrics.update();
         let Some(shared) = shared.upgrade() else { return };
         let is_unwanted = match shared.view(run).await {
             Ok(Reply::Done(view)) => !is_wanted(run, &view),

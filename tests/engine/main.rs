@@ -14,6 +14,8 @@ mod hanging;
 mod list_ahead;
 mod log;
 mod manifest;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod misbehaving;
 mod outcome;
 mod progress;

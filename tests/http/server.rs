@@ -71,6 +71,7 @@ async fn run(source: &Path, base_url: BaseUrl) -> Running {
         base_url,
         restate: None,
         events: None,
+        metrics: false,
     };
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(async move {

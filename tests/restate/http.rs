@@ -32,6 +32,7 @@ async fn the_api_responds_as_with_the_engine_in_one_process() {
         base_url: BaseUrl::Request,
         restate: Some((cluster.restate.ingress.clone(), cluster.restate.admin.clone())),
         events: None,
+        metrics: false,
     };
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(async move {
