@@ -24,7 +24,7 @@ left_out! {
     object_store needs "object_store" "testing";
     orthanc needs "azure" "dicomweb" "testing";
     postgres needs "azure" "fs" "http" "postgres" "testing";
-    privacy needs "azure" "dicomweb" "fs" "http" "redb" "restate" "testing";
+    privacy needs "azure" "dicomweb" "fs" "http" "postgres" "redb" "restate" "testing";
     redb needs "redb" "testing";
     restate needs "azure" "fs" "http" "restate" "testing";
     soak needs "azure" "testing";

@@ -16,9 +16,10 @@ use dicom_export::sink::{ObjectStoreProvider, Secret, ValidatedSettings};
 use dicom_export::source::{
     CopySource, Cursor, DicomWebCredentials, DirectoryReport, Instance, ListRequest, Locator, Page, Scope,
 };
+use dicom_export::sqlx::PgPool;
 use dicom_export::store::{
-    Checkpoint, MemoryOperationStore, MemorySecretStore, OperationStore, Position, RedbOperationStore,
-    SecretStore,
+    Checkpoint, MemoryOperationStore, MemorySecretStore, OperationStore, Position, PostgresOperationStore,
+    PostgresSecretStore, RedbOperationStore, SecretKey, SecretStore,
 };
 use dicom_export::{
     BlobSink, Content, DicomWebSource, DirectorySink, DirectorySource, ErrorKind, ExportDestination,
@@ -239,6 +240,10 @@ async fn all(folder: &Path) -> Vec<(&'static str, String)> {
     let state = RedbOperationStore::open(folder.join("state")).unwrap();
     state.create(&spec, &checkpoint).await.unwrap();
     all.push(of("RedbOperationStore", &state));
+    let pool = PgPool::connect_lazy(&format!("postgres://user:{PASSWORD}@db.example/pacs")).unwrap();
+    all.push(of("PostgresOperationStore", &PostgresOperationStore::new(pool.clone())));
+    let key = SecretKey::new(*b"0123456789abcdef0123456789abcdef");
+    all.extend([of("SecretKey", &key), of("PostgresSecretStore", &PostgresSecretStore::new(pool, key))]);
 
     let builder =
         ExportEngine::builder(source).destination("azureblob", provider).secret_store(Arc::new(secrets));
