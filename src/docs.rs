@@ -3,6 +3,7 @@
 //! - [`server`]: adding export to a server: source, tenants, routes, authorization, tests
 //! - [`durability`]: what is stored, what is repeated after a crash, and how to resume
 //! - [`replicas`]: several replicas of a server over one PostgreSQL database
+//! - [`operations`]: logs, progress, metrics, alerts and events of a server that exports, and upgrades
 //! - [`integrity`]: checksums, the identity check, and the manifest
 //! - [`scaling`]: what limits an export, with measurements
 //! - [`restate`]: running exports on several machines
@@ -15,7 +16,7 @@
 // the repository's page. The definition in front of the page is the one that counts here: the first definition of a
 // reference wins. A page's examples are compiled if the features that they use are enabled.
 
-#[doc = "[replicas]: crate::docs::replicas\n\n"]
+#[doc = "[replicas]: crate::docs::replicas\n[operations]: crate::docs::operations\n\n"]
 #[doc = include_str!("../docs/server.md")]
 #[cfg(any(not(doctest), all(feature = "azure", feature = "http", feature = "postgres")))]
 pub mod server {}
@@ -29,6 +30,10 @@ pub mod durability {}
 #[doc = include_str!("../docs/replicas.md")]
 #[cfg(any(not(doctest), feature = "postgres"))]
 pub mod replicas {}
+
+#[doc = "[replicas]: crate::docs::replicas\n\n"]
+#[doc = include_str!("../docs/operations.md")]
+pub mod operations {}
 
 #[doc = include_str!("../docs/integrity.md")]
 pub mod integrity {}

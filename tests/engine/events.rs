@@ -22,7 +22,7 @@ struct Recorder {
     events: Mutex<Vec<String>>,
     /// Ends are refused.
     refuses: AtomicBool,
-    /// Ends take for ever.
+    /// Calls for ends do not return.
     hangs: AtomicBool,
     panics: AtomicBool,
     attempts: AtomicUsize,
