@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt;
 use tokio::time::sleep;
 
+use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{Limiter, MemoryShare, Retrier, UploadContext};
 use crate::model::{BlobPath, Instance};
@@ -19,6 +21,10 @@ use crate::pipeline::source_health::SourceHealth;
 use crate::pipeline::verify::{Checksums, VerificationReport, VerifyConfig};
 use crate::sink::PutResult;
 use crate::sync::catch_panic;
+
+/// The memory that is reserved while an instance is opened whose size is not listed, in bytes: what arrives ahead of its
+/// first read. The content usually states its length, which decides how much more is needed.
+const OPENING_SIZE: u64 = 256 << 10;
 
 /// Transfers the instances of one operation, many concurrently.
 pub(crate) struct InstanceTransfer {
@@ -118,15 +124,39 @@ impl InstanceTransfer {
 
     /// Opens and puts the instance, with retries.
     async fn stream(&self, instance: &Instance, path: &BlobPath) -> Result<TransferOutcome> {
+        let sink = &self.operation.sink;
         let mut attempts = AttemptTracker::default();
+        let opening = || OPENING_SIZE.min(sink.buffer_size(None));
+        let mut reserved = instance.size().map_or_else(opening, |size| sink.buffer_size(Some(size)));
         loop {
-            let mut memory = self.memory.acquire(self.operation.sink.buffer_size(instance.size())).await;
-            let buffer_limit = memory.bytes();
-            let attempt = tokio::select! {
+            let mut memory = self.memory.acquire(reserved).await;
+            let opened = tokio::select! {
                 biased;
-                attempt = self.attempt(instance, path, buffer_limit, &mut attempts) => attempt?,
+                opened = self.open(instance, &mut attempts) => opened,
                 // Another operation gets no memory because this one makes no progress.
                 () = memory.revoked() => continue,
+            };
+            let attempt = match opened {
+                Err(failed) => failed,
+                Ok(content) => {
+                    let needed =
+                        instance.size().map_or_else(|| sink.buffer_size(content.length()), |_| reserved);
+                    if needed > reserved {
+                        reserved = needed;
+                        drop(memory);
+                        match self.memory.acquire(needed).now_or_never() {
+                            Some(enough) => memory = enough,
+                            // The source may not wait as long as the memory takes.
+                            None => continue,
+                        }
+                    }
+                    let buffer_limit = memory.bytes();
+                    tokio::select! {
+                        biased;
+                        attempt = self.put(instance, path, content, buffer_limit, &mut attempts) => attempt?,
+                        () = memory.revoked() => continue,
+                    }
+                }
             };
             // Not held during a pause.
             drop(memory);
@@ -154,22 +184,30 @@ impl InstanceTransfer {
         }
     }
 
-    /// Opens, verifies and puts the instance once.
-    async fn attempt(
+    /// Opens the instance once.
+    ///
+    /// # Errors
+    /// The failed attempt.
+    async fn open(&self, instance: &Instance, attempts: &mut AttemptTracker) -> Result<Content, Attempt> {
+        match catch_panic(self.operation.source.open(instance), "the source panicked").await {
+            Ok(content) => {
+                self.source_retry.succeeded();
+                Ok(content)
+            }
+            Err(error) => Err(Attempt::Failed(attempts.source_failed(&self.source_retry, &error), error)),
+        }
+    }
+
+    /// Verifies and puts the content of the instance.
+    async fn put(
         &self,
         instance: &Instance,
         path: &BlobPath,
+        content: Content,
         buffer_limit: u64,
         attempts: &mut AttemptTracker,
     ) -> Result<Attempt> {
         let OpenedOperation { spec, source, sink } = &self.operation;
-        let content = match catch_panic(source.open(instance), "the source panicked").await {
-            Ok(content) => content,
-            Err(error) => {
-                return Ok(Attempt::Failed(attempts.source_failed(&self.source_retry, &error), error));
-            }
-        };
-        self.source_retry.succeeded();
         let (content, source_error) = enforce_length(content, instance.size(), source.limit());
         let content = self.rates.limit(content).await;
         let length = content.length();

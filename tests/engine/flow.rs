@@ -7,10 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dicom_export::sink::{LogKey, PutResult};
+use dicom_export::source::{Instance, ListRequest, Page};
 use dicom_export::store::MemoryOperationStore;
 use dicom_export::{
-    BlobPath, BlobSink, Concurrency, Content, ErrorKind, ExportEngine, ExportSource, MemorySink,
-    NewOperation, OperationStatus, Result, UploadContext,
+    BlobPath, BlobSink, Concurrency, Content, ErrorKind, ExportEngine, ExportSource, InstanceSource,
+    MemorySink, MemorySource, NewOperation, OperationStatus, Result, UploadContext,
 };
 use futures::StreamExt;
 
@@ -81,6 +82,40 @@ async fn guarantee_5_the_memory_budget_bounds_the_buffers() {
         assert!(peak <= 256 << 10, "{peak} bytes at once, with instances of {size} bytes");
         assert!(peak >= 64 << 10, "{peak} bytes: the budget is not used");
     }
+}
+
+/// Lists instances without a size. Each content states its length, once sixteen of them are being opened.
+struct Remote {
+    inner: MemorySource,
+    opening: tokio::sync::Barrier,
+}
+
+#[async_trait]
+impl InstanceSource for Remote {
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
+        let mut page = self.inner.list(request).await?;
+        let listed = page.instances.iter();
+        page.instances = listed.map(|one| Instance::new(one.identifier().clone())).collect();
+        Ok(page)
+    }
+
+    async fn open(&self, instance: &Instance) -> Result<Content> {
+        self.opening.wait().await;
+        self.inner.open(instance).await
+    }
+}
+
+/// The default budget has room for sixteen buffers for contents of unknown length, and this one for two.
+#[tokio::test(start_paused = true)]
+async fn small_instances_of_unknown_size_are_opened_concurrently() {
+    let source = Remote { inner: archive(160), opening: tokio::sync::Barrier::new(16) };
+    let engine = ExportEngine::builder(source).memory_budget(8 << 20).concurrency(Concurrency::Fixed(16));
+    let engine = engine.build().unwrap();
+    let request = NewOperation::new(ExportSource::Everything, MemorySink::new());
+    let id = engine.start(request).await.unwrap().operation_id;
+    let ended =
+        tokio::time::timeout(Duration::from_secs(60), engine.wait(id)).await.expect("it ends").unwrap();
+    assert_eq!(ended.results.exported, 160);
 }
 
 #[tokio::test(start_paused = true)]
