@@ -6,26 +6,20 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-/// The maximum length of one row in bytes.
-const MAX_ROW_LEN: usize = 16 << 20;
-
-/// The capacity of the buffer that is reused for the next row, in bytes.
-const MAX_RETAINED_CAPACITY: usize = 64 << 10;
+use super::row_text::{NotARow, RowText};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// Splits a JSON array that arrives in chunks into rows, and holds no more than one row.
 ///
-/// Some servers send a byte order mark, control characters inside strings, or text that is not UTF-8. Control characters
-/// are replaced by spaces. A single object in place of the array is read as one row, and null as an empty array.
+/// Some servers send a byte order mark, or text that is not UTF-8 or not quite JSON, which [`RowText`] corrects. A single
+/// object in place of the array is read as one row, and null as an empty array.
 #[derive(Debug, Default)]
 pub(super) struct RowReader {
     state: State,
-    /// The current row as far as it was received.
-    row: Vec<u8>,
-    /// The number of open brackets in the row.
-    depth: usize,
-    string: StringState,
+    /// The number of bytes of a byte order mark that were received.
+    mark: usize,
+    row: RowText,
     is_single_row: bool,
 }
 
@@ -40,14 +34,6 @@ enum State {
     InRow,
     AfterRow,
     End,
-}
-
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum StringState {
-    #[default]
-    Outside,
-    Inside,
-    Escape,
 }
 
 /// Why a response is not a list.
@@ -69,32 +55,26 @@ impl RowReader {
         for &byte in chunk {
             match self.state {
                 State::Start => match byte {
-                    _ if byte.is_ascii_whitespace() && self.row.is_empty() => {}
-                    _ if BYTE_ORDER_MARK.get(self.row.len()) == Some(&byte) => self.row.push(byte),
-                    _ if !self.row.is_empty() && self.row != BYTE_ORDER_MARK => {
+                    _ if BYTE_ORDER_MARK.get(self.mark) == Some(&byte) => self.mark += 1,
+                    _ if self.mark > 0 && self.mark < BYTE_ORDER_MARK.len() => {
                         return Err(RowError::Malformed);
                     }
                     _ if byte.is_ascii_whitespace() => {}
-                    b'[' => {
-                        self.row.clear();
-                        self.state = State::BeforeRow { can_end: true };
-                    }
+                    b'[' => self.state = State::BeforeRow { can_end: true },
                     b'{' | b'n' => {
-                        self.row.clear();
                         self.is_single_row = true;
-                        self.start_row(byte);
+                        self.start_row(byte)?;
                     }
                     _ => return Err(RowError::Malformed),
                 },
                 State::BeforeRow { can_end } => match byte {
                     _ if byte.is_ascii_whitespace() => {}
                     b']' if can_end => self.state = State::End,
-                    b'{' | b'n' => self.start_row(byte),
+                    b'{' | b'n' => self.start_row(byte)?,
                     _ => return Err(RowError::Malformed),
                 },
                 State::InRow => {
-                    self.add_to_row(byte)?;
-                    if self.depth == 0 && (matches!(byte, b'}' | b']') || self.row == b"null") {
+                    if self.row.push(byte)? {
                         let row = self.take_row()?;
                         if !self.is_single_row {
                             on_row(row);
@@ -131,56 +111,26 @@ impl RowReader {
     pub(super) fn finish(self) -> Result<(), RowError> {
         match self.state {
             State::End => Ok(()),
-            State::Start if self.row.is_empty() || self.row == BYTE_ORDER_MARK => Ok(()),
+            State::Start if self.mark == 0 || self.mark == BYTE_ORDER_MARK.len() => Ok(()),
             _ => Err(RowError::Truncated),
         }
     }
 
-    fn start_row(&mut self, byte: u8) {
-        self.row.push(byte);
-        self.depth = usize::from(byte == b'{');
-        self.string = StringState::Outside;
+    fn start_row(&mut self, byte: u8) -> Result<(), RowError> {
         self.state = State::InRow;
-    }
-
-    fn add_to_row(&mut self, byte: u8) -> Result<(), RowError> {
-        if self.row.len() >= MAX_ROW_LEN {
-            return Err(RowError::Malformed);
-        }
-        let mut byte = byte;
-        match (self.string, byte) {
-            (StringState::Outside, b'"') => self.string = StringState::Inside,
-            (StringState::Outside, b'{' | b'[') => self.depth += 1,
-            // Braces and brackets that do not match are found when the row is parsed.
-            (StringState::Outside, b'}' | b']') => self.depth = self.depth.saturating_sub(1),
-            (StringState::Outside, _) if self.depth == 0 && !b"null".starts_with(&self.row) => {
-                return Err(RowError::Malformed);
-            }
-            (StringState::Outside, _) => {}
-            (StringState::Inside, b'"') => self.string = StringState::Outside,
-            (StringState::Inside, b'\\') => self.string = StringState::Escape,
-            (StringState::Inside | StringState::Escape, 0..b' ') => {
-                byte = b' ';
-                // A backslash before it would make an invalid escape sequence.
-                if self.string == StringState::Escape {
-                    self.row.pop();
-                    self.string = StringState::Inside;
-                }
-            }
-            (StringState::Inside, _) => {}
-            (StringState::Escape, _) => self.string = StringState::Inside,
-        }
-        self.row.push(byte);
+        self.row.push(byte)?;
         Ok(())
     }
 
     fn take_row(&mut self) -> Result<Option<Attributes>, RowError> {
         // serde_json's message could quote patient data.
-        let row = serde_json::from_str(&String::from_utf8_lossy(&self.row)).map_err(|_| RowError::Malformed);
-        self.row.clear();
-        // The buffer of a large row, which is rare, is not kept.
-        self.row.shrink_to(MAX_RETAINED_CAPACITY);
-        row
+        self.row.take(|text| serde_json::from_str(text)).map_err(|_| RowError::Malformed)
+    }
+}
+
+impl From<NotARow> for RowError {
+    fn from(_: NotARow) -> Self {
+        Self::Malformed
     }
 }
 
@@ -311,8 +261,16 @@ mod tests {
             (br#"[{"0020000D":null},{"0020000D":{"Value":[{}]}},{}]"#, vec![None, None, None]),
             (
                 b"[{\"00100010\":{\"Value\":[\"a\tb\x01\\\n \\\\ \\\" ]}\xE9\"]},\"0020000D\":[\"1.2\"]}]",
-                vec![one],
+                vec![one.clone()],
             ),
+            // Numbers and escape sequences that JSON does not have, in attributes that are not used.
+            (
+                br#"[{"00101030":{"Value":[NaN, -Infinity,+1.50 ,007,.5,1.,-,True]},"0020000D":["1.2"]}]"#,
+                vec![one.clone()],
+            ),
+            (br#"[{"00080008":["ORIGINAL\\PRIMARY\AXIAL\\\x"],"0020000D":["1.2"]}]"#, vec![one.clone()]),
+            (br#"[{"00080008":["a",],"0020000D":{"Value":["1.2",] , } , }]"#, vec![one.clone()]),
+            (br#"[{"00201208":{"Value":[1.]},"0020000D":["1.2"],"00201209":7}]"#, vec![one]),
         ] {
             for size in [1, 2, 7, 1000] {
                 assert_eq!(read(json, size).as_ref(), Ok(&rows), "{}", String::from_utf8_lossy(json));

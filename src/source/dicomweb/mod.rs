@@ -2,7 +2,7 @@
 //!
 //! `source` lists the studies (`study_lister`, which checks them against `study_parts`) and the contents of each
 //! (`study_listing`, kept by `listing_cache` and completed by `recovery`) into pages (`page`). A `paged_list` reads one list
-//! into a `row_set`: `queries` requests the pages of a `query` and reads them with `json_rows`. `retrieve` reads instances, through `multipart`. `client` sends all
+//! into a `row_set`: `queries` requests the pages of a `query` and reads them with `json_rows` and `row_text`. `retrieve` reads instances, through `multipart`. `client` sends all
 //! requests.
 
 mod builder;
@@ -22,6 +22,7 @@ mod request_limiter;
 mod response;
 mod retrieve;
 mod row_set;
+mod row_text;
 mod source;
 mod study_list;
 mod study_lister;
