@@ -63,7 +63,7 @@ impl DicomWebSourceBuilder {
             headers: Vec::new(),
             root_certificates: Vec::new(),
             max_queries: 8,
-            max_retrievals: 16,
+            max_retrievals: 32,
             page_size: 200,
             timeout: Duration::from_secs(60),
         }
@@ -87,7 +87,7 @@ impl DicomWebSourceBuilder {
         self
     }
 
-    /// Sets the maximum number of concurrent retrievals, at least 1. Default: 16. Content that is open counts until it is
+    /// Sets the maximum number of concurrent retrievals, at least 1. Default: 32. Content that is open counts until it is
     /// read to its end or dropped, so a higher concurrency of the engine has no effect.
     pub fn concurrency(mut self, retrievals: usize) -> Self {
         self.max_retrievals = retrievals;
