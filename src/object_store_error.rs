@@ -62,6 +62,9 @@ pub(crate) fn sanitized(cause: &StoreError, message: impl FnOnce(ErrorKind) -> &
     }
 }
 
+/// The longest error code or request id that is shown. Those of S3 have up to 50 letters.
+const MAX_NAME_LENGTH: usize = 64;
+
 /// What a store's error means.
 ///
 /// Several calls, such as listing, return the same variant for every status, so the status takes precedence.
@@ -144,6 +147,26 @@ impl Response {
             _ => ErrorKind::Invalid,
         })
     }
+
+    /// The status, and the error code and the request id in the XML of S3.
+    fn summary(&self) -> String {
+        let mut summary = format!(", status {}", self.status);
+        for (name, label) in [("Code", "code"), ("RequestId", "request id")] {
+            if let Some(value) = self.element(name) {
+                summary.push_str(&format!(", {label} {value}"));
+            }
+        }
+        summary
+    }
+
+    /// The text of an XML element, if it is a name or an id.
+    fn element(&self, name: &str) -> Option<&str> {
+        let (_, rest) = self.body.split_once(&format!("<{name}>"))?;
+        let (text, _) = rest.split_once('<')?;
+        let is_name = (1..=MAX_NAME_LENGTH).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        is_name.then_some(text)
+    }
 }
 
 fn chain(error: &StoreError) -> impl Iterator<Item = &(dyn StdError + 'static)> {
@@ -153,10 +176,11 @@ fn chain(error: &StoreError) -> impl Iterator<Item = &(dyn StdError + 'static)> 
 /// The part of a store's error that can be shown: its variant, the status of the response and the system's error. The
 /// texts of the error and its causes contain keys, URLs and bodies.
 #[derive(Debug, thiserror::Error)]
-#[error("the store's error is {variant}{}", status.map(|status| format!(", status {status}")).unwrap_or_default())]
+#[error("the store's error is {variant}{}", response.as_deref().unwrap_or_default())]
 pub(crate) struct SanitizedError {
     variant: &'static str,
-    status: Option<u16>,
+    /// The status, the error code and the request id of the response.
+    response: Option<String>,
     #[source]
     system: Option<io::Error>,
 }
@@ -182,6 +206,28 @@ impl SanitizedError {
             Some(number) => io::Error::from_raw_os_error(number),
             None => error.kind().into(),
         });
-        Self { variant, status: Response::of(error).map(|response| response.status), system }
+        Self { variant, response: Response::of(error).map(|response| response.summary()), system }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(body: &str) -> String {
+        let source = format!("{STATUS_PREFIX}403 Forbidden: {body}");
+        SanitizedError::of(&StoreError::Generic { store: "S3", source: source.into() }).to_string()
+    }
+
+    #[test]
+    fn error_code_and_request_id_are_shown_and_nothing_else() {
+        let body = "<Error><Code>SignatureDoesNotMatch</Code><Message>hidden</Message><RequestId>4442587FB7D0A2F9\
+                    </RequestId></Error>";
+        assert_eq!(
+            shown(body),
+            "the store's error is Generic, status 403, code SignatureDoesNotMatch, request id 4442587FB7D0A2F9"
+        );
+        assert_eq!(shown("<Code>sig=hidden</Code>"), "the store's error is Generic, status 403");
+        assert_eq!(shown(""), "the store's error is Generic, status 403");
     }
 }

@@ -52,7 +52,8 @@ pub(super) struct PipelineMetrics {
 }
 
 impl PipelineMetrics {
-    pub(super) fn new(_: &ExportConfig, _: &str) -> Self {
+    pub(super) fn new(config: &ExportConfig, _: &str) -> Self {
+        let SharedMetrics = config.metrics;
         Self { transfers: Arc::default() }
     }
 }
@@ -60,7 +61,8 @@ impl PipelineMetrics {
 pub(crate) struct RunMetrics;
 
 impl RunMetrics {
-    pub(crate) fn new(_: Arc<Pipeline>) -> Self {
+    pub(crate) fn new(pipeline: Arc<Pipeline>) -> Self {
+        let PipelineMetrics { .. } = pipeline.metrics;
         Self
     }
 
