@@ -21,6 +21,8 @@ use dicom_export::{Concurrency, ExportDestination, ExportEngine, restate};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
+#[path = "export/gcs.rs"]
+mod gcs;
 #[path = "server/logging.rs"]
 mod logging;
 #[path = "export/s3.rs"]
@@ -90,7 +92,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let source = source::Source::open(&settings.source, options)?;
     let mut engine = ExportEngine::builder(source.instances())
         .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy));
-    engine = s3::register(engine, settings.development, None)?;
+    engine = s3::register(gcs::register(engine), settings.development, None)?;
     if let Some(requests) = settings.concurrency {
         engine = engine.concurrency(Concurrency::Fixed(requests));
     }

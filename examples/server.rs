@@ -20,6 +20,7 @@
 //! - `--events URL` sends a signed CloudEvent to a URL when an operation ends, until it is accepted. The environment variable
 //!   `EVENTS_KEY` contains the key that is shared with the receiver, in base64.
 //! - With `--features http,metrics`, `--metrics` serves metrics for Prometheus at `/metrics`.
+//! - With `--features http,gcs`, the same holds for `gs://BUCKET/PREFIX` and the destination type `googlecloudstorage`.
 //! - `--development` permits the storage emulator (Azurite) and S3 stores on this machine as destinations.
 //!
 //! `RUST_LOG` sets the log filter; the log is written to stderr. On SIGTERM or Ctrl-C the server rejects new exports,
@@ -44,6 +45,8 @@ use tokio::net::TcpListener;
 
 #[path = "server/cloud_events.rs"]
 pub mod cloud_events;
+#[path = "export/gcs.rs"]
+mod gcs;
 #[path = "server/logging.rs"]
 mod logging;
 #[path = "server/metrics.rs"]
@@ -162,7 +165,7 @@ pub async fn serve(
     let source = source::Source::open(&settings.source, options)?;
     let mut engine = ExportEngine::builder(source.instances())
         .destination(ExportDestination::AZURE_BLOB, AzureBlobProvider::new(policy));
-    engine = s3::register(engine, settings.development, None)?;
+    engine = s3::register(gcs::register(engine), settings.development, None)?;
     if let Some(path) = &settings.state {
         engine = engine.operation_store(state::open(path)?);
     }

@@ -9,6 +9,7 @@
 //! - [`restate`]: running exports on several machines
 //! - [`orthanc`]: exporting from Orthanc, or any other DICOMweb server, to Azure
 //! - [`s3`]: exporting to and from Amazon S3 and compatible stores
+//! - [`gcs`]: exporting to and from Google Cloud Storage
 //! - [`dicomweb`]: what the DICOMweb source does about the differences between servers
 //! - [`security`]: threat model, where credentials are sent, and how to report a vulnerability
 
@@ -55,6 +56,11 @@ pub mod orthanc {}
 #[doc = include_str!("../docs/s3.md")]
 #[cfg(any(not(doctest), feature = "s3"))]
 pub mod s3 {}
+
+#[doc = "[s3]: crate::docs::s3\n\n"]
+#[doc = include_str!("../docs/gcs.md")]
+#[cfg(any(not(doctest), feature = "gcs"))]
+pub mod gcs {}
 
 #[doc = "[orthanc]: crate::docs::orthanc\n\n"]
 #[doc = include_str!("../docs/dicomweb.md")]

@@ -66,6 +66,7 @@
 //! | `object_store` | | `ObjectStoreSource`, `ObjectStoreSink`: any store of the `object_store` crate |
 //! | `dicom` | | `Content::from_dicom_object`, `IdentityCheck` |
 //! | `dicomweb` | | `DicomWebSource`: any DICOMweb server |
+//! | `gcs` | | `sink::gcs`: Google Cloud Storage as a destination and a source |
 //! | `http` | | `http`: the API as an axum router, its OpenAPI document |
 //! | `redb` | | `RedbOperationStore`: operations in a durable file |
 //! | `postgres` | | `PostgresOperationStore`, `PostgresSecretStore`: operations in a PostgreSQL database |
@@ -78,7 +79,7 @@
 // Examples, tests and benches may panic; the library must not.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
-#[cfg(any(feature = "azure", feature = "s3"))]
+#[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
 mod cloud;
 mod content;
 #[cfg(doc)]

@@ -19,17 +19,20 @@ source:
                                    DICOMWEB_USER and DICOMWEB_PASSWORD, or DICOMWEB_TOKEN
   --source s3://BUCKET/PREFIX      a bucket of Amazon S3 or a compatible store (feature s3), with objects
                                    <study>/<series>/<sop instance>.dcm
+  --source gs://BUCKET/PREFIX      a bucket of Google Cloud Storage (feature gcs), likewise
 
 destination:
   --destination DIR                a folder
   --destination s3://BUCKET/PREFIX a bucket of Amazon S3 or a compatible store (feature s3)
+  --destination gs://BUCKET/PREFIX a bucket of Google Cloud Storage (feature gcs)
   --destination CONTAINER_URI      an Azure Blob container, with a SAS as its query
   --connection-string S --container NAME
                                    an Azure Blob container, with the connection string of its account
 
 buckets:
-  The region, the endpoint and the credentials are read from the environment variables AWS_REGION, AWS_ENDPOINT_URL,
+  For s3://, the region, the endpoint and the credentials are read from the environment variables AWS_REGION, AWS_ENDPOINT_URL,
   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN. Without an access key, the identity of this machine is used.
+  For gs://, the application default credentials are used.
 
 options:
   --managed-identity               write with the managed identity of this machine
@@ -89,6 +92,8 @@ pub(crate) enum Destination {
     Azure(ExportDestination),
     /// `s3://BUCKET/PREFIX`.
     S3(String),
+    /// `gs://BUCKET/PREFIX`.
+    Gcs(String),
 }
 
 /// The options that define the destination.
@@ -219,13 +224,13 @@ impl DestinationArgs {
                 }
                 Ok(Destination::Folder(folder.into()))
             }
-            (Some(url), Some("s3")) => {
+            (Some(url), Some(scheme @ ("s3" | "gs"))) => {
                 if self.connection_string.is_some() || self.container.is_some() || self.managed_identity {
                     return Err(
                         "--destination is a bucket, whose credentials are in the environment".to_owned()
                     );
                 }
-                Ok(Destination::S3(url))
+                Ok(if scheme == "s3" { Destination::S3(url) } else { Destination::Gcs(url) })
             }
             (uri, Some("http" | "https")) | (uri @ None, None) => {
                 let settings = json!({
@@ -237,7 +242,7 @@ impl DestinationArgs {
                 Ok(Destination::Azure(ExportDestination::new(ExportDestination::AZURE_BLOB, settings)))
             }
             // A misspelt URI is not treated as a folder, because its SAS would become part of a folder's name.
-            _ => Err("--destination is neither a folder nor an http, https or s3 URI".to_owned()),
+            _ => Err("--destination is neither a folder nor an http, https, s3 or gs URI".to_owned()),
         }
     }
 }

@@ -8,6 +8,7 @@
 
 mod args;
 mod bar;
+mod gcs;
 #[path = "../server/logging.rs"]
 mod logging;
 mod s3;
@@ -118,6 +119,7 @@ fn engine(args: &Args, source: &Source) -> dicom_export::Result<ExportEngine> {
         .checksums(args.checksums)
         .identity_check(args.identity)
         .manifest(args.manifest);
+    builder = gcs::register(builder);
     builder = s3::register(builder, args.development, args.root_certificate.as_deref())?;
     if let Some(transfers) = args.concurrency {
         builder = builder.concurrency(Concurrency::Fixed(transfers));
@@ -150,6 +152,7 @@ fn target(destination: Destination) -> dicom_export::Result<Target> {
             let sink: Arc<dyn BlobSink> = Arc::new(DirectorySink::open(path)?);
             sink.into()
         }
+        Destination::Gcs(url) => gcs::destination(&url)?.into(),
         Destination::S3(url) => s3::destination(&url)?.into(),
         Destination::Azure(destination) => destination.into(),
     })

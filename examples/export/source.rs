@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dicom_export::{DirectorySource, Error, ErrorKind, InstanceSource, Result};
 
-use super::s3;
+use super::{gcs, s3};
 
 #[derive(Clone)]
 pub(crate) enum Source {
@@ -25,7 +25,7 @@ pub(crate) struct SourceOptions {
 }
 
 impl Source {
-    /// Opens a DICOMweb server if `location` is an http or https URL, a bucket if it is an s3 URL, otherwise a folder.
+    /// Opens a DICOMweb server if `location` is an http or https URL, a bucket if it is an s3 or gs URL, otherwise a folder.
     pub(crate) fn open(location: &Path, options: SourceOptions) -> Result<Self> {
         let text = location.to_str().unwrap_or_default();
         let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
@@ -34,6 +34,7 @@ impl Source {
                 return Err(Error::new(ErrorKind::Invalid, "only a folder can have an index"));
             }
             Some("http" | "https") => Self::Remote(open_server(text)?),
+            Some("gs") => Self::Remote(gcs::source(text)?),
             Some("s3") => Self::Remote(s3::source(text, options.development)?),
             _ => {
                 let mut folder = DirectorySource::open(location)?;

@@ -2,9 +2,11 @@
 
 use url::{Host, Url};
 
+#[cfg(any(feature = "azure", feature = "s3"))]
 use crate::error::{Error, Result};
 
 /// A host that the server's operator listed: `host[:port]`, over https unless `http://` stands before it.
+#[cfg(any(feature = "azure", feature = "s3"))]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ListedHost {
     pub(crate) scheme: &'static str,
@@ -13,6 +15,7 @@ pub(crate) struct ListedHost {
     port: Option<u16>,
 }
 
+#[cfg(any(feature = "azure", feature = "s3"))]
 impl ListedHost {
     /// # Errors
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the text is not a host.
@@ -43,6 +46,7 @@ impl ListedHost {
 }
 
 /// The error for a text that is not a host.
+#[cfg(any(feature = "azure", feature = "s3"))]
 pub(crate) fn not_a_host() -> Error {
     Error::invalid("", "a listed host must be 'host' or 'host:port'")
 }

@@ -9,7 +9,7 @@ mod memory;
 mod outage;
 mod rate;
 mod retry;
-#[cfg(any(feature = "azure", feature = "dicomweb", feature = "s3"))]
+#[cfg(any(feature = "azure", feature = "dicomweb", feature = "gcs", feature = "s3"))]
 mod retry_after;
 mod semaphore;
 mod upload;
@@ -24,6 +24,6 @@ pub use self::retry::RetryPolicy;
 pub(crate) use self::retry::{Failures, Retrier};
 #[cfg(feature = "azure")]
 pub(crate) use self::retry_after::retry_after;
-#[cfg(any(feature = "azure", feature = "dicomweb", feature = "s3"))]
+#[cfg(any(feature = "azure", feature = "dicomweb", feature = "gcs", feature = "s3"))]
 pub(crate) use self::retry_after::with_retry_after;
 pub use self::upload::UploadContext;

@@ -9,6 +9,8 @@
 pub mod azure;
 #[cfg(feature = "fs")]
 mod directory;
+#[cfg(feature = "gcs")]
+pub mod gcs;
 mod memory;
 #[cfg(feature = "object_store")]
 mod object_store;

@@ -9,8 +9,10 @@ use dicom_export::http::{BaseUrl, HttpOptions, Problem, Rejection};
 use dicom_export::object_store::StaticCredentialProvider;
 use dicom_export::object_store::aws::AwsCredential;
 use dicom_export::object_store::azure::MicrosoftAzureBuilder;
+use dicom_export::object_store::gcp::GcpCredential;
 use dicom_export::object_store::local::LocalFileSystem;
 use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider, AzureBlobSink, Identity};
+use dicom_export::sink::gcs::{GcsPolicy, GcsProvider};
 use dicom_export::sink::s3::{S3Policy, S3Provider};
 use dicom_export::sink::{ObjectStoreProvider, Secret, ValidatedSettings};
 use dicom_export::source::{
@@ -219,6 +221,9 @@ async fn all(folder: &Path) -> Vec<(&'static str, String)> {
     all.push(of("ValidatedSettings", &s3.validate(&keys).unwrap()));
     all.push(of("ObjectStoreSink", &ObjectStoreSink::open_s3(&keys, &policy).unwrap()));
     all.push(of("S3Provider", &s3));
+    let token = StaticCredentialProvider::new(GcpCredential { bearer: TOKEN.into() });
+    let gcs = GcsPolicy::new().with_root_certificate(KEY).with_identity(Arc::new(token));
+    all.extend([of("GcsPolicy", &gcs), of("GcsProvider", &GcsProvider::new(gcs.clone()))]);
     let opened = ObjectStoreSink::open_s3(&keys, &policy).unwrap();
     let provider_of_host = ObjectStoreProvider::new(move |_| Ok(opened.clone()));
     all.push(of("ObjectStoreProvider", &provider_of_host));

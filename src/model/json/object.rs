@@ -66,7 +66,7 @@ impl Object {
     }
 
     /// Removes and returns a boolean; `null` and `""` count as absent.
-    #[cfg(any(feature = "azure", feature = "s3"))]
+    #[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
     pub(crate) fn take_flag(&mut self, name: &str) -> Result<Option<bool>> {
         match self.take(name) {
             None => Ok(None),

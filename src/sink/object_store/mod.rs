@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use self::log::LogParts;
 use self::multipart::{PARTS_IN_MEMORY, PartSizes};
-#[cfg(feature = "s3")]
+#[cfg(any(feature = "gcs", feature = "s3"))]
 use self::objects::ListUploads;
 use self::objects::{Expected, Kind, Objects};
 pub use self::provider::ObjectStoreProvider;
@@ -121,7 +121,7 @@ impl ObjectStoreSink {
     }
 
     /// Sets how the uploads of earlier runs are found.
-    #[cfg(feature = "s3")]
+    #[cfg(any(feature = "gcs", feature = "s3"))]
     pub(in crate::sink) fn with_upload_list(mut self, list: Arc<ListUploads>) -> Self {
         self.objects.list_uploads = Some(list);
         self

@@ -1,5 +1,7 @@
 //! [`ObjectStoreSource`]: exports from any store of the crate `object_store`.
 
+#[cfg(feature = "gcs")]
+mod gcs;
 mod layout;
 #[cfg(feature = "s3")]
 mod s3;

@@ -1,0 +1,11 @@
+//! Buckets of Google Cloud Storage: settings, policy, credentials and clients.
+
+mod bucket;
+mod client;
+mod connections;
+mod policy;
+
+pub(crate) use self::bucket::{GcsBucket, GcsCredential, read_settings};
+pub(crate) use self::client::GcsClient;
+pub(crate) use self::connections::GcsConnections;
+pub use self::policy::GcsPolicy;
