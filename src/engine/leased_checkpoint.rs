@@ -146,17 +146,22 @@ impl LeasedCheckpoint {
     }
 
     /// Ends the operation, releases the lease, and logs the end.
-    pub(super) async fn end(&mut self, status: OperationStatus, error: Option<OperationIssue>) -> Result<()> {
+    pub(super) async fn end(
+        &mut self,
+        status: OperationStatus,
+        error: Option<OperationIssue>,
+    ) -> Result<OperationStatus> {
         self.checkpoint.end(status, error, self.terms.has_observer);
         self.save().await?;
         log_ended(&self.checkpoint);
-        Ok(())
+        Ok(status)
     }
 
-    /// Releases the lease, so that another runner can continue.
-    pub(super) async fn release(&mut self) -> Result<()> {
+    /// Releases the lease, so that another runner can continue. Returns the saved status.
+    pub(super) async fn release(&mut self) -> Result<OperationStatus> {
         self.checkpoint.lease = None;
-        self.save().await
+        self.save().await?;
+        Ok(self.checkpoint.status)
     }
 
     /// Returns whether the lease should be renewed before anything is written: it may have lapsed if this process was

@@ -79,11 +79,11 @@ impl Run {
         }
     }
 
-    /// Runs the operation to its end, or until it is stopped; the store tells which.
+    /// Runs the operation to its end, or until it is stopped. Returns the status that was saved.
     ///
     /// # Errors
     /// Only the store's; [`Conflict`](crate::ErrorKind::Conflict) if another runner has taken over the operation.
-    pub(super) async fn run(mut self) -> Result<()> {
+    pub(super) async fn run(mut self) -> Result<OperationStatus> {
         let stop = self.stop.clone();
         let mut metrics = RunMetrics::new(Arc::clone(&self.pipeline));
         let outcome = tokio::select! {

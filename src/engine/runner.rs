@@ -200,7 +200,11 @@ impl Runner {
                         false => Ok(()),
                     }
                 });
-                match claim.await {
+                let claim = tokio::select! {
+                    claim = claim => claim,
+                    () = guard.stop.abandon.cancelled() => return Ok(()),
+                };
+                match claim {
                     Ok(leased) => runner.run_claimed(guard, leased, None, Resumption::TakenOver).await,
                     // Another replica was faster, or the operation was deleted.
                     Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => Ok(()),
@@ -242,17 +246,19 @@ impl Runner {
         resumption: Resumption,
     ) -> Result<()> {
         let (id, abandon) = (guard.id, guard.stop.abandon.clone());
+        let run = async {
+            let run = AssertUnwindSafe(self.execute(&guard, leased, opened, resumption)).catch_unwind();
+            if let Ok(outcome) = run.await {
+                return outcome;
+            }
+            tracing::error!("the run panicked");
+            self.operations.fail_after_panic(guard.id, &guard.holder).await?;
+            self.release_resources(guard.id).await;
+            Ok(())
+        };
         let outcome = tokio::select! {
             biased;
-            outcome = AssertUnwindSafe(self.execute(&guard, leased, opened, resumption)).catch_unwind() => match outcome {
-                Ok(outcome) => outcome,
-                Err(_) => {
-                    tracing::error!("the run panicked");
-                    self.operations.fail_after_panic(guard.id, &guard.holder).await?;
-                    self.release_resources(guard.id).await;
-                    Ok(())
-                }
-            },
+            outcome = run => outcome,
             // A store that does not respond would delay the shutdown. The lease lapses by itself.
             () = async { abandon.cancelled().await; sleep(FINAL_SAVE_TIMEOUT).await } => {
                 tracing::warn!("a run stopped without a final save: the store does not respond");
@@ -290,12 +296,12 @@ impl Runner {
         let (context, observer) = (leased.checkpoint.context.clone(), self.config.observer.clone());
         let mut monitor = SideMonitor::new(guard.id, context, observer, &sides);
         monitor.add(leased.store_retrier());
-        tokio::select! {
+        let status = tokio::select! {
             biased;
-            ended = self.open_and_run(guard, leased, opened, resumption, sides) => ended?,
+            status = self.open_and_run(guard, leased, opened, resumption, sides) => status?,
             never = monitor.run() => match never {},
-        }
-        if self.retrier().run(|| self.store.load(guard.id)).await?.status.is_ended() {
+        };
+        if status.is_ended() {
             self.release_resources(guard.id).await;
         }
         Ok(())
@@ -308,7 +314,7 @@ impl Runner {
         opened: Option<OpenedOperation>,
         resumption: Resumption,
         sides: Sides,
-    ) -> Result<()> {
+    ) -> Result<OperationStatus> {
         let (id, stop) = (guard.id, &guard.stop);
         if leased.checkpoint.status != OperationStatus::Running {
             leased.checkpoint.status = OperationStatus::Running;

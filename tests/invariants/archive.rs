@@ -204,7 +204,10 @@ impl InstanceSource for Archive {
 
     async fn open(&self, instance: &Instance) -> Result<Content> {
         match self.held(instance.identifier()) {
-            Some(Held { bad: Some(kind), .. }) => Err(Error::new(*kind, "it is bad")),
+            // The messages differ, since a source that refuses many instances alike fails.
+            Some(Held { bad: Some(kind), .. }) => {
+                Err(Error::new(*kind, format!("it is bad: {}", instance.identifier().sop_instance_uid())))
+            }
             Some(held) => Ok(held.content(&self.open)),
             None => Err(Error::new(ErrorKind::NotFound, "it is gone")),
         }

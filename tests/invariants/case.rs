@@ -134,14 +134,16 @@ impl Case {
             .fails(Call::SECRETS, store, [ErrorKind::Unavailable])
             .lost_responses(Call::SECRETS, store);
         Plans {
-            source: self.source_plan(rng, self.levels.retry_after).panics(panicking, panics),
+            source: self
+                .source_plan(rng, self.levels.retry_after, self.may_skip_good)
+                .panics(panicking, panics),
             sink: self.sink_plan(rng).panics(Call::SINK, panics),
             store: storing,
             secrets: hiding,
         }
     }
 
-    fn source_plan(&self, rng: &mut Rng, retry_after: Duration) -> FaultPlan {
+    fn source_plan(&self, rng: &mut Rng, retry_after: Duration, skips_good: bool) -> FaultPlan {
         use ErrorKind::{Conflict, Internal, NotFound, Throttled, Unavailable};
         let Levels { source, damage, .. } = self.levels;
         let plan = self.slow_plan(rng, &Call::SOURCE, retry_after).fails(
@@ -149,7 +151,7 @@ impl Case {
             source,
             [Throttled, Unavailable],
         );
-        if self.may_skip_good {
+        if skips_good {
             plan.damages(damage, StreamFault::ALL).fails(
                 [Call::Open],
                 source / 10.0,
@@ -187,7 +189,7 @@ impl Case {
             .lost_responses(Call::SINK, self.levels.sink);
         let quiet = FaultPlan::new(0);
         Plans {
-            source: self.source_plan(rng, Duration::from_secs(3)).passes_after(2),
+            source: self.source_plan(rng, Duration::from_secs(3), false).passes_after(2),
             sink: sink.passes_after(2),
             store: quiet.clone(),
             secrets: quiet,

@@ -38,8 +38,7 @@ fn live(seed: u64) {
             create(&case, &engine).await.unwrap();
         }
         if case.status().await != Some(OperationStatus::Completed) {
-            let ended = timeout(DAY, resume(&case, &engine, &mut rng)).await.expect("the run ends").unwrap();
-            assert_eq!(ended.status, OperationStatus::Completed, "{:?}", ended.error);
+            complete(&case, &engine, &mut rng).await;
         }
         engine.shutdown(Duration::ZERO).await;
         case.hold_at_the_end().await;
@@ -96,7 +95,8 @@ fn life(case: &Case, plans: &Plans, rng: &mut Rng) -> Option<OperationStatus> {
         if ended.status.is_ended() {
             assert_eq!(case.status().await, Some(ended.status));
             let secret = case.secrets.get(case.id).await.unwrap();
-            assert!(secret.is_none(), "the secret outlived the operation");
+            // With a store that is down, the runner may not learn that its last save succeeded.
+            assert!(secret.is_none() || may_be_left, "the secret outlived the operation");
         }
         Some(ended.status)
     })
@@ -146,6 +146,12 @@ pub(crate) async fn resume(case: &Case, engine: &ExportEngine, rng: &mut Rng) ->
             ended => return ended,
         }
     }
+}
+
+/// Resumes the operation until it completes.
+pub(crate) async fn complete(case: &Case, engine: &ExportEngine, rng: &mut Rng) {
+    let ended = timeout(DAY, resume(case, engine, rng)).await.expect("the run ends").unwrap();
+    assert_eq!(ended.status, OperationStatus::Completed, "{:?}", ended.error);
 }
 
 impl Case {

@@ -31,6 +31,9 @@ fn number(name: &str) -> Option<u64> {
 fn on_seeds(test: &str, seeds: u64, check: impl Fn(u64) + Sync) {
     hide_planned_panics();
     if let Some(seed) = number("DICOM_EXPORT_SEED") {
+        // The log shows what happened, with RUST_LOG.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        _ = tracing_subscriber::fmt().with_env_filter(filter).without_time().with_test_writer().try_init();
         return check(seed);
     }
     let (seeds, next) = (number("DICOM_EXPORT_SEEDS").unwrap_or(seeds), AtomicU64::new(0));
