@@ -120,7 +120,7 @@ impl ExportConfig {
             memory: MemoryBudget::new(options.memory_budget),
             bytes: Arc::new(RateLimit::new(options.bytes_per_second)),
             options,
-            metrics: SharedMetrics::default(),
+            metrics: Default::default(),
             limiters: Arc::default(),
         })
     }

@@ -34,7 +34,10 @@ fn guarantee_3_a_lasting_outage_fails_the_operation_within_the_budget() {
                     .expect("the operation fails in time")
                     .unwrap();
                 if ended.status == OperationStatus::Failed {
-                    assert_eq!(ended.error.unwrap().code, kind.as_str());
+                    // The last failure may be that of a call that began before the outage.
+                    let expected = [ErrorKind::Unavailable, ErrorKind::Throttled].map(ErrorKind::as_str);
+                    let error = ended.error.unwrap();
+                    assert!(expected.contains(&&*error.code), "{error:?}");
                     // A failure shortly before the outage may have started the budget.
                     let elapsed = down.elapsed();
                     assert!(elapsed >= case.budget() / 2, "the operation failed after {elapsed:?}");
