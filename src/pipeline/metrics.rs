@@ -2,7 +2,7 @@
 //!
 //! Transfers only update atomic numbers. Once a second, what has changed is passed to the recorder.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Once};
@@ -26,23 +26,8 @@ const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
 /// The upper bounds of the ranges in which durations are counted, in milliseconds. The last range has none.
 const BOUNDS: [u64; 15] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 60_000, 300_000];
 
-/// The reasons for skips that are no error of an instance.
+/// The reason for skips that are no error of an instance.
 const UNLISTED: &str = "unlisted";
-
-/// The kinds of errors that skip instances.
-const SKIP_KINDS: [ErrorKind; 11] = [
-    ErrorKind::NotFound,
-    ErrorKind::Unreadable,
-    ErrorKind::Throttled,
-    ErrorKind::Unavailable,
-    ErrorKind::Unauthorized,
-    ErrorKind::CredentialsNeeded,
-    ErrorKind::Invalid,
-    ErrorKind::Conflict,
-    ErrorKind::Unsupported,
-    ErrorKind::LimitReached,
-    ErrorKind::Internal,
-];
 
 const OPERATIONS: &str = "dicom_export_operations_total";
 const RUNNING: &str = "dicom_export_operations_running";
@@ -131,9 +116,8 @@ impl Durations {
 pub(super) struct TransferMetrics {
     instances: Durations,
     batches: Durations,
-    /// By kind, in the order of [`SKIP_KINDS`].
-    skips: [AtomicU64; SKIP_KINDS.len()],
-    unlisted: AtomicU64,
+    /// By reason. Skips are rare enough for a lock.
+    skips: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 /// A started transfer or batch.
@@ -153,25 +137,25 @@ impl TransferMetrics {
     }
 
     pub(super) fn skipped(&self, kind: ErrorKind) {
-        if let Some(index) = SKIP_KINDS.iter().position(|known| *known == kind) {
-            self.skips[index].fetch_add(1, Relaxed);
-        }
+        self.add_skips(kind.as_str(), 1);
     }
 
     /// Counts entries that could not be listed, and identifiers that matched nothing.
     pub(super) fn not_listed(&self, entries: usize) {
-        self.unlisted.fetch_add(entries as u64, Relaxed);
+        if entries > 0 {
+            self.add_skips(UNLISTED, entries as u64);
+        }
+    }
+
+    fn add_skips(&self, reason: &'static str, count: u64) {
+        *lock(&self.skips).entry(reason).or_default() += count;
     }
 
     fn report(&self) {
         self.instances.report(INSTANCE_DURATION);
         self.batches.report(BATCH_DURATION);
-        let skips = SKIP_KINDS.iter().map(|kind| kind.as_str()).zip(&self.skips);
-        for (reason, count) in skips.chain([(UNLISTED, &self.unlisted)]) {
-            match count.swap(0, Relaxed) {
-                0 => {}
-                count => counter!(SKIPS, "reason" => reason).increment(count),
-            }
+        for (reason, count) in std::mem::take(&mut *lock(&self.skips)) {
+            counter!(SKIPS, "reason" => reason).increment(count);
         }
     }
 }

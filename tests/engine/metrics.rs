@@ -25,6 +25,36 @@ impl SinkHook for Outage {
     }
 }
 
+/// Fails the put of one instance.
+#[derive(Clone)]
+struct Refusal(ErrorKind);
+
+#[async_trait]
+impl SinkHook for Refusal {
+    async fn before(&self, call: SinkCall<'_>) -> Result<()> {
+        match call {
+            SinkCall::Put(path, ..) if path.as_str().contains(&instance(0, 0, 3).to_string()) => {
+                Err(Error::new(self.0, "planned refusal"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_is_too_large_is_counted_with_its_reason() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let engine = ExportEngine::builder(archive(10)).build().unwrap();
+    let sink = HookedSink::with_hook(Refusal(ErrorKind::TooLarge));
+    let started = engine.start(NewOperation::new(ExportSource::Everything, sink)).await.unwrap();
+    let ended = engine.wait(started.operation_id).await.unwrap();
+    assert_eq!((ended.results.exported, ended.results.skipped), (9, 1));
+    let expected = "dicom_export_instances_skipped_total{reason=\"tooLarge\"} 1";
+    assert!(handle.render().lines().any(|line| line == expected), "{}", handle.render());
+}
+
 #[tokio::test(start_paused = true)]
 async fn metrics_follow_an_operation_through_an_outage() {
     let recorder = PrometheusBuilder::new().set_buckets(&[0.5, 1000.0]).unwrap().build_recorder();
