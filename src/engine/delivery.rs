@@ -3,6 +3,8 @@
 //! The end is saved together with the fact that it is to be delivered. A delivery holds the lease of the ended operation, so
 //! that replicas that share the store do not deliver it at the same time.
 
+use std::sync::Arc;
+
 use futures::stream::{self, StreamExt};
 
 use crate::engine::runner::Runner;
@@ -30,10 +32,22 @@ impl Runner {
         }
     }
 
-    /// Delivers the end of an operation, if it has ended and that has not been delivered.
+    /// Delivers the end of an operation in a task.
+    pub(super) fn spawn_delivery(self: &Arc<Self>, id: OperationId) {
+        let runner = Arc::clone(self);
+        self.registry.tasks.spawn(async move { runner.deliver_end(id).await });
+    }
+
+    /// Delivers the end of an operation, if it has ended and that has not been delivered. A shutdown that waits no longer
+    /// interrupts it.
     pub(super) async fn deliver_end(&self, id: OperationId) {
         let Some(observer) = self.config.observer.as_deref() else { return };
-        if let Err(error) = self.try_deliver_end(id, observer).await {
+        let abandon = self.registry.abandon_token();
+        let delivered = tokio::select! {
+            delivered = self.try_deliver_end(id, observer) => delivered,
+            () = abandon.cancelled() => return,
+        };
+        if let Err(error) = delivered {
             let (span, kind) = (operation_span(id), error.kind().as_str());
             span.in_scope(|| {
                 tracing::warn!(kind, error = %error.report(), "the end of the operation is delivered later");

@@ -93,16 +93,16 @@ impl StoredOperations {
 
     /// Returns the ids of the operations that have not ended and that no runner holds.
     pub(super) async fn unclaimed(&self) -> Result<Vec<OperationId>> {
-        let now = self.store.now().await?;
-        let filter = OperationFilter::new(PAGE_SIZE).unfinished_only().lease_lapsed_at(now);
-        let found = self.query_all(filter).await?;
-        Ok(found.into_iter().map(|(key, _)| key.id).collect())
+        self.without_holder(OperationFilter::new(PAGE_SIZE).unfinished_only()).await
     }
 
     /// Returns the ids of the operations whose end is to be delivered, and that no runner delivers.
     pub(super) async fn undelivered(&self) -> Result<Vec<OperationId>> {
-        let now = self.store.now().await?;
-        let filter = OperationFilter::new(PAGE_SIZE).end_pending_only().lease_lapsed_at(now);
+        self.without_holder(OperationFilter::new(PAGE_SIZE).end_pending_only()).await
+    }
+
+    async fn without_holder(&self, filter: OperationFilter) -> Result<Vec<OperationId>> {
+        let filter = filter.lease_lapsed_at(self.store.now().await?);
         let found = self.query_all(filter).await?;
         Ok(found.into_iter().map(|(key, _)| key.id).collect())
     }

@@ -30,8 +30,6 @@ use crate::sync::catch_panic;
 /// How long a start may take, including a destination that does not respond.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-const PROVIDER_PANICKED: &str = "the source's or the destination's provider panicked";
-
 /// How long an abandoned run may take to log and save what it has finished.
 const FINAL_SAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -125,8 +123,7 @@ impl Runner {
     }
 
     async fn prepare(&self, new: NewOperation) -> Result<PreparedOperation> {
-        let prepared = catch_panic(prepare(&self.config, new), PROVIDER_PANICKED);
-        timeout(START_TIMEOUT, prepared).await.unwrap_or_else(|_| Err(start_timed_out()))
+        limit_start(prepare(&self.config, new)).await
     }
 
     /// Resumes an operation that failed or that no runner holds, and runs it in a task.
@@ -164,9 +161,7 @@ impl Runner {
             };
             Ok((slot, self.operations.open_resumed(guard.id, &checkpoint, target).await?))
         };
-        let (slot, opened) = timeout(START_TIMEOUT, catch_panic(open, PROVIDER_PANICKED))
-            .await
-            .unwrap_or_else(|_| Err(start_timed_out()))?;
+        let (slot, opened) = limit_start(open).await?;
         let destination = opened.as_ref().map(|opened| &opened.spec.destination);
         let claim = LeasedCheckpoint::claim(self.lease_terms(guard), guard.id, |checkpoint| {
             check_resumable(checkpoint.status)?;
@@ -267,22 +262,8 @@ impl Runner {
         };
         // The run is over, also for those who wait for it.
         drop(guard);
-        tokio::select! {
-            () = self.deliver_end(id) => {}
-            () = abandon.cancelled() => {}
-        }
+        self.deliver_end(id).await;
         outcome
-    }
-
-    /// Delivers the end of an operation in a task.
-    pub(super) fn spawn_delivery(self: &Arc<Self>, id: OperationId) {
-        let (runner, abandon) = (Arc::clone(self), self.registry.abandon_token());
-        self.registry.tasks.spawn(async move {
-            tokio::select! {
-                () = runner.deliver_end(id) => {}
-                () = abandon.cancelled() => {}
-            }
-        });
     }
 
     async fn execute(
@@ -394,10 +375,17 @@ impl Runner {
     }
 }
 
-fn start_timed_out() -> Error {
-    let message =
-        format!("the destination or the source did not respond within {} s", START_TIMEOUT.as_secs());
-    Error::invalid("/destination", message)
+/// Runs the calls of the host's providers at a start or a resumption.
+///
+/// # Errors
+/// Theirs; [`ErrorKind::Invalid`] if they take too long, and [`ErrorKind::Internal`] if they panic.
+async fn limit_start<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let work = catch_panic(work, "the source's or the destination's provider panicked");
+    timeout(START_TIMEOUT, work).await.unwrap_or_else(|_| {
+        let message =
+            format!("the destination or the source did not respond within {} s", START_TIMEOUT.as_secs());
+        Err(Error::invalid("/destination", message))
+    })
 }
 
 /// Takes over operations periodically, until `drain` is canceled or the engine is dropped.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures::StreamExt;
+use futures::stream::{self, StreamExt};
 
 use crate::content::Content;
 use crate::limits::{Limiter, RateLimit};
@@ -26,17 +26,16 @@ impl ByteRates {
             self.acquire(bytes.len()).await;
             return content;
         }
-        let (length, rates) = (content.length(), self.clone());
-        let chunks = content.into_stream().then(move |chunk| {
-            let rates = rates.clone();
-            async move {
+        let length = content.length();
+        let limited =
+            stream::unfold((content.into_stream(), self.clone()), |(mut chunks, rates)| async move {
+                let chunk = chunks.next().await?;
                 if let Ok(chunk) = &chunk {
                     rates.acquire(chunk.len()).await;
                 }
-                chunk
-            }
-        });
-        Content::from_stream(length, chunks)
+                Some((chunk, (chunks, rates)))
+            });
+        Content::from_stream(length, limited)
     }
 
     async fn acquire(&self, bytes: usize) {
