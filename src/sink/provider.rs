@@ -104,6 +104,19 @@ impl ValidatedSettings {
         Self { location: location.into(), public, secret: None, expires: None }
     }
 
+    /// Creates settings without a secret from a document of the provider.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) if it cannot be written as JSON.
+    #[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
+    pub(crate) fn encode(location: impl Into<String>, stored: impl serde::Serialize) -> Result<Self> {
+        let public = serde_json::to_value(stored).map_err(|cause| {
+            let message = "a destination cannot be written as JSON";
+            crate::Error::new(crate::ErrorKind::Internal, message).with_source(cause)
+        })?;
+        Ok(Self::new(location, public))
+    }
+
     /// Sets the secret.
     #[must_use]
     pub fn with_secret(mut self, secret: Secret) -> Self {

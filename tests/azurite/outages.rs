@@ -91,21 +91,6 @@ impl Export {
     }
 }
 
-/// Applies an action to the first three requests, and to one in `one_in` of the others at random. Returns their number.
-fn fail_some(proxy: &Proxy, action: Action, one_in: u64) -> Arc<AtomicUsize> {
-    let failed = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&failed);
-    // Seeded by the request's number, so that every run is the same.
-    proxy.on_request(move |number, _| {
-        if number >= 4 && fastrand::Rng::with_seed(number as u64).u64(..one_in) > 0 {
-            return Action::Forward;
-        }
-        count.fetch_add(1, SeqCst);
-        action
-    });
-    failed
-}
-
 #[tokio::test]
 #[ignore = "needs Azurite: tests/run.sh"]
 async fn guarantee_3_transient_failures_skip_nothing() {
@@ -116,7 +101,7 @@ async fn guarantee_3_transient_failures_skip_nothing() {
         [(busy, 4), (busy_for, 40), (failed, 4), (Action::Disconnect, 5), (Action::DropResponse, 4)];
     let exports = actions.map(async |(action, one_in)| {
         let export = Export::new(Duration::from_secs(60), FaultPlan::new(0)).await;
-        let failed = fail_some(&export.proxy, action, one_in);
+        let failed = export.proxy.fail_some(action, one_in);
         let ended = export.run(export.destination(1)).await;
         assert_eq!(ended.status, OperationStatus::Completed, "{action:?}: {:?}", ended.error);
         export.verify(&ended).await;
@@ -131,7 +116,7 @@ async fn guarantee_3_transient_failures_skip_nothing() {
 async fn error_log_is_complete_although_responses_are_lost() {
     let reading = FaultPlan::new(4).permanent_failures([Call::Open], 0.3, [ErrorKind::Unreadable]);
     let export = Export::new(Duration::from_secs(60), reading).await;
-    fail_some(&export.proxy, Action::DropResponse, 3);
+    export.proxy.fail_some(Action::DropResponse, 3);
     let ended = export.run(export.destination(1)).await;
     assert_eq!(ended.status, OperationStatus::Completed, "{:?}", ended.error);
     let (exported, skipped) = (ended.results.exported as usize, ended.results.skipped as usize);

@@ -11,10 +11,10 @@ use dicom_export::{
     NewOperation, OperationContext, OperationId, OperationRecord, OperationStatus, Result, Resumption,
     RetryPolicy, SideFailing, SideRecovered, Timestamp,
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use crate::hooked_sink::{HookedSink, SinkCall, SinkHook};
-use crate::support::archive;
+use crate::hooked_sink::HookedSink;
+use crate::support::{Outage, archive};
 
 /// Records what it is told.
 #[derive(Default)]
@@ -73,24 +73,8 @@ impl ExportObserver for Recorder {
     }
 }
 
-/// Fails during a time.
-#[derive(Clone)]
-struct Outage(Instant);
-
-#[async_trait]
-impl SinkHook for Outage {
-    async fn before(&self, call: SinkCall<'_>) -> Result<()> {
-        match call {
-            SinkCall::Put(..) if Instant::now() < self.0 => {
-                Err(Error::new(ErrorKind::Unavailable, "planned failure"))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
 fn outage(seconds: u64) -> HookedSink<Outage> {
-    HookedSink::with_hook(Outage(Instant::now() + Duration::from_secs(seconds)))
+    Outage::lasting(seconds, || Error::new(ErrorKind::Unavailable, "planned failure"))
 }
 
 struct World {

@@ -4,17 +4,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use dicom_export::store::MemoryOperationStore;
 use dicom_export::{
     BlobSink, Error, ErrorKind, ExportDestination, ExportEngine, ExportSource, NewOperation,
-    OperationContext, OperationStatus, Result, RetryPolicy,
+    OperationContext, OperationStatus, RetryPolicy,
 };
-use tokio::time::Instant;
 
 use crate::captured_log::Log;
-use crate::hooked_sink::{HookedSink, SinkCall, SinkHook};
-use crate::support::{FaultySink, FaultySinkProvider, FaultySource, Plan, archive};
+use crate::hooked_sink::HookedSink;
+use crate::support::{FaultySink, FaultySinkProvider, FaultySource, Outage, Plan, archive};
 
 /// The message of each event, without its fields.
 fn messages(events: &[String]) -> Vec<&str> {
@@ -38,27 +36,12 @@ fn messages(events: &[String]) -> Vec<&str> {
         .collect()
 }
 
-/// Fails all puts until this instant.
-#[derive(Clone, Copy)]
-struct Outage(Instant);
-
-impl Outage {
-    fn lasting(seconds: u64) -> HookedSink<Self> {
-        HookedSink::with_hook(Self(Instant::now() + Duration::from_secs(seconds)))
-    }
-}
-
-#[async_trait]
-impl SinkHook for Outage {
-    async fn before(&self, call: SinkCall<'_>) -> Result<()> {
-        if matches!(call, SinkCall::Put(..)) && Instant::now() < self.0 {
-            let cause = io::Error::from(io::ErrorKind::ConnectionRefused);
-            return Err(
-                Error::new(ErrorKind::Unavailable, "the destination cannot be reached").with_source(cause)
-            );
-        }
-        Ok(())
-    }
+/// A sink whose puts fail for this time.
+fn outage(seconds: u64) -> HookedSink<Outage> {
+    Outage::lasting(seconds, || {
+        let cause = io::Error::from(io::ErrorKind::ConnectionRefused);
+        Error::new(ErrorKind::Unavailable, "the destination cannot be reached").with_source(cause)
+    })
 }
 
 fn context() -> OperationContext {
@@ -68,7 +51,7 @@ fn context() -> OperationContext {
 #[tokio::test(start_paused = true)]
 async fn an_operation_and_an_outage_are_logged_with_the_context_of_the_operation() {
     let (log, _guard) = Log::start();
-    let sink = Outage::lasting(150);
+    let sink = outage(150);
     let engine = ExportEngine::builder(archive(10)).build().unwrap();
     let location = sink.location();
     let new = NewOperation::new(ExportSource::Everything, sink).with_context(context());
@@ -108,7 +91,7 @@ async fn an_operation_and_an_outage_are_logged_with_the_context_of_the_operation
 #[tokio::test(start_paused = true)]
 async fn an_error_that_fails_an_operation_is_logged_once_with_its_causes() {
     let (log, _guard) = Log::start();
-    let sink = Outage::lasting(100);
+    let sink = outage(100);
     let engine = ExportEngine::builder(archive(10))
         .retry(RetryPolicy::with_budget(Duration::from_secs(20)))
         .build()

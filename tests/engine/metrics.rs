@@ -5,25 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dicom_export::{Error, ErrorKind, ExportEngine, ExportSource, NewOperation, OperationStatus, Result};
 use metrics_exporter_prometheus::PrometheusBuilder;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::hooked_sink::{HookedSink, SinkCall, SinkHook};
-use crate::support::{FaultySource, Plan, archive, instance};
-
-#[derive(Clone)]
-struct Outage(Instant);
-
-#[async_trait]
-impl SinkHook for Outage {
-    async fn before(&self, call: SinkCall<'_>) -> Result<()> {
-        match call {
-            SinkCall::Put(..) if Instant::now() < self.0 => {
-                Err(Error::new(ErrorKind::Throttled, "planned failure"))
-            }
-            _ => Ok(()),
-        }
-    }
-}
+use crate::support::{FaultySource, Outage, Plan, archive, instance};
 
 /// Fails the put of one instance.
 #[derive(Clone)]
@@ -65,7 +50,7 @@ async fn metrics_follow_an_operation_through_an_outage() {
 
     let plan = Plan::default();
     plan.fail(&instance(0, 0, 3), &[ErrorKind::Unreadable]);
-    let sink = HookedSink::with_hook(Outage(Instant::now() + Duration::from_secs(50)));
+    let sink = Outage::lasting(50, || Error::new(ErrorKind::Throttled, "planned failure"));
     let engine = ExportEngine::builder(FaultySource { inner: archive(10), plan })
         .memory_budget(32 << 20)
         .build()

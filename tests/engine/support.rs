@@ -155,6 +155,31 @@ impl SinkHook for SinkFaults {
     }
 }
 
+/// Fails all puts until an instant.
+#[derive(Clone)]
+pub(crate) struct Outage {
+    until: tokio::time::Instant,
+    error: fn() -> Error,
+}
+
+impl Outage {
+    /// A sink whose puts fail for this time, with this error.
+    pub(crate) fn lasting(seconds: u64, error: fn() -> Error) -> HookedSink<Self> {
+        let until = tokio::time::Instant::now() + std::time::Duration::from_secs(seconds);
+        HookedSink::with_hook(Self { until, error })
+    }
+}
+
+#[async_trait]
+impl SinkHook for Outage {
+    async fn before(&self, call: SinkCall<'_>) -> Result<()> {
+        match call {
+            SinkCall::Put(..) if tokio::time::Instant::now() < self.until => Err((self.error)()),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A provider that opens the same sink for every operation.
 pub(crate) struct FaultySinkProvider(pub(crate) FaultySink);
 

@@ -32,16 +32,8 @@ fn live(seed: u64) {
     let plans = case.healed(&mut rng);
     let last = runtime();
     last.block_on(async {
-        let engine = case.engine(&plans);
         case.release_lease().await;
-        if case.store.load(case.id).await.is_err() {
-            create(&case, &engine).await.unwrap();
-        }
-        if case.status().await != Some(OperationStatus::Completed) {
-            complete(&case, &engine, &mut rng).await;
-        }
-        engine.shutdown(Duration::ZERO).await;
-        case.hold_at_the_end().await;
+        complete(&case, &case.engine(&plans), &mut rng).await;
         // A process that was killed right after the end leaves the secret to the deletion of the operation.
         case.forgetful_engine(&plans).purge_expired().await.unwrap();
         assert!(case.secrets.get(case.id).await.unwrap().is_none(), "the secret outlived the operation");
@@ -109,7 +101,7 @@ pub(crate) async fn run(case: &Case, engine: &ExportEngine, rng: &mut Rng) -> Re
     resume(case, engine, rng).await
 }
 
-pub(crate) async fn create(case: &Case, engine: &ExportEngine) -> Result<()> {
+async fn create(case: &Case, engine: &ExportEngine) -> Result<()> {
     let new = NewOperation::new(case.wanted.clone(), case.destination()).with_id(case.id);
     let created = engine.create(new).await;
     let there = case.store.load(case.id).await.is_ok();
@@ -125,7 +117,7 @@ pub(crate) async fn create(case: &Case, engine: &ExportEngine) -> Result<()> {
 }
 
 /// Resumes the operation in a random way, and waits for its end.
-pub(crate) async fn resume(case: &Case, engine: &ExportEngine, rng: &mut Rng) -> Result<Operation> {
+async fn resume(case: &Case, engine: &ExportEngine, rng: &mut Rng) -> Result<Operation> {
     let stored = case.store.load(case.id).await?;
     // The secret is deleted when its operation ends, and is missing if the operation was never accepted.
     let there = case.secrets.get(case.id).await?.is_some();
@@ -148,10 +140,17 @@ pub(crate) async fn resume(case: &Case, engine: &ExportEngine, rng: &mut Rng) ->
     }
 }
 
-/// Resumes the operation until it completes.
+/// Starts the operation unless it was accepted, resumes it unless it has completed, and checks its end.
 pub(crate) async fn complete(case: &Case, engine: &ExportEngine, rng: &mut Rng) {
-    let ended = timeout(DAY, resume(case, engine, rng)).await.expect("the run ends").unwrap();
-    assert_eq!(ended.status, OperationStatus::Completed, "{:?}", ended.error);
+    if case.store.load(case.id).await.is_err() {
+        create(case, engine).await.unwrap();
+    }
+    if case.status().await != Some(OperationStatus::Completed) {
+        let ended = timeout(DAY, resume(case, engine, rng)).await.expect("the run ends").unwrap();
+        assert_eq!(ended.status, OperationStatus::Completed, "{:?}", ended.error);
+    }
+    engine.shutdown(Duration::ZERO).await;
+    case.hold_at_the_end().await;
 }
 
 impl Case {

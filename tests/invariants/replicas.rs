@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
 use crate::case::Case;
-use crate::lives::{DAY, complete, create, run};
+use crate::lives::{DAY, complete, run};
 use crate::{on_seeds, runtime};
 
 #[test]
@@ -84,16 +84,8 @@ fn replicas(seed: u64) {
     let plans = case.healed(&mut rng);
     let last = runtime();
     last.block_on(async {
-        let engine = case.engine(&plans);
         case.expire_lease().await;
-        if case.store.load(case.id).await.is_err() {
-            create(&case, &engine).await.unwrap();
-        }
-        if case.status().await != Some(OperationStatus::Completed) {
-            complete(&case, &engine, &mut rng).await;
-        }
-        engine.shutdown(Duration::ZERO).await;
-        case.hold_at_the_end().await;
+        complete(&case, &case.engine(&plans), &mut rng).await;
     });
     // The suspended replicas continue after the operation has completed.
     for replica in replicas.iter().flatten() {

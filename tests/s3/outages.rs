@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -96,21 +96,6 @@ impl Export {
     }
 }
 
-/// Applies an action to the first three requests, and to one in `one_in` of the others at random. Returns their number.
-fn fail_some(proxy: &Proxy, action: Action, one_in: u64) -> Arc<AtomicUsize> {
-    let failed = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&failed);
-    // Seeded by the request's number, so that every run is the same.
-    proxy.on_request(move |number, _| {
-        if number >= 4 && fastrand::Rng::with_seed(number as u64).u64(..one_in) > 0 {
-            return Action::Forward;
-        }
-        count.fetch_add(1, SeqCst);
-        action
-    });
-    failed
-}
-
 #[tokio::test]
 #[ignore = "needs moto: tests/run.sh"]
 async fn guarantee_3_transient_failures_skip_nothing() {
@@ -124,7 +109,7 @@ async fn guarantee_3_transient_failures_skip_nothing() {
     ];
     let exports = actions.map(async |(action, one_in)| {
         let export = Export::new(Kind::Moto, Duration::from_secs(60)).await;
-        let failed = fail_some(&export.proxy, action, one_in);
+        let failed = export.proxy.fail_some(action, one_in);
         let ended = export.run().await;
         assert_eq!(ended.status, OperationStatus::Completed, "{action:?}: {:?}", ended.error);
         export.verify(&ended).await;

@@ -118,6 +118,21 @@ impl Proxy {
         *self.shared.first.lock().unwrap() = First { text: text.into(), missing: count };
     }
 
+    /// Applies an action to the first three requests, and to one in `one_in` of the others at random. Returns their number.
+    pub(crate) fn fail_some(&self, action: Action, one_in: u64) -> Arc<AtomicUsize> {
+        let failed = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&failed);
+        // Seeded by the request's number, so that every run is the same.
+        self.on_request(move |number, _| {
+            if number >= 4 && fastrand::Rng::with_seed(number as u64).u64(..one_in) > 0 {
+                return Action::Forward;
+            }
+            count.fetch_add(1, SeqCst);
+            action
+        });
+        failed
+    }
+
     /// Decides about all further requests.
     pub(crate) fn on_request(&self, decide: impl Fn(usize, &str) -> Action + Send + Sync + 'static) {
         *self.shared.decide.lock().unwrap() = Arc::new(decide);

@@ -109,10 +109,7 @@ fn to_stored(container: AzureContainer) -> Result<ValidatedSettings> {
     };
     let stored =
         StoredSettings { blob_container_uri: location.clone(), account: container.account, credential };
-    let public = serde_json::to_value(stored).map_err(|cause| {
-        Error::new(ErrorKind::Internal, "a destination cannot be written as JSON").with_source(cause)
-    })?;
-    let mut validated = ValidatedSettings::new(location, public);
+    let mut validated = ValidatedSettings::encode(location, stored)?;
     (validated.secret, validated.expires) = (secret, expires);
     Ok(validated)
 }

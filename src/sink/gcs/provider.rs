@@ -74,10 +74,7 @@ impl SinkProvider for GcsProvider {
             prefix: bucket.prefix,
             use_instance_identity: secret.is_none(),
         };
-        let public = serde_json::to_value(stored).map_err(|cause| {
-            Error::new(ErrorKind::Internal, "a destination cannot be written as JSON").with_source(cause)
-        })?;
-        let mut validated = ValidatedSettings::new(location, public);
+        let mut validated = ValidatedSettings::encode(location, stored)?;
         validated.secret = secret;
         Ok(validated)
     }

@@ -162,10 +162,7 @@ fn to_stored(bucket: S3Bucket) -> Result<ValidatedSettings> {
         storage_class: bucket.storage_class,
         credential,
     };
-    let public = serde_json::to_value(stored).map_err(|cause| {
-        Error::new(ErrorKind::Internal, "a destination cannot be written as JSON").with_source(cause)
-    })?;
-    let mut validated = ValidatedSettings::new(location, public);
+    let mut validated = ValidatedSettings::encode(location, stored)?;
     validated.secret = secret;
     Ok(validated)
 }
