@@ -16,6 +16,7 @@ mod writer;
 use std::fmt;
 
 use bytes::Bytes;
+use futures::future;
 use futures::stream::{self, BoxStream, StreamExt};
 
 #[cfg(any(feature = "azure", feature = "object_store"))]
@@ -69,12 +70,17 @@ impl Content {
     /// Creates a content from a stream, with its length in bytes if it is known.
     ///
     /// A stream that yields more or fewer bytes than `length` is an error of that instance. An error in the stream ends
-    /// it.
+    /// it: the stream is not polled again, nor after its end.
     pub fn from_stream(
         length: Option<u64>,
         stream: impl futures::Stream<Item = Result<Bytes>> + Send + 'static,
     ) -> Self {
-        Self { length, body: Body::Stream(stream.boxed()) }
+        let until_error = stream.scan(false, |has_failed, chunk| {
+            let next = (!*has_failed).then_some(chunk);
+            *has_failed |= matches!(next, Some(Err(_)));
+            future::ready(next)
+        });
+        Self { length, body: Body::Stream(until_error.fuse().boxed()) }
     }
 
     /// Returns the number of bytes if it is known before reading them.
@@ -90,7 +96,7 @@ impl Content {
         }
     }
 
-    /// Returns the bytes as a stream. After an error it yields nothing more.
+    /// Returns the bytes as a stream. After an error, or its end, it yields `None` however often it is polled.
     pub fn into_stream(self) -> BoxStream<'static, Result<Bytes>> {
         match self.body {
             Body::Bytes(bytes) => stream::iter((!bytes.is_empty()).then_some(Ok(bytes))).boxed(),
@@ -102,5 +108,39 @@ impl Content {
 impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Content").field("length", &self.length).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Error, ErrorKind};
+
+    /// Polls a stream for four items more than it yields.
+    async fn drain(content: Content) -> Vec<Option<Result<Bytes>>> {
+        let mut stream = content.into_stream();
+        let mut items = Vec::new();
+        for _ in 0..6 {
+            items.push(stream.next().await);
+        }
+        items
+    }
+
+    #[tokio::test]
+    async fn stream_is_not_polled_after_its_end() {
+        // `unfold` panics if it is polled after its end.
+        let stream =
+            stream::unfold(0, |number| async move { (number < 2).then_some((Ok("x".into()), number + 1)) });
+        let items = drain(Content::from_stream(None, stream)).await;
+        assert_eq!(items.iter().filter(|item| matches!(item, Some(Ok(_)))).count(), 2);
+        assert!(items[2..].iter().all(Option::is_none));
+    }
+
+    #[tokio::test]
+    async fn stream_ends_with_its_first_error() {
+        let chunks = [Ok("x".into()), Err(Error::new(ErrorKind::Unavailable, "unavailable")), Ok("y".into())];
+        let items = drain(Content::from_stream(None, stream::iter(chunks))).await;
+        assert!(matches!(items[..3], [Some(Ok(_)), Some(Err(_)), None]));
+        assert!(items[3..].iter().all(Option::is_none));
     }
 }

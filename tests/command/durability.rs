@@ -155,7 +155,7 @@ impl KilledOperation<'_> {
         let (mut killed, mut counted, mut created) = (0, 0, None);
         let (before, ended) = loop {
             let before = self.proxy.requests().len();
-            let running = self.export(killed).start();
+            let mut running = self.export(killed).start();
             if killed == KILLS {
                 break (before, running.outcome().await);
             }
@@ -174,9 +174,9 @@ impl KilledOperation<'_> {
                 }
             };
             self.proxy.set_mode(Mode::HoldAfter(before + held));
-            self.proxy.wait_for_requests(before + moment).await;
+            running.until(self.proxy.wait_for_requests(before + moment)).await;
             if is_long && counted == 0 {
-                self.wait_for_checkpoint().await;
+                running.until(self.wait_for_checkpoint()).await;
             }
             tokio::time::sleep(Duration::from_micros(random.u64(..20_000))).await;
             assert!(!running.has_ended(), "the process ended before it was killed");

@@ -20,8 +20,8 @@ async fn an_operation_fails_if_its_destination_ends() {
     let azurite = Azurite::new();
     let proxy = Proxy::start(azurite.port()).await;
     let uri = proxy.through(&azurite.container().await.sas_url("w"));
-    let running = Export::of(archive.root()).to(&uri).arg("--retry-for").arg("2").start();
-    proxy.wait_for_requests(100).await;
+    let mut running = Export::of(archive.root()).to(&uri).arg("--retry-for").arg("2").start();
+    running.until(proxy.wait_for_requests(100)).await;
     drop(azurite);
     let outcome = running.outcome().await;
     let document = outcome.assert_ended(1, "failed");
@@ -46,8 +46,8 @@ async fn guarantee_3_a_failed_operation_is_resumed_with_another_credential() {
         let export = Export::of(archive.root()).to(&uri).arg("--retry-for").arg("1");
         export.arg("--state").arg(folder.path().join("state"))
     };
-    let running = export(&container).start();
-    proxy.wait_for_requests(200).await;
+    let mut running = export(&container).start();
+    running.until(proxy.wait_for_requests(200)).await;
     proxy.set_mode(Mode::Disconnect);
     let failed = running.outcome().await.assert_ended(1, "failed");
     assert_eq!(failed["error"]["code"], "unavailable", "{failed}");
@@ -75,8 +75,8 @@ async fn guarantee_8_an_interrupt_cancels_and_leaves_no_partial_blob() {
         let container = Azurite::shared().container().await;
         let proxy = Proxy::start(Azurite::shared().port()).await;
         proxy.set_mode(Mode::HoldAfter(held_after));
-        let running = Export::of(archive.root()).to(&proxy.through(&container.sas_url("w"))).start();
-        proxy.wait_for_requests(held_after + 8).await;
+        let mut running = Export::of(archive.root()).to(&proxy.through(&container.sas_url("w"))).start();
+        running.until(proxy.wait_for_requests(held_after + 8)).await;
         running.signal("-INT");
         let outcome = running.outcome().await;
         let document = outcome.assert_ended(1, "canceled");

@@ -200,10 +200,10 @@ async fn guarantee_4_the_manifest_is_complete_after_kills() {
     };
     for run in 0..3 {
         let moment = proxy.requests().len() + 250;
-        let running = export(run).start();
+        let mut running = export(run).start();
         // The proxy holds further requests, so that a checkpoint is saved before the process is killed.
         proxy.set_mode(Mode::HoldAfter(moment));
-        proxy.wait_for_requests(moment).await;
+        running.until(proxy.wait_for_requests(moment)).await;
         tokio::time::sleep(Duration::from_millis(1_300)).await;
         running.signal("-KILL");
         assert_eq!(running.outcome().await.code, None);

@@ -131,8 +131,8 @@ async fn guarantee_4_and_8_killed_exports_are_resumed_and_leave_no_upload() {
         // Requests for instances are held at another moment each time.
         let arrived = proxy.requests().len();
         proxy.set_mode(Mode::HoldAfter(arrived + 25 * round));
-        let running = command().args(["--resume", "last"]).start();
-        proxy.wait_for_requests(arrived + 25 * round).await;
+        let mut running = command().args(["--resume", "last"]).start();
+        running.until(proxy.wait_for_requests(arrived + 25 * round)).await;
         running.signal("-KILL");
         assert_eq!(running.outcome().await.code, None);
     }

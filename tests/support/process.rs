@@ -117,6 +117,14 @@ impl Running {
         self.outcome.is_finished()
     }
 
+    /// Waits for something that happens while the process runs. Panics if the process ends first.
+    pub(crate) async fn until<T>(&mut self, event: impl Future<Output = T>) -> T {
+        tokio::select! {
+            happened = tokio::time::timeout(TIMEOUT, event) => happened.expect("what is waited for does not happen"),
+            outcome = &mut self.outcome => panic!("the process has ended: {:?}", outcome.unwrap()),
+        }
+    }
+
     pub(crate) async fn outcome(mut self) -> Outcome {
         match tokio::time::timeout(TIMEOUT, &mut self.outcome).await {
             Ok(outcome) => outcome.unwrap(),

@@ -4,6 +4,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -153,10 +154,13 @@ impl Proxy {
         self.shared.requests.lock().unwrap().clone()
     }
 
-    /// Waits until `count` requests have arrived in total.
+    /// Waits until `count` requests have arrived in total. Panics after three minutes.
     pub(crate) async fn wait_for_requests(&self, count: usize) {
         let mut arrived = self.shared.count.subscribe();
-        arrived.wait_for(|arrived| *arrived >= count).await.unwrap();
+        let all = arrived.wait_for(|arrived| *arrived >= count);
+        if tokio::time::timeout(Duration::from_secs(180), all).await.is_err() {
+            panic!("{} of {count} requests have arrived", self.requests().len());
+        }
     }
 }
 
