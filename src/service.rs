@@ -1,11 +1,12 @@
 //! [`ExportService`]: the interface of an engine, local or distributed.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
     ExportDestination, ExportRequest, ExportSource, Operation, OperationContext, OperationId,
 };
@@ -27,18 +28,27 @@ pub struct NewOperation {
     pub(crate) source: ExportSource,
     pub(crate) target: Target,
     pub(crate) context: OperationContext,
+    pub(crate) bytes_per_second: Option<NonZeroU64>,
 }
 
 impl NewOperation {
     /// Creates a request that exports `source` to `target` under a random id.
     pub fn new(source: ExportSource, target: impl Into<Target>) -> Self {
         let (id, context) = (OperationId::random(), OperationContext::default());
-        Self { id, source, target: target.into(), context }
+        Self { id, source, target: target.into(), context, bytes_per_second: None }
     }
 
     /// Sets what the host wants to store with the operation.
     pub fn with_context(mut self, context: OperationContext) -> Self {
         self.context = context;
+        self
+    }
+
+    /// Limits the bytes of instances that the operation transfers per second, in addition to the limits of the engine and
+    /// of the destination account. Zero: no limit, the default. It is stored with the operation, and
+    /// [`ExportService::set_bytes_per_second`] changes it.
+    pub fn with_bytes_per_second(mut self, bytes: u64) -> Self {
+        self.bytes_per_second = NonZeroU64::new(bytes);
         self
     }
 
@@ -148,8 +158,34 @@ pub trait ExportService: Send + Sync + 'static {
     /// [`Conflict`](crate::ErrorKind::Conflict) if it has ended.
     async fn cancel(&self, id: OperationId) -> Result<()>;
 
-    /// Resumes an operation that failed or that no runner holds, with other credentials for the same container if there
-    /// is a target.
+    /// Requests that an operation be paused. It stops within seconds; instances in transfer are transferred again when it is
+    /// resumed. It stays paused, also after a restart, until it is [resumed](Self::resume) or canceled; its secret stays in
+    /// the secret store. Pausing a paused operation changes nothing.
+    ///
+    /// # Errors
+    /// [`Conflict`](crate::ErrorKind::Conflict) if it has ended; [`Unsupported`](crate::ErrorKind::Unsupported), the default,
+    /// if the service cannot pause operations.
+    async fn pause(&self, id: OperationId) -> Result<()> {
+        let _ = id;
+        Err(Error::new(ErrorKind::Unsupported, "this service does not pause operations"))
+    }
+
+    /// Changes how many bytes of instances an operation transfers per second, at once in this process and within seconds
+    /// in another one. Zero removes the limit. It is stored with the operation.
+    ///
+    /// # Errors
+    /// [`Conflict`](crate::ErrorKind::Conflict) if it has ended; [`Unsupported`](crate::ErrorKind::Unsupported), the default,
+    /// if the service cannot limit operations.
+    async fn set_bytes_per_second(&self, id: OperationId, bytes: u64) -> Result<()> {
+        let _ = (id, bytes);
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "this service does not limit the bytes per second of an operation",
+        ))
+    }
+
+    /// Resumes an operation that failed, that is paused or that no runner holds, with other credentials for the same
+    /// container if there is a target.
     ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) if there is nothing to resume;
@@ -161,6 +197,7 @@ pub trait ExportService: Send + Sync + 'static {
 macro_rules! delegate {
     ($pointer:ident) => {
         #[async_trait]
+        #[deny(clippy::missing_trait_methods)]
         impl<S: ExportService + ?Sized> ExportService for $pointer<S> {
             async fn start(&self, new: NewOperation) -> Result<Operation> {
                 (**self).start(new).await
@@ -180,6 +217,14 @@ macro_rules! delegate {
 
             async fn cancel(&self, id: OperationId) -> Result<()> {
                 (**self).cancel(id).await
+            }
+
+            async fn pause(&self, id: OperationId) -> Result<()> {
+                (**self).pause(id).await
+            }
+
+            async fn set_bytes_per_second(&self, id: OperationId, bytes: u64) -> Result<()> {
+                (**self).set_bytes_per_second(id, bytes).await
             }
 
             async fn resume(&self, id: OperationId, target: Option<Target>) -> Result<Operation> {

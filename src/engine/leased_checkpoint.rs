@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 
+use crate::engine::registry::RunRequests;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Retrier;
 use crate::model::{Checkpoint, Lease, OperationId, OperationIssue, OperationStatus, Timestamp};
@@ -18,7 +18,7 @@ const MAX_CLAIM_ATTEMPTS: u32 = 20;
 /// A checkpoint that is saved repeatedly under the operation's lease.
 ///
 /// Each save renews the lease. A save that conflicts reloads the stored checkpoint. If the lease is still this runner's,
-/// the other change was a request to cancel, which is obeyed; if it is not, another runner has taken over the lapsed
+/// the other change was a request to the runner, which is obeyed; if it is not, another runner has taken over the lapsed
 /// lease, and this runner stops.
 pub(super) struct LeasedCheckpoint {
     terms: LeaseTerms,
@@ -38,8 +38,8 @@ pub(super) struct LeaseTerms {
     /// The name of the runner.
     pub(super) runner: String,
     pub(super) duration: Duration,
-    /// Canceled when a request to cancel is found.
-    pub(super) cancel: CancellationToken,
+    /// What is requested in the checkpoint is passed on to the run.
+    pub(super) requests: RunRequests,
     /// Whether an observer is to be told of the end.
     pub(super) has_observer: bool,
 }
@@ -55,8 +55,7 @@ impl LeaseTerms {
 }
 
 impl LeasedCheckpoint {
-    /// Takes the operation's lease for `holder`, and applies `change` to the checkpoint in the same save. `cancel` is
-    /// canceled when a request to cancel is found.
+    /// Takes the operation's lease for `holder`, and applies `change` to the checkpoint in the same save.
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] if another runner holds the lease; otherwise those of `change` and of the store.
@@ -102,9 +101,7 @@ impl LeasedCheckpoint {
 
     /// Creates the leased checkpoint of an operation that was stored with the lease of `terms`.
     pub(super) fn new(terms: LeaseTerms, id: OperationId, checkpoint: Checkpoint) -> Self {
-        if checkpoint.cancel_requested {
-            terms.cancel.cancel();
-        }
+        terms.requests.obey(&checkpoint);
         Self { terms, id, checkpoint, was_started: false, saved: Instant::now() }
     }
 
@@ -124,9 +121,7 @@ impl LeasedCheckpoint {
                 Ok(saved) => {
                     self.checkpoint = saved;
                     self.saved = Instant::now();
-                    if self.checkpoint.cancel_requested {
-                        self.terms.cancel.cancel();
-                    }
+                    self.terms.requests.obey(&self.checkpoint);
                     return Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::Conflict => self.reload().await?,
@@ -155,6 +150,16 @@ impl LeasedCheckpoint {
         self.save().await?;
         log_ended(&self.checkpoint);
         Ok(status)
+    }
+
+    /// Pauses the operation and releases the lease. Returns the saved status: a request to cancel may have come first.
+    pub(super) async fn pause(&mut self) -> Result<OperationStatus> {
+        self.checkpoint.pause();
+        self.save().await?;
+        match self.checkpoint.cancel_requested {
+            true => self.end(OperationStatus::Canceled, None).await,
+            false => Ok(OperationStatus::Paused),
+        }
     }
 
     /// Releases the lease, so that another runner can continue. Returns the saved status.
@@ -204,6 +209,10 @@ impl LeasedCheckpoint {
         }
         self.checkpoint.version = stored.version;
         self.checkpoint.cancel_requested |= stored.cancel_requested;
+        // A paused operation has obeyed the request.
+        self.checkpoint.pause_requested |=
+            stored.pause_requested && self.checkpoint.status != OperationStatus::Paused;
+        self.checkpoint.bytes_per_second = stored.bytes_per_second;
         Ok(())
     }
 }

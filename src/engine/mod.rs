@@ -5,6 +5,7 @@ mod delivery;
 mod leased_checkpoint;
 mod operations;
 mod registry;
+mod requests;
 mod run;
 mod runner;
 mod running_limit;
@@ -81,7 +82,7 @@ impl ExportEngine {
         self.status(id).await
     }
 
-    /// Runs an operation in the caller's task, from its checkpoint to its end. It is for a host with its own job system,
+    /// Runs an operation in the caller's task, from its checkpoint to its end or until it is paused. It is for a host with its own job system,
     /// where a retry is a resumption.
     ///
     /// Returns the status document at the end, also if the operation [failed](crate::OperationStatus::Failed), or when the engine
@@ -112,7 +113,7 @@ impl ExportEngine {
         self.0.registry.run_detached(async move { runner.start(new).await }).await
     }
 
-    /// Resumes an operation that failed or that no runner holds, from its checkpoint, in a task. `target` provides other
+    /// Resumes an operation that failed, that is paused or that no runner holds, from its checkpoint, in a task. `target` provides other
     /// credentials for the same container.
     ///
     /// # Errors
@@ -192,12 +193,25 @@ impl ExportEngine {
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown operation, [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if it has ended.
     pub async fn cancel(&self, id: OperationId) -> Result<()> {
-        if self.0.operations.request_cancel(id).await? {
-            self.0.release_resources(id).await;
-            self.0.spawn_delivery(id);
-        }
-        self.0.registry.cancel(id);
-        Ok(())
+        self.0.cancel(id).await
+    }
+
+    /// Requests that an operation be paused, in whichever process it runs. It stops within seconds, and stays paused until
+    /// it is [resumed](Self::resume) or canceled.
+    ///
+    /// # Errors
+    /// As [`ExportService::pause`].
+    pub async fn pause(&self, id: OperationId) -> Result<()> {
+        self.0.pause(id).await
+    }
+
+    /// Changes how many bytes of instances an operation transfers per second. Zero removes the limit. It is stored with the
+    /// operation.
+    ///
+    /// # Errors
+    /// As [`ExportService::set_bytes_per_second`].
+    pub async fn set_operation_bytes_per_second(&self, id: OperationId, bytes: u64) -> Result<()> {
+        self.0.set_bytes_per_second(id, bytes).await
     }
 
     /// Shuts the engine down: it accepts no more operations, waits at most `grace` for batches in progress, drops the
@@ -227,6 +241,14 @@ impl ExportService for ExportEngine {
 
     async fn cancel(&self, id: OperationId) -> Result<()> {
         self.cancel(id).await
+    }
+
+    async fn pause(&self, id: OperationId) -> Result<()> {
+        self.pause(id).await
+    }
+
+    async fn set_bytes_per_second(&self, id: OperationId, bytes: u64) -> Result<()> {
+        self.set_operation_bytes_per_second(id, bytes).await
     }
 
     async fn resume(&self, id: OperationId, target: Option<Target>) -> Result<Operation> {

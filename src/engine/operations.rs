@@ -1,5 +1,6 @@
 //! [`StoredOperations`]: changes to operations in the store, apart from those that a run makes.
 
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -196,9 +197,7 @@ impl StoredOperations {
         let now = self.store.now().await?;
         let checkpoint = self
             .update(id, |checkpoint| {
-                if checkpoint.status.is_ended() {
-                    return Err(Error::new(ErrorKind::Conflict, "the operation has ended"));
-                }
+                check_not_ended(checkpoint.status)?;
                 checkpoint.cancel_requested = true;
                 if !checkpoint.is_held(now) {
                     // There is no runner that could stop.
@@ -215,6 +214,34 @@ impl StoredOperations {
             span.in_scope(|| log_ended(&checkpoint));
         }
         Ok(checkpoint.status.is_ended())
+    }
+
+    /// Requests that an operation be paused. Returns the operation if it is paused with that.
+    pub(super) async fn request_pause(&self, id: OperationId) -> Result<Option<OperationRecord>> {
+        let now = self.store.now().await?;
+        let pause = |checkpoint: &mut Checkpoint| {
+            check_not_ended(checkpoint.status)?;
+            match checkpoint.is_held(now) {
+                true => checkpoint.pause_requested = true,
+                // There is no runner that could stop.
+                false => checkpoint.pause(),
+            }
+            checkpoint.last_updated_time = Timestamp::now();
+            Ok(())
+        };
+        let checkpoint = self.update(id, pause).await?;
+        Ok((checkpoint.status == OperationStatus::Paused).then(|| record(id, checkpoint)))
+    }
+
+    /// Changes the limit on the bytes per second of an operation.
+    pub(super) async fn set_bytes_per_second(&self, id: OperationId, bytes: u64) -> Result<()> {
+        let change = |checkpoint: &mut Checkpoint| {
+            check_not_ended(checkpoint.status)?;
+            checkpoint.bytes_per_second = NonZeroU64::new(bytes);
+            checkpoint.last_updated_time = Timestamp::now();
+            Ok(())
+        };
+        self.update(id, change).await.map(|_| ())
     }
 
     /// Changes a checkpoint, again if another change came first.
@@ -259,6 +286,15 @@ impl StoredOperations {
             self.store.delete(key.id).await?;
         }
         Ok(expired.len())
+    }
+}
+
+/// # Errors
+/// [`ErrorKind::Conflict`] if the operation has ended.
+fn check_not_ended(status: OperationStatus) -> Result<()> {
+    match status.is_ended() {
+        true => Err(Error::new(ErrorKind::Conflict, "the operation has ended")),
+        false => Ok(()),
     }
 }
 

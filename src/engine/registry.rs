@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::OperationId;
+use crate::limits::RateLimit;
+use crate::model::{Checkpoint, OperationId};
 use crate::pipeline::{OpenedOperation, Progress};
 use crate::sink::BlobSink;
 use crate::sync::{lock, panicked};
@@ -20,11 +22,43 @@ use crate::sync::{lock, panicked};
 /// The number of ended runs whose progress stays readable.
 const MAX_ENDED: usize = 1024;
 
-/// Why a run stops before its work is done.
-#[derive(Debug, Clone, Default)]
-pub(super) struct StopSignals {
+/// What is requested of a run: by a call in this process, or through the stored checkpoint.
+#[derive(Debug, Clone)]
+pub(super) struct RunRequests {
     /// The operation is canceled: all work in progress is dropped.
     pub(super) cancel: CancellationToken,
+    /// The operation is paused: all work in progress is dropped, to be resumed.
+    pub(super) pause: CancellationToken,
+    /// The limit on the operation's bytes per second.
+    pub(super) bytes: Arc<RateLimit>,
+}
+
+impl RunRequests {
+    fn new() -> Self {
+        Self {
+            cancel: CancellationToken::new(),
+            pause: CancellationToken::new(),
+            bytes: Arc::new(RateLimit::new(0)),
+        }
+    }
+
+    /// Makes the run obey what is stored.
+    pub(super) fn obey(&self, checkpoint: &Checkpoint) {
+        if checkpoint.cancel_requested {
+            self.cancel.cancel();
+        }
+        if checkpoint.pause_requested {
+            self.pause.cancel();
+        }
+        self.bytes.set(checkpoint.bytes_per_second.map_or(0, NonZeroU64::get));
+    }
+}
+
+/// Why a run stops before its work is done.
+#[derive(Debug, Clone)]
+pub(super) struct StopSignals {
+    pub(super) cancel: CancellationToken,
+    pub(super) pause: CancellationToken,
     /// The process shuts down: batches in progress finish, and no new one starts.
     pub(super) drain: CancellationToken,
     /// The shutdown cannot wait: all work in progress is dropped, to be resumed.
@@ -51,7 +85,7 @@ struct Runs {
 }
 
 struct RunningOperation {
-    cancel: CancellationToken,
+    requests: RunRequests,
     progress: watch::Receiver<Progress>,
 }
 
@@ -61,6 +95,7 @@ pub(super) struct RunGuard {
     pub(super) id: OperationId,
     /// Identifies the run in the operation's lease.
     pub(super) holder: String,
+    pub(super) requests: RunRequests,
     pub(super) stop: StopSignals,
     pub(super) progress: watch::Sender<Progress>,
 }
@@ -80,8 +115,10 @@ impl Registry {
     /// # Errors
     /// [`ErrorKind::Conflict`] if the operation runs in this process already.
     pub(super) fn register(self: &Arc<Self>, id: OperationId) -> Result<RunGuard> {
+        let requests = RunRequests::new();
         let stop = StopSignals {
-            cancel: CancellationToken::new(),
+            cancel: requests.cancel.clone(),
+            pause: requests.pause.clone(),
             drain: self.drain.clone(),
             abandon: self.abandon.clone(),
         };
@@ -91,11 +128,11 @@ impl Registry {
                 return Err(Error::new(ErrorKind::Conflict, "the operation is already running"));
             }
             Entry::Vacant(entry) => {
-                entry.insert(RunningOperation { cancel: stop.cancel.clone(), progress });
+                entry.insert(RunningOperation { requests: requests.clone(), progress });
             }
         }
         let holder = OperationId::random().to_string();
-        Ok(RunGuard { registry: Arc::clone(self), id, holder, stop, progress: sender })
+        Ok(RunGuard { registry: Arc::clone(self), id, holder, requests, stop, progress: sender })
     }
 
     /// Returns the progress of an operation that runs in this process or recently did.
@@ -109,11 +146,9 @@ impl Registry {
         lock(&self.runs).running.len()
     }
 
-    /// Stops a run because its operation is canceled, if it runs in this process.
-    pub(super) fn cancel(&self, id: OperationId) {
-        if let Some(run) = lock(&self.runs).running.get(&id) {
-            run.cancel.cancel();
-        }
+    /// Returns the requests of a run in this process.
+    pub(super) fn requests(&self, id: OperationId) -> Option<RunRequests> {
+        lock(&self.runs).running.get(&id).map(|run| run.requests.clone())
     }
 
     /// Keeps the sink of an operation if it cannot be opened again.

@@ -50,6 +50,7 @@ pub(super) struct Run {
 enum RunOutcome {
     Completed,
     Canceled,
+    Paused,
     /// The process shuts down; another run continues.
     Interrupted,
 }
@@ -89,6 +90,7 @@ impl Run {
         let outcome = tokio::select! {
             biased;
             () = stop.cancel.cancelled() => Ok(RunOutcome::Canceled),
+            () = stop.pause.cancelled() => Ok(RunOutcome::Paused),
             () = stop.abandon.cancelled() => Ok(RunOutcome::Interrupted),
             outcome = self.export_batches() => outcome,
             never = metrics.run() => match never {},
@@ -103,6 +105,7 @@ impl Run {
         match outcome {
             Ok(RunOutcome::Completed) => self.leased.end(OperationStatus::Completed, None).await,
             Ok(RunOutcome::Canceled) => self.leased.end(OperationStatus::Canceled, None).await,
+            Ok(RunOutcome::Paused) => self.leased.pause().await,
             Ok(RunOutcome::Interrupted) => {
                 tracing::info!("the operation was interrupted, and can be continued by another runner");
                 self.leased.release().await

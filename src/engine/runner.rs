@@ -20,8 +20,8 @@ use crate::limits::{Retrier, Side};
 use crate::model::{Operation, OperationId, OperationSpec, OperationStatus, StoredDestination};
 use crate::pipeline::{
     ExportConfig, OpenedOperation, Pipeline, PreparedOperation, Resumption, SideMonitor, Sides,
-    announce_start, describe, log_accepted, log_failure, open_sink, operation_span, prepare, record, reopen,
-    status_document,
+    announce_pause, announce_start, describe, log_accepted, log_failure, open_sink, operation_span, prepare,
+    record, reopen, status_document,
 };
 use crate::service::{NewOperation, Target};
 use crate::store::OperationStore;
@@ -154,10 +154,10 @@ impl Runner {
     ) -> Result<(LeasedCheckpoint, Option<OpenedOperation>)> {
         let open = async {
             let checkpoint = self.operations.load_resumable(guard.id).await?;
-            // An operation that has not ended counts already.
-            let slot = match checkpoint.status.is_ended() {
-                true => self.admit(checkpoint.context.partition.as_deref()).await?,
-                false => Slot::none(),
+            // An operation that is running counts already.
+            let slot = match checkpoint.status.is_running() {
+                true => Slot::none(),
+                false => self.admit(checkpoint.context.partition.as_deref()).await?,
             };
             Ok((slot, self.operations.open_resumed(guard.id, &checkpoint, target).await?))
         };
@@ -190,9 +190,9 @@ impl Runner {
             let Ok(guard) = self.registry.register(id) else { continue };
             self.spawn(guard, async |runner, guard| {
                 let claim = LeasedCheckpoint::claim(runner.lease_terms(&guard), guard.id, |checkpoint| {
-                    match checkpoint.status.is_ended() {
-                        true => Err(Error::new(ErrorKind::Conflict, "the operation has ended")),
-                        false => Ok(()),
+                    match checkpoint.status.is_running() {
+                        true => Ok(()),
+                        false => Err(Error::new(ErrorKind::Conflict, "the operation has ended or is paused")),
                     }
                 });
                 let claim = tokio::select! {
@@ -282,8 +282,13 @@ impl Runner {
             status = self.open_and_run(guard, leased, opened, resumption, sides) => status?,
             never = monitor.run() => match never {},
         };
-        if status.is_ended() {
-            self.release_resources(guard.id).await;
+        match status {
+            OperationStatus::Paused => {
+                let record = self.retrier().run(|| self.operations.record(guard.id)).await?;
+                announce_pause(self.config.observer.as_deref(), &record).await;
+            }
+            _ if status.is_ended() => self.release_resources(guard.id).await,
+            _ => {}
         }
         Ok(())
     }
@@ -319,10 +324,12 @@ impl Runner {
         tokio::select! {
             biased;
             () = stop.cancel.cancelled() => leased.end(OperationStatus::Canceled, None).await,
+            () = stop.pause.cancelled() => leased.pause().await,
             () = stop.drain.cancelled() => leased.release().await,
             opened = leased.renew_during(open) => match opened {
                 Ok(operation) => {
-                    let pipeline = Pipeline::new(&self.config, operation, sides, &checkpoint.totals);
+                    let bytes = Arc::clone(&guard.requests.bytes);
+                    let pipeline = Pipeline::new(&self.config, operation, sides, &checkpoint.totals, bytes);
                     Run::new(pipeline, leased, self.options.checkpoint_interval, guard).run().await
                 }
                 Err(error) => leased.end(OperationStatus::Failed, Some(log_failure(&error))).await,
@@ -365,7 +372,7 @@ impl Runner {
             holder: guard.holder.clone(),
             runner: self.options.name.clone(),
             duration: self.options.lease_duration,
-            cancel: guard.stop.cancel.clone(),
+            requests: guard.requests.clone(),
             has_observer: self.config.observer.is_some(),
         }
     }

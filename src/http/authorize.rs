@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,6 +122,23 @@ pub trait Authorize: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Decides whether this operation, which may be viewed, may be paused. Default: as [`cancel`](Self::cancel).
+    async fn pause(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Rejection> {
+        self.cancel(parts, record).await
+    }
+
+    /// Decides whether the bytes per second of this operation, which may be viewed, may be limited to `bytes_per_second`;
+    /// `None` removes the limit. Default: as [`cancel`](Self::cancel).
+    async fn limit(
+        &self,
+        parts: &mut Parts,
+        record: &OperationRecord,
+        bytes_per_second: Option<NonZeroU64>,
+    ) -> Result<(), Rejection> {
+        let _ = bytes_per_second;
+        self.cancel(parts, record).await
+    }
+
     /// Decides whether this operation, which may be viewed, may be resumed. `destination` is the request's destination
     /// with new credentials, if it has one; the engine refuses another container. Default: yes.
     async fn resume(
@@ -173,6 +191,19 @@ macro_rules! forward {
 
             async fn cancel(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Rejection> {
                 (**self).cancel(parts, record).await
+            }
+
+            async fn pause(&self, parts: &mut Parts, record: &OperationRecord) -> Result<(), Rejection> {
+                (**self).pause(parts, record).await
+            }
+
+            async fn limit(
+                &self,
+                parts: &mut Parts,
+                record: &OperationRecord,
+                bytes_per_second: Option<NonZeroU64>,
+            ) -> Result<(), Rejection> {
+                (**self).limit(parts, record, bytes_per_second).await
             }
 
             async fn resume(

@@ -1,5 +1,7 @@
 //! The documents in responses and their schemas, and the schemas of request bodies.
 
+use std::num::NonZeroU64;
+
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
@@ -77,6 +79,14 @@ pub(super) struct OperationDocument {
     runner: Option<String>,
     /// The state of the operation.
     status: StatusDocument,
+    /// Whether the running operation is paused: it continues when it is resumed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    paused: bool,
+    /// The limit on the bytes of instances that the operation transfers per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = u64, required = false, minimum = 1)]
+    bytes_per_second: Option<NonZeroU64>,
     /// What the operation has done so far.
     results: ExportResults,
     /// How much of the export is done, if the server can estimate it.
@@ -110,7 +120,8 @@ impl StatusDocument {
     fn new(status: OperationStatus, version: ApiVersion) -> Self {
         match status {
             OperationStatus::NotStarted => Self::NotStarted,
-            OperationStatus::Running => Self::Running,
+            // The published API has no status for it.
+            OperationStatus::Running | OperationStatus::Paused => Self::Running,
             OperationStatus::Completed => match version {
                 ApiVersion::V1 => Self::Completed,
                 ApiVersion::V2 => Self::Succeeded,
@@ -132,6 +143,8 @@ impl OperationDocument {
             last_progress_time: operation.last_progress_time,
             bytes: operation.bytes,
             runner: operation.runner,
+            paused: operation.status == OperationStatus::Paused,
+            bytes_per_second: operation.bytes_per_second,
             status: StatusDocument::new(operation.status, version),
             results: operation.results,
             percent_complete: operation.percent_complete,
@@ -231,6 +244,17 @@ pub(super) struct DestinationSchema {
     /// `blobContainerName`; `useManagedIdentity`.
     #[schema(example = json!({ "blobContainerUri": "https://account.blob.core.windows.net/container", "useManagedIdentity": true }))]
     settings: Map<String, Value>,
+}
+
+/// A change to an operation, as a merge patch (RFC 7396). Property names are case-insensitive.
+#[derive(ToSchema)]
+#[schema(as = OperationUpdate)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[expect(dead_code, reason = "only its schema is used: `UpdateReader` reads these requests")]
+pub(super) struct UpdateSchema {
+    /// The limit on the bytes of instances that the operation transfers per second. `null` removes the limit.
+    #[schema(minimum = 1, example = 25_000_000)]
+    bytes_per_second: Option<u64>,
 }
 
 /// How to resume an operation.

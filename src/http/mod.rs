@@ -4,8 +4,10 @@
 //! | --- | --- |
 //! | `POST /export` | 202: the operation has started, and its destination contains an `errors.log` |
 //! | `GET /operations/{id}` | 202 while it runs, 200 once it has ended |
-//! | `DELETE /operations/{id}` | 202: it is being canceled; 409 once it has ended |
-//! | `POST /operations/{id}/resume` | 202: a failed operation runs again, with new credentials if the body has a `destination` |
+//! | `DELETE /operations/{id}`, `POST /operations/{id}/cancel` | 202: it is being canceled; 409 once it has ended |
+//! | `POST /operations/{id}/pause` | 202: it is being paused, and then `running` with `paused` in its status document; 409 once it has ended |
+//! | `PATCH /operations/{id}` | 200: its `bytesPerSecond` is changed; 409 once it has ended |
+//! | `POST /operations/{id}/resume` | 202: a failed or paused operation runs again, with new credentials if the body has a `destination` |
 //! | `GET /operations` | 200: a page of operations, newest first, optionally with one `status` |
 //!
 //! [`router`] serves them under `/v1`, under `/v2` and without a version; [`partition_router`] is for a server with data

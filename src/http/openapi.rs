@@ -16,7 +16,7 @@ use utoipa::openapi::{
 
 use crate::http::documents::{
     DestinationSchema, ExportRequestSchema, ListDocument, OperationDocument, ProblemDocument,
-    ReferenceDocument, ResumeRequestSchema,
+    ReferenceDocument, ResumeRequestSchema, UpdateSchema,
 };
 use crate::http::idempotency::MAX_KEY_LEN;
 use crate::http::paging::{DEFAULT_LIMIT, MAX_LIMIT, STATUSES};
@@ -126,7 +126,9 @@ impl ApiDescription {
         for (path, version) in self.versions {
             let prefix = format!("{}{path}", self.prefix);
             let mut insert = |path: String, mut item: PathItem| {
-                for operation in [&mut item.get, &mut item.post, &mut item.delete].into_iter().flatten() {
+                for operation in
+                    [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete].into_iter().flatten()
+                {
                     let own = operation.parameters.take().unwrap_or_default();
                     let all: Vec<_> = path_parameters(&path).into_iter().map(RefOr::T).chain(own).collect();
                     operation.parameters = (!all.is_empty()).then_some(all);
@@ -139,9 +141,15 @@ impl ApiDescription {
             };
             let operation = format!("{prefix}/operations/{{operationId}}");
             let mut at_operation = PathItem::new(HttpMethod::Get, status(version));
-            at_operation.delete = Some(cancel(version));
+            at_operation.patch = Some(update(version));
+            at_operation.delete = Some(cancel("cancelOperation", version));
             insert(start, PathItem::new(HttpMethod::Post, export(version, self.is_partitioned)));
             insert(format!("{prefix}/operations"), PathItem::new(HttpMethod::Get, list(version)));
+            insert(
+                format!("{operation}/cancel"),
+                PathItem::new(HttpMethod::Post, cancel("postCancelOperation", version)),
+            );
+            insert(format!("{operation}/pause"), PathItem::new(HttpMethod::Post, pause(version)));
             insert(format!("{operation}/resume"), PathItem::new(HttpMethod::Post, resume(version)));
             insert(operation, at_operation);
         }
@@ -149,6 +157,7 @@ impl ApiDescription {
         let mut schemas: Vec<(String, RefOr<Schema>)> = Vec::new();
         add::<ExportRequestSchema>(&mut schemas);
         add::<ResumeRequestSchema>(&mut schemas);
+        add::<UpdateSchema>(&mut schemas);
         add::<ReferenceDocument>(&mut schemas);
         add::<OperationDocument>(&mut schemas);
         add::<ListDocument>(&mut schemas);
@@ -256,9 +265,35 @@ fn status(version: &str) -> Operation {
     with_problems(operation, COMMON.into_iter().chain([NO_OPERATION]))
 }
 
-fn cancel(version: &str) -> Operation {
+fn update(version: &str) -> Operation {
+    let body = RequestBodyBuilder::new()
+        .required(Some(Required::True))
+        .content("application/json", ContentBuilder::new().schema(Some(reference::<UpdateSchema>())).build());
     let operation = OperationBuilder::new()
-        .operation_id(Some(format!("cancelOperation{version}")))
+        .operation_id(Some(format!("updateOperation{version}")))
+        .summary(Some("Limit the bytes per second of an operation"))
+        .request_body(Some(body.build()))
+        .response("200", success::<OperationDocument>("The operation is changed.").build());
+    let ended = (StatusCode::CONFLICT, "The operation has ended, or the server does not limit operations.");
+    with_problems(operation, COMMON.into_iter().chain(BODY).chain([NO_OPERATION, ended]))
+}
+
+fn pause(version: &str) -> Operation {
+    let operation = OperationBuilder::new()
+        .operation_id(Some(format!("pauseOperation{version}")))
+        .summary(Some("Pause an operation"))
+        .description(Some(
+            "The operation stops within seconds, and then has `paused` in its status document. It stays paused until it is \
+             resumed or canceled.",
+        ))
+        .response("202", accepted("The operation is being paused, or is paused already.", version));
+    let ended = (StatusCode::CONFLICT, "The operation has ended, or the server does not pause operations.");
+    with_problems(operation, COMMON.into_iter().chain([NO_OPERATION, ended]))
+}
+
+fn cancel(id: &str, version: &str) -> Operation {
+    let operation = OperationBuilder::new()
+        .operation_id(Some(format!("{id}{version}")))
         .summary(Some("Cancel an operation"))
         .response("202", accepted("The operation is being canceled.", version));
     let ended = (StatusCode::CONFLICT, "The operation has ended.");
@@ -272,7 +307,7 @@ fn resume(version: &str) -> Operation {
     );
     let operation = OperationBuilder::new()
         .operation_id(Some(format!("resumeOperation{version}")))
-        .summary(Some("Resume a failed operation"))
+        .summary(Some("Resume a failed or paused operation"))
         .description(Some(
             "With a `destination`, in the same container with new credentials; otherwise with the stored credentials.",
         ))
@@ -327,7 +362,8 @@ fn accepted(description: &str, version: &str) -> Response {
         .header("Retry-After", retry_after())
         .link("status", link("getOperation", "Gets the status of the operation."))
         .link("cancel", link("cancelOperation", "Cancels the operation."))
-        .link("resume", link("resumeOperation", "Resumes the operation if it has failed."))
+        .link("pause", link("pauseOperation", "Pauses the operation."))
+        .link("resume", link("resumeOperation", "Resumes the operation if it has failed or is paused."))
         .build()
 }
 

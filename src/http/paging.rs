@@ -15,9 +15,10 @@ pub(super) const DEFAULT_LIMIT: usize = 100;
 pub(super) const MAX_LIMIT: usize = 1000;
 
 /// The names of statuses in both versions of the API.
-pub(super) const STATUSES: [(&str, OperationStatus); 7] = [
+pub(super) const STATUSES: [(&str, OperationStatus); 8] = [
     ("notStarted", OperationStatus::NotStarted),
     ("running", OperationStatus::Running),
+    ("paused", OperationStatus::Paused),
     ("completed", OperationStatus::Completed),
     ("succeeded", OperationStatus::Completed),
     ("failed", OperationStatus::Failed),

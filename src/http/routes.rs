@@ -1,5 +1,6 @@
 //! The routes and their handlers.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,9 @@ use crate::http::idempotency::IdempotencyKey;
 use crate::http::options::HttpOptions;
 use crate::http::paging::{Paging, token};
 use crate::http::problem::{Problem, method_not_allowed};
-use crate::model::{ExportDestination, ExportRequest, OperationId, OperationKey, OperationStatus, Timestamp};
+use crate::model::{
+    ExportDestination, ExportRequest, OperationId, OperationKey, OperationStatus, OperationUpdate, Timestamp,
+};
 use crate::service::{ExportService, NewOperation, OperationRecord, Target};
 use crate::store::OperationFilter;
 use crate::sync::detached;
@@ -87,7 +90,9 @@ fn start() -> Router<Mount> {
 fn operations() -> Router<Mount> {
     Router::new()
         .route("/operations", get(list))
-        .route("/operations/{operation_id}", get(status).delete(cancel))
+        .route("/operations/{operation_id}", get(status).patch(update).delete(cancel))
+        .route("/operations/{operation_id}/cancel", post(cancel))
+        .route("/operations/{operation_id}/pause", post(pause))
         .route("/operations/{operation_id}/resume", post(resume))
 }
 
@@ -133,6 +138,32 @@ async fn cancel(State(mount): State<Mount>, request: Request) -> Result<Response
     let id = record.operation.operation_id;
     mount.api.service.cancel(id).await?;
     Ok(links.accepted(id))
+}
+
+async fn pause(State(mount): State<Mount>, request: Request) -> Result<Response, Problem> {
+    let mut parts = request.into_parts().0;
+    let record = mount.visible(&mut parts).await?;
+    let links = mount.links(&parts)?;
+    mount.api.options.authorize.pause(&mut parts, &record).await?;
+    let id = record.operation.operation_id;
+    mount.api.service.pause(id).await?;
+    Ok(links.accepted(id))
+}
+
+/// Changes the limit of an operation, and responds with its status document.
+async fn update(State(mount): State<Mount>, request: Request) -> Result<Response, Problem> {
+    let (mut parts, body) = request.into_parts();
+    let mut record = mount.visible(&mut parts).await?;
+    let Api { service, options, memory } = &*mount.api;
+    let body = body::read(&parts, body, options, memory).await?;
+    let update = body::parse(body, OperationUpdate::from_json).await?;
+    if let Some(bytes) = update.bytes_per_second {
+        options.authorize.limit(&mut parts, &record, bytes).await?;
+        let id = record.operation.operation_id;
+        service.set_bytes_per_second(id, bytes.map_or(0, NonZeroU64::get)).await?;
+        record = service.operation(id).await?;
+    }
+    Ok(json(StatusCode::OK, &OperationDocument::new(record.operation, mount.version)))
 }
 
 async fn resume(State(mount): State<Mount>, request: Request) -> Result<Response, Problem> {
@@ -295,7 +326,8 @@ async fn path_parameter(parts: &mut Parts, name: &str) -> Option<String> {
 
 /// Whether the operation has been accepted and has not ended.
 fn is_running(record: &OperationRecord) -> bool {
-    matches!(record.operation.status, OperationStatus::NotStarted | OperationStatus::Running)
+    let status = record.operation.status;
+    status.is_running() || status == OperationStatus::Paused
 }
 
 fn key(record: &OperationRecord) -> OperationKey {

@@ -41,7 +41,9 @@ impl RateLimit {
     /// Changes the rate, also for bytes that are waiting. Zero removes the limit.
     pub(crate) fn set(&self, bytes_per_second: u64) {
         let rate = NonZeroU64::new(bytes_per_second);
-        *lock(&self.rate) = rate;
+        if std::mem::replace(&mut *lock(&self.rate), rate) == rate {
+            return;
+        }
         self.is_limited.store(rate.is_some(), SeqCst);
         self.changed.notify_waiters();
     }

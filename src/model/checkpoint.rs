@@ -1,6 +1,7 @@
 //! [`Checkpoint`]: the progress of an operation, as it is stored.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,12 @@ pub struct Checkpoint {
     /// Whether cancellation has been requested.
     #[serde(default)]
     pub cancel_requested: bool,
+    /// Whether a pause has been requested of the runner.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pause_requested: bool,
+    /// The limit on the bytes of instances that the operation transfers per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<NonZeroU64>,
     /// Whether the host's observer is still to be told that the operation has ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub end_pending: bool,
@@ -85,6 +92,8 @@ impl Checkpoint {
             warnings: Vec::new(),
             lease: None,
             cancel_requested: false,
+            pause_requested: false,
+            bytes_per_second: None,
             end_pending: false,
             destination: None,
         }
@@ -96,6 +105,14 @@ impl Checkpoint {
         self.error = error;
         self.lease = None;
         self.end_pending = has_observer;
+        self.last_updated_time = Timestamp::now();
+    }
+
+    /// Pauses the operation.
+    pub(crate) fn pause(&mut self) {
+        self.status = OperationStatus::Paused;
+        self.lease = None;
+        self.pause_requested = false;
         self.last_updated_time = Timestamp::now();
     }
 

@@ -26,6 +26,8 @@ pub use self::operation::{
     ExportResults, Operation, OperationId, OperationIssue, OperationStatus, OperationType,
 };
 pub(crate) use self::record_format::RecordFormat;
+#[cfg(feature = "http")]
+pub(crate) use self::request::OperationUpdate;
 pub use self::request::{ExportDestination, ExportRequest, ExportSource};
 pub use self::spec::{OperationContext, OperationKey, OperationSpec, StoredDestination};
 pub use self::timestamp::Timestamp;

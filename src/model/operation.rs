@@ -1,6 +1,7 @@
 //! The status document of an operation, [`Operation`], and its parts.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -93,6 +94,8 @@ pub enum OperationStatus {
     NotStarted,
     /// Running, or waiting to be resumed after a restart.
     Running,
+    /// Stopped on request until it is resumed. In a status document of the HTTP API the status is `running`, beside `paused`.
+    Paused,
     /// Ended: every listed instance is in the container or named in `errors.log`. Under `/v2` the status is `succeeded`.
     #[serde(alias = "succeeded")]
     Completed,
@@ -111,11 +114,17 @@ impl OperationStatus {
         match self {
             Self::NotStarted => "notStarted",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Completed => "completed",
             Self::Failed => "failed",
             Self::Canceled => "canceled",
             Self::Unknown => "unknown",
         }
+    }
+
+    /// Whether the operation has been accepted and a runner runs it or will run it.
+    pub(crate) fn is_running(self) -> bool {
+        matches!(self, Self::NotStarted | Self::Running)
     }
 
     /// Whether the operation has ended. A failed operation runs again only if it is resumed.
@@ -200,6 +209,9 @@ pub struct Operation {
     pub status: OperationStatus,
     /// What the operation has done so far; present from the start.
     pub results: ExportResults,
+    /// The limit on the bytes of instances that the operation transfers per second, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<NonZeroU64>,
     /// How much of the export is done, from 0 to 100, if the source can estimate it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percent_complete: Option<u8>,

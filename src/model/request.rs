@@ -1,6 +1,8 @@
 //! [`ExportRequest`]: the body of `POST /export`.
 
 use std::fmt;
+#[cfg(feature = "http")]
+use std::num::NonZeroU64;
 
 use serde::de::DeserializeSeed;
 use serde::ser::SerializeStruct;
@@ -10,9 +12,9 @@ use serde_json::{Value, json};
 use crate::error::Result;
 use crate::model::identifiers::IdentifiersBuilder;
 use crate::model::json::{self, At, Seed, is_shown};
-#[cfg(feature = "http")]
-use crate::model::request_reader::ResumptionReader;
 use crate::model::request_reader::{DestinationParts, DestinationReader, RequestReader, SourceReader};
+#[cfg(feature = "http")]
+use crate::model::request_reader::{ResumptionReader, UpdateReader};
 use crate::model::{DicomIdentifier, Identifiers};
 
 /// What to export, and the destination.
@@ -241,5 +243,23 @@ impl<'de> Deserialize<'de> for ExportDestination {
             let parts = Seed(DestinationReader(at)).deserialize(deserializer)?;
             parts.map(Self::from_parts).ok_or_else(|| at.fail_with("must be an object, not null"))
         })
+    }
+}
+
+/// A change to an operation.
+#[cfg(feature = "http")]
+#[derive(Debug)]
+pub(crate) struct OperationUpdate {
+    /// The new limit on bytes per second, if it changes; `Some(None)`: no limit.
+    pub(crate) bytes_per_second: Option<Option<NonZeroU64>>,
+}
+
+#[cfg(feature = "http")]
+impl OperationUpdate {
+    /// Reads the body of a change: `{ "bytesPerSecond": … }`.
+    pub(crate) fn from_json(text: &[u8]) -> Result<Self> {
+        let bytes_per_second =
+            json::parse(text, |at, deserializer| Seed(UpdateReader(at)).deserialize(deserializer))?;
+        Ok(Self { bytes_per_second })
     }
 }

@@ -1,5 +1,8 @@
 //! Reads the JSON of an export request without a tree of the whole document.
 
+#[cfg(feature = "http")]
+use std::num::NonZeroU64;
+
 use serde::de::{self, MapAccess, SeqAccess};
 use serde_json::{Map, Value};
 
@@ -69,6 +72,36 @@ impl<'de> Reader<'de> for ResumptionReader<'_> {
             destination = members.next_value_seed(Seed(DestinationReader(self.0.name(name))))?;
         }
         Ok(destination)
+    }
+}
+
+/// Reads the body of a change to an operation: its limit on bytes per second, `Some(None)` without one.
+#[cfg(feature = "http")]
+pub(super) struct UpdateReader<'a>(pub(super) At<'a>);
+
+#[cfg(feature = "http")]
+impl<'de> Reader<'de> for UpdateReader<'_> {
+    type Value = Option<Option<NonZeroU64>>;
+    const EXPECTED: &'static str = "an object";
+
+    fn at(&self) -> At<'_> {
+        self.0
+    }
+
+    fn object<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut bytes = None;
+        let mut names = Names::new(&self.0, &["bytesPerSecond"]);
+        while let Some(name) = names.next(&mut members)? {
+            let at = self.0.name(name);
+            let value = read_tree(at, MAX_SETTINGS_LEN, |seed| members.next_value_seed(seed))?;
+            let limit = value.as_u64().and_then(NonZeroU64::new);
+            if limit.is_none() && !value.is_null() {
+                let expected = "a whole number of bytes from 1, or null";
+                return Err(at.fail(mismatch(&at.pointer(), expected, &value)));
+            }
+            bytes = Some(limit);
+        }
+        Ok(bytes)
     }
 }
 

@@ -44,6 +44,7 @@ pub(crate) struct BatchExporter {
 impl BatchExporter {
     pub(crate) fn new(
         config: &ExportConfig,
+        transfer: InstanceTransfer,
         operation: &OpenedOperation,
         sides: &Sides,
         counters: Arc<Counters>,
@@ -52,7 +53,7 @@ impl BatchExporter {
         let concurrency = config.options.concurrency.max();
         Self {
             operation: operation.clone(),
-            transfer: InstanceTransfer::new(config, operation, sides, Arc::clone(&metrics)),
+            transfer,
             concurrency,
             backlog: Backlog::new(2 * concurrency),
             counters,

@@ -78,6 +78,15 @@ pub(crate) async fn announce_start(
     .await;
 }
 
+/// Logs that an operation was paused, and tells the observer.
+pub(crate) async fn announce_pause(observer: Option<&dyn ExportObserver>, record: &OperationRecord) {
+    let ExportResults { exported, skipped, .. } = record.operation.results;
+    let operation = record.operation.operation_id;
+    tracing::info!(%operation, exported, skipped, "the operation was paused");
+    metrics::operation_paused();
+    notify(observer, async |observer| observer.operation_paused(record).await).await;
+}
+
 /// Calls a method of the observer that returns nothing. A panic is logged.
 pub(crate) async fn notify<'a, F: Future<Output = ()>>(
     observer: Option<&'a dyn ExportObserver>,

@@ -60,6 +60,12 @@ pub(super) fn operation_started(resumption: Option<Resumption>) {
     counter!(OPERATIONS, "event" => event).increment(1);
 }
 
+/// Counts an operation that was paused.
+pub(super) fn operation_paused() {
+    describe();
+    counter!(OPERATIONS, "event" => OperationStatus::Paused.as_str()).increment(1);
+}
+
 /// Counts an operation that has ended.
 pub(super) fn operation_ended(status: OperationStatus) {
     describe();
@@ -268,7 +274,7 @@ fn describe() {
     ONCE.call_once(|| {
         describe_counter!(
             OPERATIONS,
-            "Operations that were accepted, started, resumed or taken over, or ended"
+            "Operations that were accepted, started, resumed, taken over or paused, or ended"
         );
         describe_gauge!(RUNNING, "Operations that run in this process");
         describe_counter!(INSTANCES, "Instances that were exported");

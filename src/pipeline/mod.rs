@@ -53,8 +53,8 @@ pub(crate) use self::expiry::{RateEstimator, update_expiry_warning};
 #[cfg(feature = "dicom")]
 pub use self::identity::IdentityCheck;
 pub(crate) use self::lifecycle::{
-    DELIVERY_TIMEOUT, announce_end, announce_start, describe, log_accepted, log_ended, log_failure,
-    operation_span, record,
+    DELIVERY_TIMEOUT, announce_end, announce_pause, announce_start, describe, log_accepted, log_ended,
+    log_failure, operation_span, record,
 };
 pub(crate) use self::log::LogBuffer;
 pub(crate) use self::metrics::RunMetrics;
@@ -71,11 +71,13 @@ pub(crate) use self::sides::{SideMonitor, Sides};
 pub(crate) use self::status::status_document;
 pub use self::verify::Checksums;
 use crate::error::Result;
+use crate::limits::RateLimit;
 use crate::model::{OperationSpec, Position, Totals};
 use crate::pipeline::batch::BatchExporter;
 use crate::pipeline::log::LogWriter;
 use crate::pipeline::metrics::PipelineMetrics;
 use crate::pipeline::progress::Counters;
+use crate::pipeline::transfer::InstanceTransfer;
 use crate::sink::LogKey;
 
 /// The steps of one operation, over its opened source and sink.
@@ -90,18 +92,27 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Creates the pipeline of an operation that has exported `totals` so far.
+    /// Creates the pipeline of an operation that has exported `totals` so far. `bytes` limits its bytes per second.
     pub(crate) fn new(
         config: &ExportConfig,
         operation: OpenedOperation,
         sides: Sides,
         totals: &Totals,
+        bytes: Arc<RateLimit>,
     ) -> Self {
         let counters = Arc::new(Counters::starting_at(totals));
         let metrics = PipelineMetrics::new(config, &operation.sink.throttle_key());
         let transfers = Arc::clone(&metrics.transfers);
+        let transfer = InstanceTransfer::new(config, &operation, &sides, bytes, Arc::clone(&transfers));
         Self {
-            exporter: BatchExporter::new(config, &operation, &sides, Arc::clone(&counters), transfers),
+            exporter: BatchExporter::new(
+                config,
+                transfer,
+                &operation,
+                &sides,
+                Arc::clone(&counters),
+                transfers,
+            ),
             metrics,
             log: LogWriter::new(&operation, Arc::clone(&sides.destination)),
             batch_size: config.options.batch_size,

@@ -14,6 +14,8 @@ pub(super) fn operation_accepted() {}
 
 pub(super) fn operation_started(_: Option<Resumption>) {}
 
+pub(super) fn operation_paused() {}
+
 pub(super) fn operation_ended(_: OperationStatus) {}
 
 #[derive(Debug)]

@@ -59,7 +59,10 @@ pub trait ExportObserver: Send + Sync + 'static {
     /// Is called when an operation runs for the first time. The export waits until the call returns.
     async fn operation_started(&self, _record: &OperationRecord) {}
 
-    /// Is called when an operation runs again after a failure, a restart or a takeover. The export waits until the call
+    /// Is called when an operation has been paused.
+    async fn operation_paused(&self, _record: &OperationRecord) {}
+
+    /// Is called when an operation runs again after a failure, a pause, a restart or a takeover. The export waits until the call
     /// returns.
     async fn operation_resumed(&self, _record: &OperationRecord, _resumption: Resumption) {}
 
@@ -89,6 +92,7 @@ pub trait ExportObserver: Send + Sync + 'static {
 macro_rules! delegate {
     ($pointer:ident) => {
         #[async_trait]
+        #[deny(clippy::missing_trait_methods)]
         impl<O: ExportObserver + ?Sized> ExportObserver for $pointer<O> {
             async fn batch_done(&self, batch: BatchDone<'_>) -> Result<()> {
                 (**self).batch_done(batch).await
@@ -96,6 +100,10 @@ macro_rules! delegate {
 
             async fn operation_started(&self, record: &OperationRecord) {
                 (**self).operation_started(record).await;
+            }
+
+            async fn operation_paused(&self, record: &OperationRecord) {
+                (**self).operation_paused(record).await;
             }
 
             async fn operation_resumed(&self, record: &OperationRecord, resumption: Resumption) {

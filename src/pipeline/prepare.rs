@@ -37,7 +37,7 @@ pub(crate) struct OpenedDestination {
 /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) with a JSON pointer for a destination that is wrong or cannot be written; otherwise the
 /// source provider's.
 pub(crate) async fn prepare(config: &ExportConfig, new: NewOperation) -> Result<PreparedOperation> {
-    let NewOperation { id, source: exported, target, context } = new;
+    let NewOperation { id, source: exported, target, context, bytes_per_second } = new;
     let now = Timestamp::now();
     let mut spec = OperationSpec {
         format: RecordFormat,
@@ -57,6 +57,7 @@ pub(crate) async fn prepare(config: &ExportConfig, new: NewOperation) -> Result<
     let mut checkpoint = Checkpoint {
         error_href: spec.error_href.clone(),
         context: spec.context.clone(),
+        bytes_per_second,
         ..Checkpoint::first(now)
     };
     update_expiry_warning(&mut checkpoint, spec.destination.expires, None);
@@ -126,11 +127,12 @@ pub(crate) fn validate_destination<'a>(
     Ok((provider, validated.map_err(|error| error.under("/destination/settings"))?))
 }
 
-/// Makes the checkpoint of a failed operation run again, with another destination if there is one.
+/// Makes the checkpoint of an operation that failed or is paused run again, with another destination if there is one.
 pub(crate) fn reopen(checkpoint: &mut Checkpoint, destination: Option<&StoredDestination>) {
     checkpoint.status = OperationStatus::Running;
     checkpoint.error = None;
     checkpoint.end_pending = false;
+    checkpoint.pause_requested = false;
     if let Some(destination) = destination {
         update_expiry_warning(checkpoint, destination.expires, None);
         checkpoint.destination = Some(destination.clone());

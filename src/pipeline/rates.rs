@@ -8,16 +8,17 @@ use crate::content::Content;
 use crate::limits::{Limiter, RateLimit};
 use crate::pipeline::config::ExportConfig;
 
-/// The limit of the engine and that of the destination account.
+/// The limits of the operation, of the engine, and of the destination account.
 #[derive(Clone)]
 pub(crate) struct ByteRates {
+    operation: Arc<RateLimit>,
     engine: Arc<RateLimit>,
     account: Arc<Limiter>,
 }
 
 impl ByteRates {
-    pub(crate) fn new(config: &ExportConfig, account: &Arc<Limiter>) -> Self {
-        Self { engine: Arc::clone(&config.bytes), account: Arc::clone(account) }
+    pub(crate) fn new(operation: Arc<RateLimit>, config: &ExportConfig, account: &Arc<Limiter>) -> Self {
+        Self { operation, engine: Arc::clone(&config.bytes), account: Arc::clone(account) }
     }
 
     /// Returns the content when it may be sent. The chunks of a stream wait one by one.
@@ -39,6 +40,7 @@ impl ByteRates {
     }
 
     async fn acquire(&self, bytes: usize) {
+        self.operation.acquire(bytes).await;
         self.engine.acquire(bytes).await;
         self.account.bytes().acquire(bytes).await;
     }

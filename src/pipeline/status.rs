@@ -24,6 +24,7 @@ pub(crate) fn status_document(id: OperationId, checkpoint: &Checkpoint) -> Opera
             exported: totals.exported,
             skipped: totals.skipped,
         },
+        bytes_per_second: checkpoint.bytes_per_second,
         percent_complete: percent_complete(checkpoint),
         error: checkpoint.error.clone(),
         warnings: checkpoint.warnings.iter().cloned().chain(listed).collect(),

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::{Limiter, MemoryShare, Retrier, UploadContext};
+use crate::limits::{Limiter, MemoryShare, RateLimit, Retrier, UploadContext};
 use crate::model::{BlobPath, Instance};
 use crate::pipeline::config::ExportConfig;
 use crate::pipeline::copy::{Copier, CopyOutcome};
@@ -59,6 +59,7 @@ impl InstanceTransfer {
         config: &ExportConfig,
         operation: &OpenedOperation,
         sides: &Sides,
+        bytes: Arc<RateLimit>,
         metrics: Arc<TransferMetrics>,
     ) -> Self {
         let limiter = config.limiter(&operation.sink.throttle_key());
@@ -67,7 +68,7 @@ impl InstanceTransfer {
             operation: operation.clone(),
             source_retry: Arc::clone(&sides.source),
             sink_retry: Arc::clone(&sides.destination),
-            rates: ByteRates::new(config, &limiter),
+            rates: ByteRates::new(bytes, config, &limiter),
             limiter,
             memory: config.memory.share(),
             verify: config.options.verify.clone(),

@@ -97,6 +97,10 @@ impl Shared {
 
     async fn start(&self, new: NewOperation, plan: Plan) -> Result<Operation> {
         self.check_target(&new.target)?;
+        if new.bytes_per_second.is_some() {
+            let message = "this service does not limit the bytes per second of an operation";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
         let PreparedOperation { operation, checkpoint, secret } = prepare(&self.config, new).await?;
         let (id, destination) = (operation.spec.id, operation.spec.destination.clone());
         let accepted = Arc::clone(&operation.spec);

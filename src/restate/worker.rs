@@ -13,6 +13,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
 use crate::error::{Error, Result};
+use crate::limits::RateLimit;
 use crate::model::{Checkpoint, OperationSpec, OperationStatus};
 use crate::pipeline::{
     Batch, ExportConfig, LogBuffer, Pipeline, Resumption, RunMetrics, SideMonitor, Sides, announce_end,
@@ -94,8 +95,10 @@ impl Worker {
         let sides = Sides::new(&config.options.retry);
         let monitor = SideMonitor::new(run.id, spec.context.clone(), config.observer.clone(), &sides);
         let operation = open_stored(config, spec).await?;
+        // The client accepts no operation with a limit.
+        let no_limit = Arc::new(RateLimit::new(0));
         let context = Arc::new(RunContext {
-            pipeline: Arc::new(Pipeline::new(config, operation, sides, &view.checkpoint.totals)),
+            pipeline: Arc::new(Pipeline::new(config, operation, sides, &view.checkpoint.totals, no_limit)),
             stop: CancellationToken::new(),
             failure: OnceLock::new(),
             queue: AsyncMutex::new(()),

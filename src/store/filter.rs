@@ -18,7 +18,7 @@ use crate::model::{Checkpoint, OperationKey, OperationStatus, Timestamp};
 #[non_exhaustive]
 #[must_use]
 pub struct OperationFilter {
-    /// Only operations that have not started or are running. Default: false.
+    /// Only operations that have not started or are running; not those that are paused. Default: false.
     pub unfinished_only: bool,
     /// Only operations that no runner holds at this time: without a lease, or with one that has lapsed. Default: `None`.
     pub lease_lapsed_at: Option<Timestamp>,
@@ -51,7 +51,7 @@ impl OperationFilter {
         }
     }
 
-    /// Returns only operations that have not started or are running.
+    /// Returns only operations that have not started or are running, not those that are paused.
     pub fn unfinished_only(mut self) -> Self {
         self.unfinished_only = true;
         self
@@ -98,7 +98,7 @@ impl OperationFilter {
 
     /// Whether a checkpoint fulfills the conditions, except [`after`](Self::after).
     pub fn matches(&self, checkpoint: &Checkpoint) -> bool {
-        (!self.unfinished_only || is_unfinished(checkpoint.status))
+        (!self.unfinished_only || checkpoint.status.is_running())
             && self.lease_lapsed_at.is_none_or(|time| !checkpoint.is_held(time))
             && self.partition.as_ref().is_none_or(|name| checkpoint.context.partition.as_ref() == Some(name))
             && self.status.is_none_or(|status| checkpoint.status == status)
@@ -112,11 +112,6 @@ impl OperationFilter {
 
     /// Whether all operations that the filter can match are unfinished, for stores that index those.
     pub fn is_unfinished_only(&self) -> bool {
-        self.unfinished_only || self.status.is_some_and(is_unfinished)
+        self.unfinished_only || self.status.is_some_and(OperationStatus::is_running)
     }
-}
-
-/// Whether an operation has a known status and has not ended.
-pub(super) fn is_unfinished(status: OperationStatus) -> bool {
-    matches!(status, OperationStatus::NotStarted | OperationStatus::Running)
 }

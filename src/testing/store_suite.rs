@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, reason = "a suite panics on a violation")]
 
 use std::cmp::Reverse;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -112,6 +113,8 @@ fn filled(version: u64) -> Checkpoint {
         warnings: vec![OperationIssue::new("another", "one")],
         lease: Some(Lease::new("a runner", now, Duration::from_secs(30))),
         cancel_requested: true,
+        pause_requested: true,
+        bytes_per_second: NonZeroU64::new(1_000_000),
         end_pending: true,
         destination: Some(destination()),
     }
@@ -272,6 +275,7 @@ async fn queries_return_the_operations_that_match(store: &dyn OperationStore) {
     let statuses = [
         OperationStatus::NotStarted,
         OperationStatus::Running,
+        OperationStatus::Paused,
         OperationStatus::Completed,
         OperationStatus::Failed,
         OperationStatus::Canceled,

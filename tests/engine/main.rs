@@ -18,6 +18,7 @@ mod manifest;
 mod metrics;
 mod misbehaving;
 mod outcome;
+mod pausing;
 mod progress;
 #[cfg(feature = "testing")]
 mod rate;

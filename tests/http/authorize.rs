@@ -155,7 +155,15 @@ async fn a_tenant_sees_only_its_own_operations() {
     assert_eq!(ask(Method::GET, format!("/operations/{}", ids[0])).await.status, StatusCode::ACCEPTED);
     // The response for another tenant's operation is that for an unknown one.
     let unknown = ask(Method::GET, "/operations/00000000000000000000000000000000".to_owned()).await;
-    for (method, rest) in [(Method::GET, ""), (Method::DELETE, ""), (Method::POST, "/resume")] {
+    let routes = [
+        (Method::GET, ""),
+        (Method::DELETE, ""),
+        (Method::PATCH, ""),
+        (Method::POST, "/cancel"),
+        (Method::POST, "/pause"),
+        (Method::POST, "/resume"),
+    ];
+    for (method, rest) in routes {
         let hidden = ask(method, format!("/operations/{}{rest}", ids[1])).await;
         hidden.assert_problem(404);
         assert_eq!(hidden.body, unknown.body);
@@ -174,7 +182,10 @@ async fn a_tenant_sees_only_its_own_operations() {
     let operation = format!("/operations/{}", ids[0]);
     assert_eq!(read_only(Method::GET, &operation, json!({})).await.status, StatusCode::ACCEPTED);
     read_only(Method::DELETE, &operation, json!({})).await.assert_problem(403);
-    read_only(Method::POST, &format!("{operation}/resume"), json!({})).await.assert_problem(403);
+    for rest in ["/cancel", "/pause", "/resume"] {
+        read_only(Method::POST, &format!("{operation}{rest}"), json!({})).await.assert_problem(403);
+    }
+    read_only(Method::PATCH, &operation, json!({ "bytesPerSecond": 1 })).await.assert_problem(403);
     let rejected = read_only(Method::POST, "/export", export_everything()).await;
     assert_eq!(rejected.assert_problem(403), "the token may only read");
     // A check of the settings would not find the second spelling.

@@ -72,7 +72,7 @@ async fn an_unknown_operation_is_404_and_a_wrong_method_405() {
     for (method, path, allow) in [
         (Method::GET, "/v1/export", "POST"),
         (Method::PUT, "/export", "POST"),
-        (Method::POST, unknown.as_str(), "DELETE,GET,HEAD"),
+        (Method::POST, unknown.as_str(), "DELETE,GET,HEAD,PATCH"),
         (Method::DELETE, "/operations", "GET,HEAD"),
         (Method::GET, &format!("{unknown}/resume"), "POST"),
     ] {

@@ -26,6 +26,7 @@ mod links;
 mod listing;
 mod openapi;
 mod partitions;
+mod pausing;
 #[cfg(feature = "redb")]
 mod restart;
 mod schemathesis;

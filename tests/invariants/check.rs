@@ -72,6 +72,7 @@ impl Case {
                 assert!(expected.contains(&&*error.code), "{error:?}");
             }
             OperationStatus::Completed => self.hold_at_the_end().await,
+            OperationStatus::Paused => assert!(stored.lease.is_none(), "no runner holds a paused operation"),
             other => {
                 assert!(matches!(other, OperationStatus::NotStarted | OperationStatus::Running), "{other:?}")
             }

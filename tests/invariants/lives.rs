@@ -50,6 +50,7 @@ fn life(case: &Case, plans: &Plans, rng: &mut Rng) -> Option<OperationStatus> {
         _ => Some(Duration::from_secs(rng.u64(..300))),
     };
     let outage = (rng.u8(..4) == 0).then(|| (rng.u8(..3), rng.u64(..60), rng.u64(..1_000)));
+    let paused_after = (rng.u8(..4) == 0).then(|| Duration::from_millis(rng.u64(..60_000)));
     let shuts_down = rng.bool();
     let runtime = runtime();
     runtime.block_on(async {
@@ -64,6 +65,14 @@ fn life(case: &Case, plans: &Plans, rng: &mut Rng) -> Option<OperationStatus> {
                 plan.heal();
             });
         }
+        if let Some(time) = paused_after {
+            let (engine, id) = (engine.clone(), case.id);
+            tokio::spawn(async move {
+                sleep(time).await;
+                // It fails if the operation does not exist yet or has ended, or if the store is down.
+                _ = engine.pause(id).await;
+            });
+        }
         let ended = timeout(dies_after.unwrap_or(DAY), run(case, &engine, rng)).await;
         let ends_by_itself = dies_after.is_none();
         assert!(ended.is_ok() || !ends_by_itself, "the run does not end");
@@ -73,7 +82,7 @@ fn life(case: &Case, plans: &Plans, rng: &mut Rng) -> Option<OperationStatus> {
         let may_be_left = refused || !ends_by_itself || outage.is_some_and(|(side, _, _)| side == 2);
         let stored = case.status().await;
         assert!(
-            may_be_left || stored.is_none_or(OperationStatus::is_ended),
+            may_be_left || stored.is_none_or(|status| status.is_ended() || status == OperationStatus::Paused),
             "the operation has no runner: {stored:?}"
         );
         if shuts_down {
@@ -125,7 +134,11 @@ async fn resume(case: &Case, engine: &ExportEngine, rng: &mut Rng) -> Result<Ope
     let target = (lost || rng.u8(..4) == 0).then(|| Target::from(case.destination()));
     match rng.u8(..3) {
         0 if target.is_none() => return engine.run(case.id).await,
-        1 if target.is_none() && stored.status != OperationStatus::Failed => _ = engine.resume_all().await?,
+        1 if target.is_none()
+            && !matches!(stored.status, OperationStatus::Failed | OperationStatus::Paused) =>
+        {
+            _ = engine.resume_all().await?;
+        }
         _ => _ = engine.resume(case.id, target).await?,
     }
     // The channel closes when the run ends.

@@ -63,7 +63,7 @@ pub(super) fn search(
     match filter.status {
         // Also statuses that a later version has written.
         Some(OperationStatus::Unknown) => {
-            sql.push(format_args!(" AND NOT {UNFINISHED} AND NOT {ENDED}"));
+            sql.push(format_args!(" AND NOT {UNFINISHED} AND NOT {ENDED} AND status <> 'paused'"));
         }
         // Literals, so that the planner knows that an index covers them.
         Some(status) => {

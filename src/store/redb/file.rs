@@ -15,7 +15,6 @@ use uuid::Uuid;
 use super::key::AgeKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Checkpoint, OperationId};
-use crate::store::filter::is_unfinished;
 use crate::store::log_skipped;
 use crate::store::record::{decode, encode};
 
@@ -173,7 +172,7 @@ fn check_format(database: &Database) -> Result<()> {
 
 /// Whether [`UNFINISHED`] contains an operation.
 pub(super) fn is_indexed(checkpoint: &Checkpoint) -> bool {
-    is_unfinished(checkpoint.status) || checkpoint.end_pending
+    checkpoint.status.is_running() || checkpoint.end_pending
 }
 
 /// Releases all leases, because the file has one owner, so their holders have stopped. Rebuilds [`UNFINISHED`].
