@@ -9,6 +9,7 @@ mod requests;
 mod run;
 mod runner;
 mod running_limit;
+mod takeover;
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,13 +1,12 @@
 //! [`Runner`]: starts, resumes, takes over and runs operations in this process.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use crate::engine::leased_checkpoint::{LeaseTerms, LeasedCheckpoint};
@@ -15,7 +14,7 @@ use crate::engine::operations::{StoredOperations, check_resumable};
 use crate::engine::registry::{Registry, RunGuard};
 use crate::engine::run::Run;
 use crate::engine::running_limit::{RunningLimit, Slot};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::limits::{Retrier, Side};
 use crate::model::{Operation, OperationId, OperationSpec, OperationStatus, StoredDestination};
 use crate::pipeline::{
@@ -51,11 +50,11 @@ pub(super) struct Runner {
     pub(super) registry: Arc<Registry>,
     limit: RunningLimit,
     pub(super) store: Arc<dyn OperationStore>,
-    options: RunnerOptions,
+    pub(super) options: RunnerOptions,
     /// Held while ends that were not delivered are delivered.
     pub(super) delivering: Mutex<()>,
     /// Set when the task that takes over operations was started.
-    takeover: OnceLock<()>,
+    pub(super) takeover: OnceLock<()>,
 }
 
 impl Runner {
@@ -69,16 +68,6 @@ impl Runner {
             options,
             delivering: Mutex::default(),
             takeover: OnceLock::new(),
-        }
-    }
-
-    /// Starts the task that takes over operations, once. It needs a runtime, so it is not started by the builder.
-    pub(super) fn start_takeover(self: &Arc<Self>) {
-        if let Some(interval) = self.options.takeover_interval {
-            self.takeover.get_or_init(|| {
-                let drain = self.registry.drain_token();
-                tokio::spawn(take_over_periodically(Arc::downgrade(self), interval, drain));
-            });
         }
     }
 
@@ -173,46 +162,8 @@ impl Runner {
         Ok((leased, opened))
     }
 
-    /// Runs every operation that has not ended and that no runner holds, each in a task. Returns their ids. Delivers the
-    /// ends that have not been delivered, in another task.
-    pub(super) async fn take_over(self: &Arc<Self>) -> Result<Vec<OperationId>> {
-        if self.config.observer.is_some() {
-            let (runner, drain) = (Arc::clone(self), self.registry.drain_token());
-            self.registry.tasks.spawn(async move {
-                tokio::select! {
-                    () = runner.deliver_ends() => {}
-                    () = drain.cancelled() => {}
-                }
-            });
-        }
-        let mut ids = Vec::new();
-        for id in self.operations.unclaimed().await? {
-            let Ok(guard) = self.registry.register(id) else { continue };
-            self.spawn(guard, async |runner, guard| {
-                let claim = LeasedCheckpoint::claim(runner.lease_terms(&guard), guard.id, |checkpoint| {
-                    match checkpoint.status.is_running() {
-                        true => Ok(()),
-                        false => Err(Error::new(ErrorKind::Conflict, "the operation has ended or is paused")),
-                    }
-                });
-                let claim = tokio::select! {
-                    claim = claim => claim,
-                    () = guard.stop.abandon.cancelled() => return Ok(()),
-                };
-                match claim {
-                    Ok(leased) => runner.run_claimed(guard, leased, None, Resumption::TakenOver).await,
-                    // Another replica was faster, or the operation was deleted.
-                    Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => Ok(()),
-                    Err(error) => Err(error),
-                }
-            });
-            ids.push(id);
-        }
-        Ok(ids)
-    }
-
     /// Runs work for an operation in a task, under a span.
-    fn spawn<F>(self: &Arc<Self>, guard: RunGuard, work: impl FnOnce(Arc<Self>, RunGuard) -> F)
+    pub(super) fn spawn<F>(self: &Arc<Self>, guard: RunGuard, work: impl FnOnce(Arc<Self>, RunGuard) -> F)
     where
         F: Future<Output = Result<()>> + Send + 'static,
     {
@@ -232,8 +183,8 @@ impl Runner {
     /// source and the sink that were opened when it was started or resumed.
     ///
     /// # Errors
-    /// The store's; [`Conflict`](ErrorKind::Conflict) if another runner has taken over the operation.
-    async fn run_claimed(
+    /// The store's; [`Conflict`](crate::ErrorKind::Conflict) if another runner has taken over the operation.
+    pub(super) async fn run_claimed(
         &self,
         guard: RunGuard,
         leased: LeasedCheckpoint,
@@ -365,7 +316,7 @@ impl Runner {
         self.config.delete_secret(id).await;
     }
 
-    fn lease_terms(&self, guard: &RunGuard) -> LeaseTerms {
+    pub(super) fn lease_terms(&self, guard: &RunGuard) -> LeaseTerms {
         LeaseTerms {
             store: Arc::clone(&self.store),
             retrier: Arc::new(self.retrier()),
@@ -385,7 +336,7 @@ impl Runner {
 /// Runs the calls of the host's providers at a start or a resumption.
 ///
 /// # Errors
-/// Theirs; [`ErrorKind::Invalid`] if they take too long, and [`ErrorKind::Internal`] if they panic.
+/// Theirs; [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if they take too long, and [`ErrorKind::Internal`](crate::ErrorKind::Internal) if they panic.
 async fn limit_start<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let work = catch_panic(work, "the source's or the destination's provider panicked");
     timeout(START_TIMEOUT, work).await.unwrap_or_else(|_| {
@@ -393,20 +344,4 @@ async fn limit_start<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
             format!("the destination or the source did not respond within {} s", START_TIMEOUT.as_secs());
         Err(Error::invalid("/destination", message))
     })
-}
-
-/// Takes over operations periodically, until `drain` is canceled or the engine is dropped.
-async fn take_over_periodically(runner: Weak<Runner>, interval: Duration, drain: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = drain.cancelled() => return,
-            () = sleep(interval) => {}
-        }
-        let Some(runner) = runner.upgrade() else { return };
-        if let Err(error) = runner.take_over().await {
-            let kind = error.kind().as_str();
-            tracing::warn!(kind, error = %error.report(), "cannot look for operations to take over");
-        }
-        runner.operations.sweep_if_due().await;
-    }
 }
