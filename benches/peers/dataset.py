@@ -1,10 +1,13 @@
 """Creates a data set of valid DICOM Part 10 files (needs pydicom): dataset.py FOLDER KIND
 
-small   20,000 instances of 20 kB in 100 series
-ct       4,000 slices of 526 kB in 20 series
-ct50        50 slices of 526 kB in one series
-ct5000   5,000 slices of 526 kB in 25 series
-wsi      one multi-frame instance of 2 GiB
+small      20,000 instances of 20 kB in 100 series
+small5000  5,000 instances of 20 kB in 25 series
+ct         4,000 slices of 526 kB in 20 series
+ct50       50 slices of 526 kB in one series
+ct1000     1,000 slices of 526 kB in 5 series
+ct5000     5,000 slices of 526 kB in 25 series
+wsi        one multi-frame instance of 2 GiB
+wsi512     one multi-frame instance of 512 MiB
 tiny       300 instances of 20 kB in 100 series, to test the scripts
 
 Pixels are random bytes from a fixed seed, so a data set is the same on every machine.
@@ -75,10 +78,13 @@ def whole_slide(folder: Path, frames: int, side: int) -> None:
 
 KINDS = {
     "small": lambda folder: slices(folder, of=4, studies=20, series=100, each=200, side=100),
+    "small5000": lambda folder: slices(folder, of=8, studies=5, series=25, each=200, side=100),
     "ct": lambda folder: slices(folder, of=1, studies=5, series=20, each=200, side=512),
     "ct50": lambda folder: slices(folder, of=2, studies=1, series=1, each=50, side=512),
+    "ct1000": lambda folder: slices(folder, of=6, studies=1, series=5, each=200, side=512),
     "ct5000": lambda folder: slices(folder, of=3, studies=5, series=25, each=200, side=512),
     "wsi": lambda folder: whole_slide(folder, frames=1024, side=1024),
+    "wsi512": lambda folder: whole_slide(folder, frames=256, side=1024),
     "tiny": lambda folder: slices(folder, of=5, studies=20, series=100, each=3, side=100),
 }
 

@@ -6,7 +6,7 @@ use hyper::http::HeaderValue;
 use md5::Md5;
 use md5::digest::Digest;
 
-use crate::blobs::Reply;
+use crate::server::Reply;
 
 /// The requested checksums of a body, computed while it arrives.
 pub struct Checksums {

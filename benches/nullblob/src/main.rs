@@ -1,9 +1,9 @@
-//! A loopback server that responds to the Azure Blob calls of an upload, reads every body and stores nothing, so that only
-//! the cost of the client is measured.
+//! A loopback server that responds to the calls of an upload to Azure Blob Storage or Amazon S3, reads every body and stores
+//! nothing, so that only the cost of the client is measured.
 //!
-//! `nullblob [ADDRESS] [--tls FOLDER]` (default `127.0.0.1:11000`; port 0 selects a free port) prints its address and serves
-//! until it is killed. With `--tls` it creates a certificate authority, writes its certificate to `FOLDER/ca.pem`, and serves
-//! https. It has two additional calls:
+//! `nullblob [ADDRESS] [--s3] [--tls FOLDER]` (default `127.0.0.1:11000`; port 0 selects a free port) prints its address and
+//! serves until it is killed. With `--s3` the calls are those of S3, with the bucket in the path. With `--tls` it creates a
+//! certificate authority, writes its certificate to `FOLDER/ca.pem`, and serves https. It has two additional calls:
 //! - `GET /stats`: the requests since the last call, as a JSON object.
 //! - `GET /limits?busy=N&latency=MS&slots=N&rate=R&crc64=1&md5=1`: which requests are rejected, how slow responses are, and
 //!   which checksums they contain; see [`limits::Limits`].
@@ -12,9 +12,11 @@
 //! network in front of a server; see [`wan`].
 #![forbid(unsafe_code)]
 
-mod blobs;
+mod azure;
 mod checksums;
 mod limits;
+mod s3;
+mod server;
 mod stats;
 mod tls;
 mod wan;
@@ -30,24 +32,34 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::blobs::Server;
+use crate::server::{Server, Store};
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => serve("127.0.0.1:11000", None).await,
-        [address] => serve(address, None).await,
-        [address, "--tls", folder] => serve(address, Some(tls::acceptor(Path::new(folder))?)).await,
-        ["wan", listen, upstream, ref settings @ ..] => wan::run(listen, upstream, settings).await,
-        _ => Err(std::io::Error::other("usage: nullblob [ADDRESS] [--tls FOLDER]")),
+    let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if let ["wan", listen, upstream, ref settings @ ..] = arguments[..] {
+        return wan::run(listen, upstream, settings).await;
+    }
+    let store = match arguments.iter().position(|argument| *argument == "--s3") {
+        Some(at) => {
+            arguments.remove(at);
+            Store::S3
+        }
+        None => Store::Azure,
+    };
+    match arguments[..] {
+        [] => serve("127.0.0.1:11000", store, None).await,
+        [address] => serve(address, store, None).await,
+        [address, "--tls", folder] => serve(address, store, Some(tls::acceptor(Path::new(folder))?)).await,
+        _ => Err(std::io::Error::other("usage: nullblob [ADDRESS] [--s3] [--tls FOLDER]")),
     }
 }
 
-async fn serve(address: &str, tls: Option<TlsAcceptor>) -> Result<()> {
+async fn serve(address: &str, store: Store, tls: Option<TlsAcceptor>) -> Result<()> {
     let listener = TcpListener::bind(address).await?;
     println!("{}", listener.local_addr()?);
-    let server = Arc::new(Server::default());
+    let server = Arc::new(Server::new(store));
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let (server, tls) = (Arc::clone(&server), tls.clone());

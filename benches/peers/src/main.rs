@@ -1,7 +1,9 @@
 //! A minimal upload loop on `object_store`: the lower bound for any engine on it.
 //!
-//! `bare-loop FOLDER CONTAINER_URL?SAS [REQUESTS]` uploads each file in the folder, 32 concurrently by default, files above
-//! 16 MiB in blocks of 8 MiB. It trusts the certificates in the file that `SSL_CERT_FILE` names.
+//! `bare-loop FOLDER CONTAINER_URL?SAS|s3://BUCKET [REQUESTS]` uploads each file in the folder, 32 concurrently by default,
+//! files above 16 MiB in blocks of 8 MiB. It trusts the certificates in the file that `SSL_CERT_FILE` names. For S3, the endpoint,
+//! the region and the credentials are read from the variables whose names begin with `AWS_`, and bodies are sent with the same
+//! checksums as by dicom-export: SHA-256 and CRC64-NVME.
 #![forbid(unsafe_code)]
 
 use std::error::Error;
@@ -10,9 +12,10 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use futures::{StreamExt, TryStreamExt};
-use object_store::azure::{MicrosoftAzure, MicrosoftAzureBuilder};
+use object_store::aws::{AmazonS3Builder, Checksum};
+use object_store::azure::MicrosoftAzureBuilder;
 use object_store::client::{Certificate, ClientOptions};
-use object_store::{ObjectStoreExt, PutPayload, WriteMultipart};
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload, WriteMultipart};
 use tokio::io::AsyncReadExt;
 use walkdir::WalkDir;
 
@@ -24,12 +27,15 @@ const BLOCK: usize = 8 << 20;
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (folder, container, concurrency) = match &*arguments {
-        [folder, container] => (folder, container, 32),
-        [folder, container, concurrency] => (folder, container, concurrency.parse()?),
-        _ => return Err("bare-loop FOLDER CONTAINER_URL?SAS [REQUESTS]".into()),
+    let (folder, destination, concurrency) = match &*arguments {
+        [folder, destination] => (folder, destination, 32),
+        [folder, destination, concurrency] => (folder, destination, concurrency.parse()?),
+        _ => return Err("bare-loop FOLDER CONTAINER_URL?SAS|s3://BUCKET [REQUESTS]".into()),
     };
-    let store = Arc::new(open(container)?);
+    let store = match destination.strip_prefix("s3://") {
+        Some(bucket) => s3(bucket)?,
+        None => azure(destination)?,
+    };
     let entries = WalkDir::new(folder)
         .into_iter()
         .filter(|entry| !entry.as_ref().is_ok_and(|entry| entry.file_type().is_dir()));
@@ -39,7 +45,7 @@ async fn main() -> Result<()> {
             async move {
                 let entry = entry?;
                 let name = entry.path().strip_prefix(folder)?.to_str().ok_or("a file name is not UTF-8")?;
-                put(&store, name, entry.path(), entry.metadata()?.len()).await
+                put(&*store, name, entry.path(), entry.metadata()?.len()).await
             }
         })
         .buffer_unordered(concurrency)
@@ -49,7 +55,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-fn open(container: &str) -> Result<MicrosoftAzure> {
+fn azure(container: &str) -> Result<Arc<dyn ObjectStore>> {
     let (url, sas) = container.split_once('?').ok_or("the container URL has no SAS")?;
     let (account, name) = url.rsplit_once('/').ok_or("not a container URL")?;
     let sas: Vec<_> = sas
@@ -57,23 +63,37 @@ fn open(container: &str) -> Result<MicrosoftAzure> {
         .filter_map(|pair| pair.split_once('='))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
+    let store = MicrosoftAzureBuilder::new()
+        .with_client_options(client()?)
+        .with_account("devstoreaccount1")
+        .with_container_name(name)
+        .with_endpoint(account.to_owned())
+        .with_sas_authorization(sas)
+        .build()?;
+    Ok(Arc::new(store))
+}
+
+fn s3(bucket: &str) -> Result<Arc<dyn ObjectStore>> {
+    let store = AmazonS3Builder::from_env()
+        .with_client_options(client()?)
+        .with_bucket_name(bucket)
+        .with_virtual_hosted_style_request(false)
+        .with_checksum_algorithm(Checksum::CRC64NVME)
+        .build()?;
+    Ok(Arc::new(store))
+}
+
+fn client() -> Result<ClientOptions> {
     let mut options = ClientOptions::new().with_allow_http(true);
     if let Some(file) = std::env::var_os("SSL_CERT_FILE") {
         for certificate in Certificate::from_pem_bundle(&std::fs::read(file)?)? {
             options = options.with_root_certificate(certificate);
         }
     }
-    let store = MicrosoftAzureBuilder::new()
-        .with_client_options(options)
-        .with_account("devstoreaccount1")
-        .with_container_name(name)
-        .with_endpoint(account.to_owned())
-        .with_sas_authorization(sas)
-        .build()?;
-    Ok(store)
+    Ok(options)
 }
 
-async fn put(store: &MicrosoftAzure, name: &str, file: &Path, length: u64) -> Result<u64> {
+async fn put(store: &dyn ObjectStore, name: &str, file: &Path, length: u64) -> Result<u64> {
     let to = object_store::path::Path::from(format!("bare/{name}"));
     if length <= SINGLE_PUT {
         store.put(&to, PutPayload::from(tokio::fs::read(file).await?)).await?;
