@@ -38,7 +38,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
-use dicom_export::http::{self, BaseUrl, HttpOptions};
+use dicom_export::http::{self, ApiDescription, BaseUrl, HttpOptions};
 use dicom_export::sink::azure::{AzureBlobPolicy, AzureBlobProvider};
 use dicom_export::{ExportDestination, ExportEngine, ExportService};
 use tokio::net::TcpListener;
@@ -183,7 +183,7 @@ pub async fn serve(
         Some((ingress, admin)) => restate::client(engine.config().clone(), ingress, admin)?,
         None => Arc::new(engine.clone()),
     };
-    let document = http::openapi();
+    let document = ApiDescription::router().destination_types(service.destination_types()).build();
     let app = Router::new()
         .merge(http::router(service, HttpOptions::new().base_url(settings.base_url)))
         .route("/openapi.json", get(async move || Json(document)))

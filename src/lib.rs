@@ -133,7 +133,7 @@ pub use self::service::{ExportService, NewOperation, OperationRecord, Target};
 pub use self::sink::DirectorySink;
 #[cfg(feature = "object_store")]
 pub use self::sink::ObjectStoreSink;
-pub use self::sink::{BlobSink, MemorySink, SinkProvider};
+pub use self::sink::{BlobSink, DestinationType, MemorySink, SinkProvider};
 #[cfg(feature = "dicomweb")]
 pub use self::source::DicomWebSource;
 #[cfg(feature = "fs")]

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
     ExportDestination, ExportRequest, ExportSource, Operation, OperationContext, OperationId,
 };
-use crate::sink::BlobSink;
+use crate::sink::{BlobSink, DestinationType};
 use crate::store::OperationFilter;
 
 /// A request to start an operation.
@@ -145,6 +145,11 @@ pub trait ExportService: Send + Sync + 'static {
     /// [`Invalid`](crate::ErrorKind::Invalid), with a JSON pointer.
     fn location(&self, destination: &ExportDestination) -> Result<String>;
 
+    /// The destination types that requests can name, sorted by name, for the description of the API. Default: none.
+    fn destination_types(&self) -> Vec<DestinationType> {
+        Vec::new()
+    }
+
     /// Returns an operation.
     async fn operation(&self, id: OperationId) -> Result<OperationRecord>;
 
@@ -205,6 +210,10 @@ macro_rules! delegate {
 
             fn location(&self, destination: &ExportDestination) -> Result<String> {
                 (**self).location(destination)
+            }
+
+            fn destination_types(&self) -> Vec<DestinationType> {
+                (**self).destination_types()
             }
 
             async fn operation(&self, id: OperationId) -> Result<OperationRecord> {

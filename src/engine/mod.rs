@@ -25,6 +25,7 @@ use crate::error::Result;
 use crate::model::{ExportDestination, Operation, OperationId};
 use crate::pipeline::{ExportConfig, Progress, validate_destination};
 use crate::service::{ExportService, NewOperation, OperationRecord, Target};
+use crate::sink::DestinationType;
 use crate::store::{OperationFilter, OperationStore};
 
 /// How often [`ExportEngine::wait`] polls an operation that runs in another process.
@@ -230,6 +231,10 @@ impl ExportService for ExportEngine {
 
     fn location(&self, destination: &ExportDestination) -> Result<String> {
         validate_destination(&self.0.config, destination).map(|(_, validated)| validated.location)
+    }
+
+    fn destination_types(&self) -> Vec<DestinationType> {
+        self.0.config.destination_types()
     }
 
     async fn operation(&self, id: OperationId) -> Result<OperationRecord> {

@@ -39,6 +39,7 @@
 mod authorize;
 mod base_url;
 mod body;
+mod destinations;
 mod documents;
 mod idempotency;
 mod openapi;

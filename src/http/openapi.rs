@@ -14,12 +14,14 @@ use utoipa::openapi::{
     Response, ResponseBuilder, Schema,
 };
 
+use crate::http::destinations::destination_schema;
 use crate::http::documents::{
     DestinationSchema, ExportRequestSchema, ListDocument, OperationDocument, ProblemDocument,
     ReferenceDocument, ResumeRequestSchema, UpdateSchema,
 };
 use crate::http::idempotency::MAX_KEY_LEN;
 use crate::http::paging::{DEFAULT_LIMIT, MAX_LIMIT, STATUSES};
+use crate::sink::DestinationType;
 
 /// The pattern of an operation's id in a path: with or without dashes, in either case.
 const ID_PATTERN: &str = "^[0-9a-fA-F]{32}$|^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$";
@@ -64,10 +66,16 @@ pub fn openapi() -> OpenApi {
 /// ```
 /// use dicom_export::http::ApiDescription;
 ///
-/// let document = ApiDescription::routes().nest("/tenants/{tenant}").destination_types(["azureblob", "archive"]).build();
+/// # use dicom_export::{ExportEngine, ExportService, MemorySink, MemorySource};
+/// # let engine = ExportEngine::builder(MemorySource::new()).destination("archive", MemorySink::new().provider()).build()?;
+/// let document = ApiDescription::routes()
+///     .nest("/tenants/{tenant}")
+///     .destination_types(engine.destination_types())
+///     .build();
 /// let path = &document.paths.paths["/tenants/{tenant}/operations"];
 /// let parameters = path.get.as_ref().and_then(|operation| operation.parameters.as_ref());
 /// assert_eq!(parameters.map(Vec::len), Some(4)); // tenant, limit, continuationToken, status
+/// # Ok::<_, dicom_export::Error>(())
 /// ```
 #[derive(Debug, Clone)]
 #[must_use]
@@ -76,7 +84,7 @@ pub struct ApiDescription {
     /// The path of each version, and the suffix of its operation ids.
     versions: &'static [(&'static str, &'static str)],
     is_partitioned: bool,
-    destination_types: Vec<String>,
+    destination_types: Vec<DestinationType>,
 }
 
 impl ApiDescription {
@@ -108,8 +116,12 @@ impl ApiDescription {
         self
     }
 
-    /// Sets the destination types that the server supports. Default: any text.
-    pub fn destination_types<T: Into<String>>(mut self, types: impl IntoIterator<Item = T>) -> Self {
+    /// Sets the destination types that the server supports, usually those of its service:
+    /// [`ExportService::destination_types`](crate::ExportService::destination_types). A destination is then one of several
+    /// schemas, which `type` selects. Default: any text, with any settings.
+    ///
+    /// Names of settings are read in any case; a schema has them as they are documented.
+    pub fn destination_types<T: Into<DestinationType>>(mut self, types: impl IntoIterator<Item = T>) -> Self {
         self.destination_types = types.into_iter().map(Into::into).collect();
         self
     }
@@ -162,21 +174,14 @@ impl ApiDescription {
         add::<OperationDocument>(&mut schemas);
         add::<ListDocument>(&mut schemas);
         add::<ProblemDocument<'_>>(&mut schemas);
-        for (name, schema) in &mut schemas {
-            if *name == DestinationSchema::name() && !self.destination_types.is_empty() {
-                restrict_type(schema, &self.destination_types);
-            }
+        if !self.destination_types.is_empty() {
+            let (destination, variants) = destination_schema(&self.destination_types);
+            schemas.retain(|(name, _)| *name != DestinationSchema::name());
+            schemas.push((DestinationSchema::name().into_owned(), destination.into()));
+            schemas.extend(variants);
         }
         let components = ComponentsBuilder::new().schemas_from_iter(schemas).build();
         OpenApiBuilder::new().info(info).paths(paths).components(Some(components)).build()
-    }
-}
-
-/// Restricts the property `type` of an object to these values.
-fn restrict_type(schema: &mut RefOr<Schema>, types: &[String]) {
-    let RefOr::T(Schema::Object(object)) = schema else { return };
-    if let Some(RefOr::T(Schema::Object(property))) = object.properties.get_mut("type") {
-        property.enum_values = Some(types.iter().map(|name| name.as_str().into()).collect());
     }
 }
 

@@ -12,7 +12,7 @@ use crate::pipeline::ExportObserver;
 use crate::pipeline::limited_source::LimitedSource;
 use crate::pipeline::metrics::SharedMetrics;
 use crate::pipeline::verify::VerifyConfig;
-use crate::sink::SinkProvider;
+use crate::sink::{DestinationType, SinkProvider};
 use crate::source::SourceProvider;
 use crate::store::{SecretStore, TimeLimited};
 use crate::sync::{lock, within};
@@ -151,6 +151,20 @@ impl ExportConfig {
     /// Returns the provider of a destination type.
     pub(crate) fn destination(&self, kind: &str) -> Option<&dyn SinkProvider> {
         self.destinations.get(kind).map(|provider| &**provider)
+    }
+
+    /// The destination types with the schemas of their settings, sorted by name.
+    pub(crate) fn destination_types(&self) -> Vec<DestinationType> {
+        let described = self.destinations.iter().map(|(kind, provider)| {
+            let named = DestinationType::new(kind);
+            match provider.settings_schema() {
+                Some(schema) => named.with_settings_schema(schema),
+                None => named,
+            }
+        });
+        let mut types: Vec<_> = described.collect();
+        types.sort_by(|one, other| one.name.cmp(&other.name));
+        types
     }
 
     /// Returns a retrier for calls that a caller waits for, or that follow the end of an operation.

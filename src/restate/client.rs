@@ -20,6 +20,7 @@ use crate::restate::messages::{Create, LISTED_KEY, OPERATION_SERVICE, Plan, Repl
 use crate::restate::specs;
 use crate::secret::Secret;
 use crate::service::{ExportService, NewOperation, OperationRecord, Target};
+use crate::sink::DestinationType;
 use crate::store::OperationFilter;
 use crate::sync::detached;
 
@@ -308,6 +309,10 @@ impl ExportService for Client {
 
     fn location(&self, destination: &ExportDestination) -> Result<String> {
         validate_destination(&self.shared.config, destination).map(|(_, validated)| validated.location)
+    }
+
+    fn destination_types(&self) -> Vec<DestinationType> {
+        self.shared.config.destination_types()
     }
 
     async fn operation(&self, id: OperationId) -> Result<OperationRecord> {

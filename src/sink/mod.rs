@@ -7,6 +7,7 @@
 
 #[cfg(feature = "azure")]
 pub mod azure;
+mod destination_type;
 #[cfg(feature = "fs")]
 mod directory;
 #[cfg(feature = "gcs")]
@@ -25,6 +26,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use self::destination_type::DestinationType;
 #[cfg(feature = "fs")]
 pub use self::directory::DirectorySink;
 pub use self::memory::{MemorySink, MemorySinkProvider};

@@ -82,6 +82,14 @@ pub trait SinkProvider: Send + Sync + 'static {
     /// # Errors
     /// An error fails the start or the resumption of the operation.
     async fn open(&self, operation: &OperationSpec, secret: Option<&Secret>) -> Result<Arc<dyn BlobSink>>;
+
+    /// The JSON Schema (2020-12) of the settings, for the description of the API. Default: `None`, any object.
+    ///
+    /// It is an object without `$ref`, since it becomes part of a larger document. It need not express which destinations a
+    /// policy refuses.
+    fn settings_schema(&self) -> Option<Value> {
+        None
+    }
 }
 
 /// The result of [`SinkProvider::validate`].
@@ -146,6 +154,10 @@ macro_rules! delegate {
                 secret: Option<&Secret>,
             ) -> Result<Arc<dyn BlobSink>> {
                 (**self).open(operation, secret).await
+            }
+
+            fn settings_schema(&self) -> Option<Value> {
+                (**self).settings_schema()
             }
         }
     };

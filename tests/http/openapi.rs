@@ -1,7 +1,13 @@
 //! The OpenAPI document. Every test in this binary checks its responses against it.
 
-use dicom_export::http::ApiDescription;
-use serde_json::json;
+use std::sync::Arc;
+
+use dicom_export::http::{self, ApiDescription};
+use dicom_export::sink::ObjectStoreProvider;
+use dicom_export::sink::azure::AzureBlobProvider;
+use dicom_export::{DestinationType, Error, ExportEngine, ExportService, MemorySink, MemorySource};
+use jsonschema::Validator;
+use serde_json::{Value, json};
 
 use crate::lifecycle::reference_case;
 use crate::support::{DOCUMENT, check, export_everything};
@@ -69,11 +75,72 @@ fn a_description_has_the_paths_parameters_and_destination_types_of_its_router() 
     assert_eq!(export["parameters"][1]["name"], "Idempotency-Key");
     assert!(export["responses"].get("404").is_none());
     assert!(partitioned.contains_key("/v2/operations/{operationId}") && !partitioned.contains_key("/export"));
+}
 
-    let document = ApiDescription::router().destination_types(["azureblob", "archive"]).build();
+/// The document of a router, and a validator for requests.
+fn described<T: Into<DestinationType>>(types: impl IntoIterator<Item = T>) -> (Value, Validator) {
+    let document = ApiDescription::router().destination_types(types).build();
     let document = serde_json::to_value(document).unwrap();
-    let kind = &document["components"]["schemas"]["ExportDestination"]["properties"]["type"];
-    assert_eq!(kind["enum"], json!(["azureblob", "archive"]));
+    let schema =
+        json!({ "$ref": "#/components/schemas/ExportRequest", "components": document["components"] });
+    (document, jsonschema::validator_for(&schema).unwrap())
+}
+
+fn request(kind: &str, settings: Value) -> Value {
+    json!({ "source": null, "destination": { "type": kind, "settings": settings } })
+}
+
+#[test]
+fn destination_types_without_schemas_have_any_settings() {
+    let (_, validator) = described(["azureblob", "My archive/2"]);
+    assert!(validator.is_valid(&request("azureblob", json!({ "any": 1 }))));
+    assert!(validator.is_valid(&request("my archive/2", json!({}))));
+    assert!(!validator.is_valid(&request("s3", json!({}))));
+    assert!(!validator.is_valid(&request("azureblob", json!(1))));
+    assert!(!validator.is_valid(&json!({ "destination": { "type": "azureblob" } })));
+
+    let any = serde_json::to_value(http::openapi()).unwrap();
+    let settings = &any["components"]["schemas"]["ExportDestination"]["properties"]["settings"];
+    assert_eq!(settings["type"], "object");
+}
+
+#[test]
+fn registered_destination_types_are_described_with_their_settings() {
+    let archive = json!({
+        "type": "object", "required": ["shelf"], "additionalProperties": false,
+        "properties": { "shelf": { "type": "integer", "exclusiveMinimum": 0, "not": { "const": 13 } } }
+    });
+    let provider = ObjectStoreProvider::new(|_| Err(Error::invalid("", "not opened here")));
+    let engine = ExportEngine::builder(MemorySource::new())
+        .destination("Archive", provider.with_settings_schema(archive.clone()))
+        .destination("azureblob", AzureBlobProvider::default())
+        .destination("scratch", MemorySink::new().provider())
+        .build()
+        .unwrap();
+    let service: Arc<dyn ExportService> = Arc::new(engine);
+    let (document, validator) = described(service.destination_types());
+
+    let schemas = &document["components"]["schemas"];
+    let mapping = json!({
+        "archive": "#/components/schemas/archiveDestination",
+        "azureblob": "#/components/schemas/azureblobDestination",
+        "scratch": "#/components/schemas/scratchDestination",
+    });
+    assert_eq!(
+        schemas["ExportDestination"]["discriminator"],
+        json!({ "propertyName": "type", "mapping": mapping })
+    );
+    // As the provider returned it, with keywords that utoipa does not know.
+    assert_eq!(schemas["archiveDestination"]["properties"]["settings"], archive);
+
+    let azure = json!({ "blobContainerUri": "https://account.blob.core.windows.net/container" });
+    assert!(validator.is_valid(&request("azureblob", azure.clone())));
+    assert!(!validator.is_valid(&request("archive", azure.clone())));
+    assert!(validator.is_valid(&request("scratch", azure)));
+    assert!(validator.is_valid(&request("archive", json!({ "shelf": 7 }))));
+    for refused in [json!({}), json!({ "shelf": 13 }), json!({ "shelf": 7, "box": 1 })] {
+        assert!(!validator.is_valid(&request("archive", refused)));
+    }
 }
 
 #[test]

@@ -7,12 +7,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::Router;
 use bytes::Bytes;
-use dicom_export::http::{self, HttpOptions};
+use dicom_export::http::{self, ApiDescription, HttpOptions};
+use dicom_export::sink::azure::AzureBlobProvider;
+use dicom_export::sink::gcs::GcsProvider;
+use dicom_export::sink::s3::S3Provider;
 use dicom_export::sink::{Secret, ValidatedSettings};
 use dicom_export::store::MemoryOperationStore;
 use dicom_export::{
-    BlobSink, ErrorLogEntry, ExportEngine, ExportEngineBuilder, InstanceIdentifier, MemorySource,
-    OperationSpec, Result, RetryPolicy, SinkProvider,
+    BlobSink, ErrorLogEntry, ExportEngine, ExportEngineBuilder, ExportService, InstanceIdentifier,
+    MemorySource, OperationSpec, Result, RetryPolicy, SinkProvider,
 };
 use jsonschema::Validator;
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -23,9 +26,17 @@ use tokio::task::JoinHandle;
 
 use crate::hooked_sink::{HookedSink, SinkCall, SinkHook};
 
-/// The OpenAPI document that the server publishes.
-pub(crate) static DOCUMENT: LazyLock<Value> =
-    LazyLock::new(|| serde_json::to_value(http::openapi()).expect("JSON"));
+/// The OpenAPI document of a server with the destination types of this crate.
+pub(crate) static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
+    let engine = ExportEngine::builder(MemorySource::new())
+        .destination("azureblob", AzureBlobProvider::default())
+        .destination("s3", S3Provider::default())
+        .destination("googlecloudstorage", GcsProvider::default())
+        .build()
+        .expect("an engine");
+    let description = ApiDescription::router().destination_types(engine.destination_types());
+    serde_json::to_value(description.build()).expect("JSON")
+});
 
 static SCHEMAS: LazyLock<HashMap<String, Validator>> = LazyLock::new(|| {
     let names = DOCUMENT["components"]["schemas"].as_object().expect("schemas").keys();

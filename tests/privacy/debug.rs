@@ -55,6 +55,7 @@ const HARMLESS: &[&str] = &[
     "Checksums",
     "Concurrency",
     "ConfiguredBaseUrl",
+    "DestinationType",
     "DicomIdentifier",
     "NullSink",
     "ErrorKind",

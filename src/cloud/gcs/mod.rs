@@ -4,8 +4,10 @@ mod bucket;
 mod client;
 mod connections;
 mod policy;
+mod schema;
 
 pub(crate) use self::bucket::{GcsBucket, GcsCredential, read_settings};
 pub(crate) use self::client::GcsClient;
 pub(crate) use self::connections::GcsConnections;
 pub use self::policy::GcsPolicy;
+pub(crate) use self::schema::settings_schema;

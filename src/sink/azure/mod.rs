@@ -15,6 +15,7 @@ mod policy;
 mod provider;
 mod response;
 mod sas;
+mod schema;
 mod settings;
 mod signer;
 mod sink;

@@ -12,6 +12,7 @@ use super::connections::Connections;
 use super::container::{AzureContainer, AzureCredential};
 use super::policy::AzureBlobPolicy;
 use super::sas::SasFields;
+use super::schema::settings_schema;
 use super::settings::read_settings;
 use super::sink::AzureBlobSink;
 use crate::error::{Error, ErrorKind, Result};
@@ -70,6 +71,10 @@ impl SinkProvider for AzureBlobProvider {
         // The policy may have changed since the operation was accepted.
         self.connections.policy().check(&container, "/blobContainerUri")?;
         Ok(Arc::new(AzureBlobSink::new(container, &self.connections)?))
+    }
+
+    fn settings_schema(&self) -> Option<Value> {
+        Some(settings_schema())
     }
 }
 

@@ -8,7 +8,9 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::cloud::gcs::{GcsBucket, GcsClient, GcsConnections, GcsCredential, GcsPolicy, read_settings};
+use crate::cloud::gcs::{
+    GcsBucket, GcsClient, GcsConnections, GcsCredential, GcsPolicy, read_settings, settings_schema,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::OperationSpec;
 use crate::secret::Secret;
@@ -92,6 +94,10 @@ impl SinkProvider for GcsProvider {
         // The policy may have changed since the operation was accepted.
         self.connections.policy().check(&bucket)?;
         Ok(Arc::new(ObjectStoreSink::of_gcs_bucket(&bucket, &self.connections)?))
+    }
+
+    fn settings_schema(&self) -> Option<Value> {
+        Some(settings_schema())
     }
 }
 

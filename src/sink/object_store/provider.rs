@@ -51,12 +51,13 @@ type Open = dyn Fn(&Value) -> Result<ObjectStoreSink> + Send + Sync;
 pub struct ObjectStoreProvider {
     open: Arc<Open>,
     public: Vec<String>,
+    schema: Option<Value>,
 }
 
 impl ObjectStoreProvider {
     /// Creates a provider that opens sinks with `open`.
     pub fn new(open: impl Fn(&Value) -> Result<ObjectStoreSink> + Send + Sync + 'static) -> Self {
-        Self { open: Arc::new(open), public: Vec::new() }
+        Self { open: Arc::new(open), public: Vec::new(), schema: None }
     }
 
     /// Names the settings that are not secret: they are stored with an operation, and the API may return them. Default: none.
@@ -64,6 +65,13 @@ impl ObjectStoreProvider {
     /// If a request has no other settings, its operation can be resumed without credentials.
     pub fn public_settings<T: Into<String>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
         self.public.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets the JSON Schema of the settings, for the description of the API: see [`SinkProvider::settings_schema`]. Default:
+    /// none, any object.
+    pub fn with_settings_schema(mut self, schema: Value) -> Self {
+        self.schema = Some(schema);
         self
     }
 
@@ -99,6 +107,10 @@ impl SinkProvider for ObjectStoreProvider {
             None => {}
         }
         Ok(Arc::new((self.open)(&Value::Object(settings))?))
+    }
+
+    fn settings_schema(&self) -> Option<Value> {
+        self.schema.clone()
     }
 }
 

@@ -10,6 +10,7 @@ use url::Url;
 
 use crate::cloud::s3::{
     AccessKeys, BucketAddressing, Encryption, S3Bucket, S3Connections, S3Credential, S3Policy, read_settings,
+    settings_schema,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::OperationSpec;
@@ -80,6 +81,10 @@ impl SinkProvider for S3Provider {
         // The policy may have changed since the operation was accepted.
         self.connections.policy().check(&bucket)?;
         Ok(Arc::new(ObjectStoreSink::of_bucket(&bucket, &self.connections)?))
+    }
+
+    fn settings_schema(&self) -> Option<Value> {
+        Some(settings_schema())
     }
 }
 
