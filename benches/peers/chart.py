@@ -11,8 +11,22 @@ from html import escape
 from pathlib import Path
 from statistics import median
 
-NAMES = {"bare": "minimal loop", "ours": "dicom-export", "rclone": "rclone", "azcopy": "AzCopy", "python": "Python SDK"}
-COLOURS = {"bare": "#8a94a0", "ours": "#1f6feb", "rclone": "#c9862b", "azcopy": "#3f9142", "python": "#7a5fb5"}
+NAMES = {
+    "bare": "minimal loop",
+    "ours": "dicom-export",
+    "rclone": "rclone",
+    "azcopy": "AzCopy",
+    "s5cmd": "s5cmd",
+    "python": "Python SDK",
+}
+COLOURS = {
+    "bare": "#8a94a0",
+    "ours": "#1f6feb",
+    "rclone": "#c9862b",
+    "azcopy": "#3f9142",
+    "s5cmd": "#3f9142",
+    "python": "#7a5fb5",
+}
 DATA = {
     "small": "20,000 files of 20 kB",
     "ct": "4,000 files of 526 kB",
