@@ -7,7 +7,7 @@ mod copy_source;
 #[cfg(feature = "dicom")]
 mod dicom;
 mod file;
-#[cfg(feature = "dicom")]
+#[cfg(any(feature = "dicom", feature = "dicomweb"))]
 pub(crate) mod head;
 #[cfg(feature = "fs")]
 mod partial_file;

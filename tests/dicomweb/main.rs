@@ -6,6 +6,7 @@ mod credentials;
 mod listing;
 mod paging;
 mod proxies;
+mod read_ahead;
 mod retrieving;
 mod server;
 

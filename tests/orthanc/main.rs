@@ -9,6 +9,8 @@ mod damaged;
 mod limits;
 #[path = "../support/port.rs"]
 mod port;
+#[path = "../support/proxy.rs"]
+mod proxy;
 mod server;
 
 use std::collections::BTreeMap;
@@ -29,6 +31,7 @@ use serde_json::json;
 use walkdir::WalkDir;
 
 use crate::azurite::{Azurite, Container};
+use crate::proxy::Proxy;
 use crate::server::{Orthanc, PASSWORD, USER};
 
 /// The number of instances in pydicom's 188 DICOM files that Orthanc accepts and can return. Two files have the same UIDs
@@ -170,4 +173,26 @@ async fn a_wrong_password_fails_the_operation() {
         assert_eq!((ended.status, ended.results.exported), (OperationStatus::Failed, 0));
         assert_eq!(ended.error.unwrap().code, "unauthorized");
     }
+}
+
+#[tokio::test]
+#[ignore = "needs Orthanc and Azurite: tests/run.sh"]
+async fn a_study_of_small_instances_is_read_with_one_request() {
+    const INSTANCES: u32 = 200;
+    let orthanc = Orthanc::start().await;
+    fill(&orthanc, (0..INSTANCES).map(|number| fixtures::ct_slice(1, 1, number)).collect()).await;
+    let (stored, _) = orthanc.everything().await;
+    let proxy = Proxy::start(orthanc.port()).await;
+    let credentials = DicomWebCredentials::basic(USER, PASSWORD);
+    let source =
+        DicomWebSource::builder(proxy.through(&orthanc.root())).credentials(credentials).build().unwrap();
+    let container = Azurite::shared().container().await;
+    let ended = export(source, ExportSource::Everything, &container).await;
+    assert_eq!(ended.status, OperationStatus::Completed, "{ended:?}");
+    assert_exported(&container, &ended, &stored).await;
+    let requests = proxy.requests();
+    let study = format!("/studies/{}", fixtures::study_uid(1));
+    assert_eq!(requests.iter().filter(|request| request.ends_with(&study)).count(), 1, "{requests:?}");
+    let of_instances = requests.iter().filter(|request| request.contains("/instances/")).count();
+    assert!(of_instances < INSTANCES as usize / 2, "{of_instances} requests for instances");
 }

@@ -109,6 +109,10 @@ impl Orthanc {
         self.wait().await;
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port.number()
+    }
+
     /// The DICOMweb service root.
     pub(crate) fn root(&self) -> String {
         format!("http://127.0.0.1:{}/dicom-web", self.port.number())

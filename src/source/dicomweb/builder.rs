@@ -8,6 +8,7 @@ use reqwest::{Certificate, Url, redirect};
 
 use super::client::{Client, ClientConfig, HttpClients};
 use super::credentials::DicomWebCredentials;
+use super::read_ahead::DEFAULT_CAPACITY;
 use super::source::DicomWebSource;
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
@@ -44,6 +45,7 @@ pub struct DicomWebSourceBuilder {
     max_queries: usize,
     max_retrievals: usize,
     page_size: usize,
+    read_ahead: u64,
     timeout: Duration,
 }
 
@@ -65,6 +67,7 @@ impl DicomWebSourceBuilder {
             max_queries: 8,
             max_retrievals: 32,
             page_size: 200,
+            read_ahead: DEFAULT_CAPACITY,
             timeout: Duration::from_secs(60),
         }
     }
@@ -107,6 +110,17 @@ impl DicomWebSourceBuilder {
         self
     }
 
+    /// Sets how many bytes of small instances may be read before they are opened. Default: 16 MiB; with 0, each instance is
+    /// retrieved on its own.
+    ///
+    /// A study with at least 16 instances is retrieved as a whole, with one request, when one of its instances has at most
+    /// 128 KiB; so is a series in an export by identifiers. What the response contains is used only if each part states its length; other instances, and all after an
+    /// error, are retrieved on their own. The memory comes in addition to the engine's memory budget.
+    pub fn read_ahead(mut self, bytes: u64) -> Self {
+        self.read_ahead = bytes;
+        self
+    }
+
     /// Sets the time within which the server must start a response, and the longest pause within a response.
     /// Default: 60 seconds.
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -145,7 +159,7 @@ impl DicomWebSourceBuilder {
             max_retrievals: self.max_retrievals,
             timeout: self.timeout,
         });
-        Ok(DicomWebSource::new(client, self.page_size))
+        Ok(DicomWebSource::new(client, self.page_size, self.read_ahead))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `source` lists the studies (`study_lister`, which checks them against `study_parts`) and the contents of each
 //! (`study_listing`, kept by `listing_cache` and completed by `recovery`) into pages (`page`). A `paged_list` reads one list
-//! into a `row_set`: `queries` requests the pages of a `query` and reads them with `json_rows` and `row_text`. `retrieve` reads instances, through `multipart`. `client` sends all
+//! into a `row_set`: `queries` requests the pages of a `query` and reads them with `json_rows` and `row_text`. `retrieve` reads instances, through `multipart`, and `read_ahead` reads studies of small instances. `client` sends all
 //! requests.
 
 mod builder;
@@ -17,6 +17,7 @@ mod page;
 mod paged_list;
 mod queries;
 mod query;
+mod read_ahead;
 mod recovery;
 mod request_limiter;
 mod response;

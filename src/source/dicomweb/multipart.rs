@@ -1,4 +1,4 @@
-//! [`SinglePart`]: streams the only part of a `multipart/related` body (RFC 2387, RFC 2046 5.1).
+//! [`Part`]: streams the parts of a `multipart/related` body (RFC 2387, RFC 2046 5.1).
 //!
 //! Published parsers do not fit. `multer` buffers a body of any size until it finds the boundary, reads ahead of the
 //! consumer, and drops bytes without an error if a part has no headers; `multipart-stream` holds a whole part. This
@@ -33,8 +33,8 @@ pub(super) struct PartHeaders {
     pub(super) transfer_encoding: Option<String>,
 }
 
-/// A multipart body, read up to the content of its first part.
-pub(super) struct SinglePart {
+/// A multipart body, read up to the content of one of its parts.
+pub(super) struct Part {
     body: BoxStream<'static, Result<Bytes>>,
     /// Finds `CRLF "--" boundary`.
     delimiter: Finder<'static>,
@@ -59,7 +59,7 @@ enum Delimiter {
     Close,
 }
 
-impl SinglePart {
+impl Part {
     /// Reads up to the first part's content.
     ///
     /// # Errors
@@ -91,7 +91,34 @@ impl SinglePart {
         Ok((headers, Self { body, delimiter, remaining, buffer: buffer.freeze(), state: State::Content }))
     }
 
-    /// The part's content. The stream ends without an error only after the closing delimiter.
+    /// Reads the whole content of a part that states its length.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`ErrorKind::Unreadable`] if the part does not have the stated length.
+    pub(super) async fn read(&mut self, length: usize) -> Result<Bytes> {
+        let mut content = BytesMut::with_capacity(length);
+        while let Some(chunk) = self.content().await? {
+            content.extend_from_slice(&chunk);
+        }
+        Ok(content.freeze())
+    }
+
+    /// Moves to the next part after the content of this one was [read](Self::read). Returns its headers; `None` at the end
+    /// of the body.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(super) async fn next_part(&mut self) -> Result<Option<PartHeaders>> {
+        let mut input = self.input();
+        if matches!(input.delimiter_end().await?, Delimiter::Close) {
+            return Ok(None);
+        }
+        let headers = input.headers().await?;
+        (self.body, self.buffer, self.remaining) = (input.body, input.buffer.freeze(), headers.length);
+        Ok(Some(headers))
+    }
+
+    /// The content of the body's only part. The stream ends without an error only after the closing delimiter.
     pub(super) fn into_stream(self) -> BoxStream<'static, Result<Bytes>> {
         stream::try_unfold(self, |mut part| async move { Ok(part.next().await?.map(|chunk| (chunk, part))) })
             .boxed()
@@ -107,8 +134,7 @@ impl SinglePart {
                     self.state = State::AfterDelimiter;
                 }
                 State::AfterDelimiter => {
-                    let body = std::mem::replace(&mut self.body, stream::empty().boxed());
-                    let mut input = BodyReader { body, buffer: BytesMut::from(&self.buffer[..]) };
+                    let mut input = self.input();
                     match input.delimiter_end().await? {
                         Delimiter::Close => {
                             // After content of the stated length, what follows does not matter.
@@ -126,6 +152,12 @@ impl SinglePart {
                 State::Ended => return Ok(None),
             }
         }
+    }
+
+    /// Takes the rest of the body, to read outside the content of parts.
+    fn input(&mut self) -> BodyReader {
+        let body = std::mem::replace(&mut self.body, stream::empty().boxed());
+        BodyReader { body, buffer: BytesMut::from(&self.buffer[..]) }
     }
 
     /// The next bytes of the part; `None` after the delimiter.
@@ -316,7 +348,7 @@ mod tests {
     fn read(body: &[u8], size: usize) -> Result<(PartHeaders, Vec<u8>)> {
         let chunks: Vec<_> = body.chunks(size).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
         block_on(async {
-            let (head, part) = SinglePart::open(stream::iter(chunks).boxed(), "b-1").await?;
+            let (head, part) = Part::open(stream::iter(chunks).boxed(), "b-1").await?;
             let chunks: Vec<Bytes> = part.into_stream().try_collect().await?;
             Ok((head, chunks.concat()))
         })
@@ -371,7 +403,7 @@ mod tests {
             }
         }
         let endless = stream::repeat_with(|| Ok(Bytes::from_static(&[0; 4096]))).boxed();
-        let error = block_on(SinglePart::open(endless, "b-1")).err().unwrap();
+        let error = block_on(Part::open(endless, "b-1")).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Unreadable);
     }
 

@@ -1,4 +1,4 @@
-//! [`retrieve`]: one instance's stored bytes by WADO-RS (PS3.18 10.4).
+//! [`retrieve`] and [`retrieve_all`]: the stored bytes of instances by WADO-RS (PS3.18 10.4).
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -6,10 +6,11 @@ use futures::stream::{self, BoxStream};
 
 use super::client::{Client, RequestKind};
 use super::media_type::MediaType;
-use super::multipart::SinglePart;
+use super::multipart::{Part, PartHeaders};
 use super::queries::Queries;
 use super::query::{Query, Resource};
 use super::response::Response;
+use super::study_listing::StudyScope;
 use crate::content::Content;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::InstanceIdentifier;
@@ -79,40 +80,100 @@ async fn classify_failure(queries: &Queries, error: Error) -> Error {
 }
 
 async fn content(response: Response) -> Result<Content> {
-    match response.status().as_u16() {
-        200 => {}
-        204 => {
-            return Err(Error::new(ErrorKind::NotFound, "the server returned no content for the instance"));
-        }
-        // 206: partial content (PS3.18 10.4.3).
-        status => {
-            return Err(unreadable(format!("the server did not return the whole instance ({status})")));
-        }
-    }
-    response.check_encoding()?;
-    let media_type = response.media_type();
-    if media_type.is(DICOM) {
+    check_status(&response)?;
+    if response.media_type().is(DICOM) {
         // Some servers omit the multipart wrapper around a single part.
+        response.check_encoding()?;
         if !response.detects_truncation() {
             return Err(unreadable("the length of the server's response is unknown"));
         }
         let length = response.content_length();
         return Ok(Content::from_stream(length, check_length(response.into_body(), length)));
     }
+    let (_, headers, part) = open_parts(response).await?;
+    Ok(Content::from_stream(headers.length, check_length(part.into_stream(), headers.length)))
+}
+
+fn check_status(response: &Response) -> Result<()> {
+    match response.status().as_u16() {
+        200 => Ok(()),
+        204 => Err(Error::new(ErrorKind::NotFound, "the server returned no content for the instance")),
+        // 206: partial content (PS3.18 10.4.3).
+        status => Err(unreadable(format!("the server did not return the whole instance ({status})"))),
+    }
+}
+
+/// Opens the first part of a multipart response with instances.
+async fn open_parts(response: Response) -> Result<(MediaType, PartHeaders, Part)> {
+    response.check_encoding()?;
+    let media_type = response.media_type();
     if !media_type.is("multipart/related") {
         return Err(unreadable("the server's response is not DICOM"));
     }
     let boundary = media_type.parameter("boundary").unwrap_or_default();
-    let (headers, part) = SinglePart::open(response.into_body(), boundary).await?;
+    let (headers, part) = Part::open(response.into_body(), boundary).await?;
+    check_part(&media_type, &headers)?;
+    Ok((media_type, headers, part))
+}
+
+fn check_part(media_type: &MediaType, headers: &PartHeaders) -> Result<()> {
     // A part without a content type has the type that the multipart header states (RFC 2387 3.1).
     let part_type = headers.content_type.as_deref().or(media_type.parameter("type")).unwrap_or_default();
     if !MediaType::parse(part_type).is(DICOM) {
         return Err(unreadable("the server's response is not DICOM"));
     }
-    if !matches!(headers.transfer_encoding.as_deref(), None | Some("binary" | "8bit" | "7bit")) {
-        return Err(unreadable("the server encoded its response although the request excludes it"));
+    match headers.transfer_encoding.as_deref() {
+        None | Some("binary" | "8bit" | "7bit") => Ok(()),
+        Some(_) => Err(unreadable("the server encoded its response although the request excludes it")),
     }
-    Ok(Content::from_stream(headers.length, check_length(part.into_stream(), headers.length)))
+}
+
+/// The instances of a study or series, in the order in which the server returns them, each read into memory.
+pub(super) struct InstanceParts {
+    media_type: MediaType,
+    part: Part,
+    headers: Option<PartHeaders>,
+    max_len: u64,
+}
+
+/// Retrieves a study or series whose instances have at most `max_len` bytes each.
+///
+/// # Errors
+/// As [`retrieve`], but the server is not asked whether it works for others.
+pub(super) async fn retrieve_all(client: &Client, scope: &StudyScope, max_len: u64) -> Result<InstanceParts> {
+    let path = match &scope.series {
+        Some(series) => format!("studies/{}/series/{series}", scope.study),
+        None => format!("studies/{}", scope.study),
+    };
+    let response = client.get(RequestKind::Retrieve, &path, None, ACCEPT_MULTIPART).await?;
+    check_status(&response)?;
+    let (media_type, headers, part) = open_parts(response).await?;
+    Ok(InstanceParts { media_type, part, headers: Some(headers), max_len })
+}
+
+impl InstanceParts {
+    /// Reads the next instance; `None` after the last one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooLarge`] for an instance above the maximum; [`ErrorKind::Unreadable`] for a part that is malformed or
+    /// does not state its length, without which its content could contain the delimiter.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
+        let headers = match self.headers.take() {
+            Some(headers) => headers,
+            None => match self.part.next_part().await? {
+                Some(headers) => headers,
+                None => return Ok(None),
+            },
+        };
+        check_part(&self.media_type, &headers)?;
+        match headers.length {
+            None | Some(0) => Err(unreadable("a part of the server's response does not state its length")),
+            Some(length) if length > self.max_len => {
+                Err(Error::new(ErrorKind::TooLarge, "an instance is too large to be read ahead"))
+            }
+            Some(length) => self.part.read(length as usize).await.map(Some),
+        }
+    }
 }
 
 /// Fails a body that is empty or does not have the stated length.

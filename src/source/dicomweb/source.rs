@@ -15,6 +15,7 @@ use super::page::{ListItem, ListItems, ListPosition, PageBuilder};
 use super::paged_list::PagedList;
 use super::queries::Queries;
 use super::query::{Counts, Query, Resource};
+use super::read_ahead::ReadAhead;
 use super::recovery::check_unlisted;
 use super::retrieve::retrieve;
 use super::study_list::{StudyEntry, StudyList};
@@ -40,6 +41,9 @@ const MAX_ESTIMATED_IDENTIFIERS: usize = 100;
 ///
 /// Instances are requested in their stored transfer syntax (`transfer-syntax=*`). Their bytes are streamed without being
 /// parsed or buffered. A truncated response is an error, never a short instance.
+///
+/// Studies of small instances are read with one request each into a cache of 16 MiB by default
+/// ([`read_ahead`](DicomWebSourceBuilder::read_ahead)), from which their instances are opened as they arrive.
 ///
 /// # Listing
 /// QIDO-RS guarantees no order and has no keyset paging, so the source sorts by study, series and instance UID. An export
@@ -92,6 +96,7 @@ pub struct DicomWebSource {
     /// A list of studies that was not read to its end, with the time of the last call that read it.
     partial_studies: tokio::sync::Mutex<Option<(Instant, StudyLister)>>,
     listings: ListingCache,
+    read_ahead: ReadAhead,
 }
 
 struct CachedStudies {
@@ -100,12 +105,13 @@ struct CachedStudies {
 }
 
 impl DicomWebSource {
-    pub(super) fn new(client: Client, page_size: usize) -> Self {
+    pub(super) fn new(client: Client, page_size: usize, read_ahead: u64) -> Self {
         Self {
             queries: Queries::new(client, page_size),
             studies: Mutex::default(),
             partial_studies: tokio::sync::Mutex::default(),
             listings: ListingCache::default(),
+            read_ahead: ReadAhead::with_capacity(read_ahead),
         }
     }
 
@@ -283,7 +289,12 @@ impl InstanceSource for DicomWebSource {
     }
 
     async fn open(&self, instance: &Instance) -> Result<Content> {
-        retrieve(&self.queries, instance.identifier()).await
+        if let Some(bytes) = self.read_ahead.take(instance.identifier()).await {
+            return Ok(Content::from_bytes(bytes));
+        }
+        let content = retrieve(&self.queries, instance.identifier()).await?;
+        self.read_ahead.retrieved(&self.queries.client, instance, content.length());
+        Ok(content)
     }
 
     /// The sum of Number of Study Related Instances (0020,1208), if the server states it for every study; for up to 100

@@ -11,15 +11,16 @@ use super::page::{ListItem, ListPosition, ListingCaveat};
 use super::paged_list::PagedList;
 use super::queries::Queries;
 use super::query::{Counts, Query, Resource, Way};
+use super::read_ahead::ListedWith;
 use super::recovery::{check_unlisted, recover_broken_rows, recover_instances, recover_study};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Instance, InstanceIdentifier, ListFailure, Uid};
+use crate::model::{Instance, InstanceIdentifier, ListFailure, Locator, Uid};
 
 /// The maximum number of series of a study that are listed concurrently.
 const MAX_CONCURRENT_SERIES: usize = 8;
 
 /// The part of a study that a listing covers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct StudyScope {
     pub(super) study: Uid,
     /// Only this series.
@@ -146,12 +147,16 @@ impl StudyListing {
             self.item(series, "", Err(ListFailure::new(study.as_str(), message)))
         });
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let locator = self.locator();
         let instances =
             self.instances.get(series).into_iter().flat_map(move |list| list.rows.range_from(from));
         let instances = instances.filter_map(move |(sop, _)| {
             let series_uid = uid.clone()?;
             let result = match Uid::new(sop) {
-                Ok(sop) => Ok(Instance::new(InstanceIdentifier::new(study.clone(), series_uid, sop))),
+                Ok(sop) => {
+                    let instance = Instance::new(InstanceIdentifier::new(study.clone(), series_uid, sop));
+                    Ok(instance.with_locator(locator.clone()))
+                }
                 Err(_) => {
                     let message = list_key::message(sop, Level::Instance);
                     Err(ListFailure::new(format!("{study}/{series}"), message))
@@ -160,6 +165,13 @@ impl StudyListing {
             Some(self.item(series, sop, result))
         });
         failure.into_iter().chain(instances)
+    }
+
+    /// The locator of all instances of this listing.
+    fn locator(&self) -> Locator {
+        let instances = self.instances.values().map(|list| list.rows.len()).sum();
+        let listed = ListedWith { instances, is_series: self.scope.series.is_some() };
+        Locator::encode(&listed).unwrap_or_default()
     }
 
     fn item(&self, series: &str, sop: &str, result: Result<Instance, ListFailure>) -> ListItem {
