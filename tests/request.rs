@@ -427,6 +427,7 @@ fn statuses() {
     for (text, status, ended) in [
         ("notStarted", OperationStatus::NotStarted, false),
         ("running", OperationStatus::Running, false),
+        ("paused", OperationStatus::Paused, false),
         ("completed", OperationStatus::Completed, true),
         ("failed", OperationStatus::Failed, true),
         ("canceled", OperationStatus::Canceled, true),
@@ -438,7 +439,7 @@ fn statuses() {
     }
     let read = |text: &str| serde_json::from_value::<OperationStatus>(json!(text)).unwrap();
     assert_eq!(read("succeeded"), OperationStatus::Completed);
-    assert_eq!(read("paused"), OperationStatus::Unknown);
+    assert_eq!(read("suspended"), OperationStatus::Unknown);
 }
 
 #[test]
