@@ -16,11 +16,11 @@
 //! - With `--features http,restate`, `--restate` and `--restate-admin` run exports on the workers of a Restate server
 //!   (example `restate_worker`) instead of in this process.
 //! - With `--features http,s3`, `--source s3://BUCKET/PREFIX` is a bucket, and requests may name the destination type `s3`. The
-//!   variable `AWS_ENDPOINT_URL` allows the endpoint of a compatible store.
+//!   variable `AWS_ENDPOINT_URL` allows the endpoint of a compatible store. With `--features http,gcs`, the same holds for
+//!   `gs://BUCKET/PREFIX` and the destination type `googlecloudstorage`.
 //! - `--events URL` sends a signed CloudEvent to a URL when an operation ends, until it is accepted. The environment variable
 //!   `EVENTS_KEY` contains the key that is shared with the receiver, in base64.
 //! - With `--features http,metrics`, `--metrics` serves metrics for Prometheus at `/metrics`.
-//! - With `--features http,gcs`, the same holds for `gs://BUCKET/PREFIX` and the destination type `googlecloudstorage`.
 //! - `--development` permits the storage emulator (Azurite) and S3 stores on this machine as destinations.
 //!
 //! `RUST_LOG` sets the log filter; the log is written to stderr. On SIGTERM or Ctrl-C the server rejects new exports,
