@@ -8,6 +8,7 @@ ct1000     1,000 slices of 526 kB in 5 series
 ct5000     5,000 slices of 526 kB in 25 series
 wsi        one multi-frame instance of 2 GiB
 wsi512     one multi-frame instance of 512 MiB
+twenty     20 instances of 20 kB in one series
 tiny       300 instances of 20 kB in 100 series, to test the scripts
 
 Pixels are random bytes from a fixed seed, so a data set is the same on every machine.
@@ -85,6 +86,7 @@ KINDS = {
     "ct5000": lambda folder: slices(folder, of=3, studies=5, series=25, each=200, side=512),
     "wsi": lambda folder: whole_slide(folder, frames=1024, side=1024),
     "wsi512": lambda folder: whole_slide(folder, frames=256, side=1024),
+    "twenty": lambda folder: slices(folder, of=9, studies=1, series=1, each=20, side=100),
     "tiny": lambda folder: slices(folder, of=5, studies=20, series=100, each=3, side=100),
 }
 

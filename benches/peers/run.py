@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,11 +18,10 @@ import time
 from pathlib import Path
 
 import estimate
+from data import MIB, data_set, files_and_bytes
 from servers import Server
 from tables import Cost, Costs, connections_table, costs_table, goals_table
 from tools import DEFAULTS, Tools
-
-MIB = 1 << 20
 
 
 # Settings of the user for S3 would change what the tools do.
@@ -34,38 +34,24 @@ def measure(command: list[str], environment: dict[str, str]) -> Cost:
     with tempfile.NamedTemporaryFile("r") as peak:
         timed = ["/usr/bin/time", "--quiet", "--format=%M", f"--output={peak.name}", *command]
         before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        done = subprocess.run(timed, env=ENVIRONMENT | environment, capture_output=True, text=True)
+        process = subprocess.Popen(
+            timed,
+            env=ENVIRONMENT | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            output, _ = process.communicate()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
         after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - start
-        if done.returncode:
-            sys.exit(f"{command[0]} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        if process.returncode:
+            sys.exit(f"{command[0]} ended with {process.returncode}:\n{output}")
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         return Cost(wall, cpu, int(peak.read()) / 1024)
-
-
-def data_set(folder: Path, kind: str) -> Path:
-    """The folder of a data set, which is created if it does not exist."""
-    finished = folder / kind
-    if not finished.exists():
-        print(f"creating the data set {kind}", file=sys.stderr)
-        unfinished = folder / f"{kind}.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        script = Path(__file__).with_name("dataset.py")
-        subprocess.run([sys.executable, str(script), str(unfinished), kind], check=True)
-        unfinished.rename(finished)
-    return finished
-
-
-def files_and_bytes(folder: Path) -> tuple[int, int]:
-    """Reads every file, so that it is cached for each tool."""
-    files = total = 0
-    for path in folder.rglob("*"):
-        if path.is_file():
-            files += 1
-            with path.open("rb", buffering=0) as file:
-                while chunk := file.read(8 * MIB):
-                    total += len(chunk)
-    return files, total
 
 
 def run(kind: str, options: argparse.Namespace, server: Server) -> tuple[int, Costs]:

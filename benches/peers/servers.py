@@ -1,5 +1,6 @@
 """The server that the tools of benches/peers.sh upload to."""
 
+import signal
 import ssl
 import subprocess
 import sys
@@ -39,6 +40,8 @@ class Server:
         return process.stdout.readline().strip() or sys.exit(f"{command[0]} did not start")
 
     def __enter__(self) -> "Server":
+        # Everything that was started ends with this script.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
         return self
 
     def __exit__(self, *_: object) -> None:

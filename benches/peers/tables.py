@@ -126,9 +126,11 @@ def network_goals(kind: str, costs: Costs) -> list[str]:
         measured = ratio(costs, "ours", fixed)
         is_long = median(cost.wall for cost in costs[fixed]) >= LONG_RUN
         limit = LONG_RUN_GOAL if is_long else SHORT_RUN_GOAL
-        lines.append(goal(kind, f"wall of ours at most {limit} × the best fixed ({fixed})", measured, round(measured, 2) <= limit))
+        text = f"wall of ours at most {limit} × the best fixed ({fixed})"
+        lines.append(goal(kind, text, measured, round(measured, 2) <= limit))
     peer = best([tool for tool in costs if name_of(tool) not in ("ours", "bare", "again")])
     if peer:
         measured = ratio(costs, "ours", peer)
-        lines.append(goal(kind, f"wall of ours at most 1.0 × the best other tool ({peer})", measured, round(measured, 2) <= 1.0))
+        text = f"wall of ours at most 1.0 × the best other tool ({peer})"
+        lines.append(goal(kind, text, measured, round(measured, 2) <= 1.0))
     return lines
