@@ -7,6 +7,10 @@ mod directory;
 mod memory;
 #[cfg(feature = "object_store")]
 mod object_store;
+#[cfg(feature = "fs")]
+mod temporary_database;
+#[cfg(feature = "fs")]
+mod writer_thread;
 
 use std::sync::Arc;
 

@@ -6,18 +6,15 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, Weak};
 
-use redb::backends::InMemoryBackend;
-use redb::{
-    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
-};
+use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::path;
 use super::record::{Record, damaged, first_key_after, prefix, split_key};
-use super::temporary::TemporaryFile;
 use super::tree::Tree;
-use super::writer_thread::WriterThread;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Cursor, DicomIdentifier, Instance, ListFailure, Locator};
+use crate::source::temporary_database::{database_builder, temporary_database};
+use crate::source::writer_thread::WriterThread;
 use crate::sync::lock;
 
 /// The version of the tables. An index with another one is built again.
@@ -29,9 +26,6 @@ const ABOUT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("about");
 pub(super) const FILES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("files");
 /// Identifier key, then path key.
 pub(super) const BY_IDENTIFIER: TableDefinition<'_, &[u8], ()> = TableDefinition::new("by_identifier");
-
-/// The size of redb's cache in bytes.
-const CACHE_SIZE: usize = 16 << 20;
 
 /// The indexes that are open in this process, by path.
 static OPEN: LazyLock<Mutex<HashMap<PathBuf, Weak<Index>>>> = LazyLock::new(Mutex::default);
@@ -62,7 +56,7 @@ impl Index {
             index.prepare(tree)?;
             return Ok(index);
         }
-        let database = builder().create(&file).map_err(|cause| match cause {
+        let database = database_builder().create(&file).map_err(|cause| match cause {
             DatabaseError::DatabaseAlreadyOpen => {
                 Error::new(ErrorKind::Conflict, "the index of the source is in use by another process")
             }
@@ -76,15 +70,8 @@ impl Index {
 
     /// Creates an index that lasts as long as this value: in a temporary file, or in memory where there is none.
     pub(super) fn temporary(tree: &Tree) -> Result<Arc<Self>> {
-        let database = match tempfile::tempfile() {
-            Ok(file) => builder().create_with_backend(TemporaryFile::new(file).map_err(index_error)?),
-            Err(cause) => {
-                let kind = cause.kind();
-                tracing::warn!(%kind, "no temporary file can be created: an index is held in memory");
-                builder().create_with_backend(InMemoryBackend::new())
-            }
-        };
-        let index = Arc::new(Self { database: database.map_err(index_error)?, writer: WriterThread::new() });
+        let database = temporary_database().map_err(index_error)?;
+        let index = Arc::new(Self { database, writer: WriterThread::new() });
         index.prepare(tree)?;
         Ok(index)
     }
@@ -199,12 +186,6 @@ impl Index {
         }
         Ok(count)
     }
-}
-
-fn builder() -> Builder {
-    let mut builder = Builder::new();
-    builder.set_cache_size(CACHE_SIZE);
-    builder
 }
 
 fn file_error(cause: io::Error) -> Error {

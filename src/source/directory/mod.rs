@@ -16,11 +16,9 @@ mod record;
 mod report;
 mod scan;
 mod seen;
-mod temporary;
 mod tree;
 mod walk;
 mod walker;
-mod writer_thread;
 
 use std::fmt;
 use std::fs;
