@@ -20,6 +20,8 @@ source:
   --source s3://BUCKET/PREFIX      a bucket of Amazon S3 or a compatible store (feature s3), with objects
                                    <study>/<series>/<sop instance>.dcm
   --source gs://BUCKET/PREFIX      a bucket of Google Cloud Storage (feature gcs), likewise
+  --layout LAYOUT                  how instances are found in a bucket: a template of the keys below PREFIX, for example
+                                   'studies/{study}/{series}/{instance}', or the key of an index below PREFIX
 
 destination:
   --destination DIR                a folder
@@ -76,6 +78,7 @@ pub(crate) struct Args {
     pub(crate) quiet: bool,
     pub(crate) show_skipped: bool,
     pub(crate) index: Option<PathBuf>,
+    pub(crate) layout: Option<String>,
     pub(crate) state: Option<PathBuf>,
     pub(crate) resume: Option<Resume>,
 }
@@ -113,7 +116,8 @@ impl Args {
             (None, DestinationArgs::default(), None::<Vec<_>>);
         let (mut concurrency, mut memory, mut retry_for) = (None, None, None);
         let (mut development, mut quiet, mut show_skipped) = (false, false, false);
-        let (mut state, mut resume, mut root_certificate, mut index) = (None, None, None, None);
+        let (mut state, mut resume, mut root_certificate) = (None, None, None);
+        let (mut index, mut layout) = (None, None);
         let (mut checksums, mut identity, mut manifest) =
             (Checksums::default(), IdentityCheck::default(), false);
         while let Some(argument) = parser.next().map_err(parse_error)? {
@@ -142,6 +146,7 @@ impl Args {
                 Long("quiet") => quiet = true,
                 Long("show-skipped") => show_skipped = true,
                 Long("index") => index = Some(PathBuf::from(parser.value().map_err(message)?)),
+                Long("layout") => layout = Some(string(&mut parser, "--layout")?),
                 Long("checksums") => {
                     let choices =
                         [("off", Checksums::Off), ("sent", Checksums::Sent), ("always", Checksums::Always)];
@@ -204,6 +209,7 @@ impl Args {
             quiet,
             show_skipped,
             index,
+            layout,
             state,
             resume,
         }))

@@ -8,11 +8,12 @@ use dicom_export::{ExportDestination, ExportEngineBuilder, InstanceSource, Resul
 
 /// Opens `gs://BUCKET/PREFIX` as a source.
 #[cfg(feature = "gcs")]
-pub(crate) fn source(url: &str) -> Result<Arc<dyn InstanceSource>> {
+pub(crate) fn source(url: &str, layout: Option<&str>) -> Result<Arc<dyn InstanceSource>> {
     use dicom_export::ObjectStoreSource;
     use dicom_export::sink::gcs::GcsPolicy;
 
-    Ok(Arc::new(ObjectStoreSource::open_gcs(&settings(url), &GcsPolicy::new())?))
+    let bucket = ObjectStoreSource::open_gcs(&settings(url), &GcsPolicy::new())?;
+    super::source::with_layout(bucket, layout)
 }
 
 /// The destination `gs://BUCKET/PREFIX`.
@@ -37,7 +38,7 @@ fn settings(url: &str) -> serde_json::Value {
 }
 
 #[cfg(not(feature = "gcs"))]
-pub(crate) fn source(_: &str) -> Result<Arc<dyn InstanceSource>> {
+pub(crate) fn source(_: &str, _: Option<&str>) -> Result<Arc<dyn InstanceSource>> {
     Err(unsupported())
 }
 

@@ -57,7 +57,12 @@ async fn main() -> ExitCode {
 async fn export(args: Args) -> dicom_export::Result<ExitCode> {
     // The same ratio as between the defaults.
     let read_ahead = args.memory.map(|budget| budget / 4);
-    let options = SourceOptions { read_ahead, index: args.index.clone(), development: args.development };
+    let options = SourceOptions {
+        read_ahead,
+        index: args.index.clone(),
+        layout: args.layout.clone(),
+        development: args.development,
+    };
     let source = Source::open(&args.source, options)?;
     let engine = engine(&args, &source)?;
     let target = target(args.destination)?;

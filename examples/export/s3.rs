@@ -8,10 +8,11 @@ use dicom_export::{ExportDestination, ExportEngineBuilder, InstanceSource, Resul
 
 /// Opens `s3://BUCKET/PREFIX` as a source. `development` permits stores on this machine.
 #[cfg(feature = "s3")]
-pub(crate) fn source(url: &str, development: bool) -> Result<Arc<dyn InstanceSource>> {
+pub(crate) fn source(url: &str, development: bool, layout: Option<&str>) -> Result<Arc<dyn InstanceSource>> {
     use dicom_export::ObjectStoreSource;
 
-    Ok(Arc::new(ObjectStoreSource::open_s3(&settings(url), &policy(development)?)?))
+    let bucket = ObjectStoreSource::open_s3(&settings(url), &policy(development)?)?;
+    super::source::with_layout(bucket, layout)
 }
 
 /// The destination `s3://BUCKET/PREFIX`.
@@ -82,7 +83,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 #[cfg(not(feature = "s3"))]
-pub(crate) fn source(_: &str, _: bool) -> Result<Arc<dyn InstanceSource>> {
+pub(crate) fn source(_: &str, _: bool, _: Option<&str>) -> Result<Arc<dyn InstanceSource>> {
     Err(unsupported())
 }
 

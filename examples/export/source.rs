@@ -20,6 +20,8 @@ pub(crate) struct SourceOptions {
     pub(crate) read_ahead: Option<u64>,
     /// The file that keeps an index of a folder.
     pub(crate) index: Option<PathBuf>,
+    /// How instances are found in a bucket: a template, or the key of an index.
+    pub(crate) layout: Option<String>,
     /// Permits stores on this machine.
     pub(crate) development: bool,
 }
@@ -29,13 +31,17 @@ impl Source {
     pub(crate) fn open(location: &Path, options: SourceOptions) -> Result<Self> {
         let text = location.to_str().unwrap_or_default();
         let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+        let layout = options.layout.as_deref();
+        if layout.is_some() && !matches!(scheme.as_deref(), Some("gs" | "s3")) {
+            return Err(Error::new(ErrorKind::Invalid, "only a bucket can have a layout"));
+        }
         Ok(match scheme.as_deref() {
-            Some("http" | "https" | "s3") if options.index.is_some() => {
+            Some("http" | "https" | "gs" | "s3") if options.index.is_some() => {
                 return Err(Error::new(ErrorKind::Invalid, "only a folder can have an index"));
             }
             Some("http" | "https") => Self::Remote(open_server(text)?),
-            Some("gs") => Self::Remote(gcs::source(text)?),
-            Some("s3") => Self::Remote(s3::source(text, options.development)?),
+            Some("gs") => Self::Remote(gcs::source(text, layout)?),
+            Some("s3") => Self::Remote(s3::source(text, options.development, layout)?),
             _ => {
                 let mut folder = DirectorySource::open(location)?;
                 if let Some(bytes) = options.read_ahead {
@@ -55,6 +61,22 @@ impl Source {
             Self::Remote(source) => Arc::clone(source),
         }
     }
+}
+
+/// Sets how instances are found in a bucket. A template has placeholders in braces.
+#[cfg(any(feature = "gcs", feature = "s3"))]
+pub(crate) fn with_layout(
+    bucket: dicom_export::ObjectStoreSource,
+    layout: Option<&str>,
+) -> Result<Arc<dyn InstanceSource>> {
+    use dicom_export::source::ObjectLayout;
+
+    let layout = match layout {
+        Some(template) if template.contains('{') => ObjectLayout::template(template)?,
+        Some(index) => ObjectLayout::index(index)?,
+        None => ObjectLayout::default(),
+    };
+    Ok(Arc::new(bucket.with_layout(layout)))
 }
 
 /// Opens a DICOMweb server with the credentials in the environment.

@@ -7,9 +7,9 @@ mod directory;
 mod memory;
 #[cfg(feature = "object_store")]
 mod object_store;
-#[cfg(feature = "fs")]
+#[cfg(any(feature = "fs", feature = "object_store"))]
 mod temporary_database;
-#[cfg(feature = "fs")]
+#[cfg(any(feature = "fs", feature = "object_store"))]
 mod writer_thread;
 
 use std::sync::Arc;

@@ -11,8 +11,8 @@ use futures::stream::{self, BoxStream, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
 /// A kind of request.
@@ -37,13 +37,19 @@ pub(crate) struct HookedStore {
     pub(crate) inner: Arc<InMemory>,
     hook: Arc<Hook>,
     pending_uploads: Arc<AtomicUsize>,
+    read_limit: Option<usize>,
 }
 
 impl HookedStore {
     pub(crate) fn new(
         hook: impl Fn(Request, &Path) -> BoxFuture<'static, Result<()>> + Send + Sync + 'static,
     ) -> Self {
-        Self { inner: Arc::default(), hook: Arc::new(hook), pending_uploads: Arc::default() }
+        Self {
+            inner: Arc::default(),
+            hook: Arc::new(hook),
+            pending_uploads: Arc::default(),
+            read_limit: None,
+        }
     }
 
     /// The same objects with another hook.
@@ -52,6 +58,11 @@ impl HookedStore {
         hook: impl Fn(Request, &Path) -> BoxFuture<'static, Result<()>> + Send + Sync + 'static,
     ) -> Self {
         Self { hook: Arc::new(hook), ..self.clone() }
+    }
+
+    /// The same objects in a store that closes its connection after this many bytes of an object, sent in small chunks.
+    pub(crate) fn with_read_limit(&self, bytes: usize) -> Self {
+        Self { read_limit: Some(bytes), ..self.clone() }
     }
 
     pub(crate) fn pending_uploads(&self) -> usize {
@@ -92,7 +103,18 @@ impl ObjectStore for HookedStore {
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         (self.hook)(Request::Get, path).await?;
-        self.inner.get_opts(path, options).await
+        let mut found = self.inner.get_opts(path, options.clone()).await?;
+        if let Some(limit) = self.read_limit.filter(|_| !options.head) {
+            let bytes = self.inner.get_opts(path, options).await?.bytes().await?;
+            let mut chunks: Vec<_> =
+                bytes[..limit.min(bytes.len())].chunks(7).map(|chunk| Ok(chunk.to_vec().into())).collect();
+            if limit < bytes.len() {
+                chunks
+                    .push(Err(Error::Generic { store: "test", source: "the connection was closed".into() }));
+            }
+            found.payload = GetResultPayload::Stream(stream::iter(chunks).boxed());
+        }
+        Ok(found)
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 mod hooked;
+mod index;
 mod logs;
 #[path = "../support/responder.rs"]
 mod responder;

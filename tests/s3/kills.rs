@@ -33,7 +33,7 @@ async fn guarantee_1_and_2_real_files_are_exported_byte_for_byte_and_back() {
     let server = S3Server::shared(Kind::Moto);
     let bucket = server.bucket().await;
     let url = format!("s3://{}/exports", bucket.name);
-    let outcome = export(&archive().root, &url, server.port()).run().await;
+    let outcome = export(&archive().root, &url, server.port()).arg("--manifest").run().await;
     let document = outcome.assert_ended(3, "completed");
     let id = operation_id(&document);
     let log = format!("exports/{id}/errors.log");
@@ -42,7 +42,9 @@ async fn guarantee_1_and_2_real_files_are_exported_byte_for_byte_and_back() {
         .keys()
         .map(|instance| (format!("exports/{id}/results/{instance}.dcm"), instance))
         .collect();
-    let expected: BTreeSet<_> = names.keys().chain([&log]).cloned().collect();
+    let manifest = format!("{id}/manifest.jsonl");
+    let logs = [&log, &format!("exports/{manifest}")];
+    let expected: BTreeSet<_> = names.keys().chain(logs).cloned().collect();
     assert_eq!(bucket.list().await.into_keys().collect::<BTreeSet<_>>(), expected);
     for (name, instance) in &names {
         let object = bucket.get(name).await.unwrap();
@@ -55,16 +57,20 @@ async fn guarantee_1_and_2_real_files_are_exported_byte_for_byte_and_back() {
     assert!(!outcome.stdout.contains(SECRET_KEY) && !outcome.stderr.contains(SECRET_KEY));
     assert_eq!(bucket.pending_uploads().await, 0);
 
-    // The results are a source.
+    // The results are a source, and the manifest is an index of them.
     let folder = TempDir::new().unwrap();
     let to = folder.path().join("back");
-    let source = format!("{url}/{id}/results");
-    let outcome = export(&source, to.to_str().unwrap(), server.port()).run().await;
-    let document = outcome.assert_ended(0, "completed");
-    assert_eq!(document["results"]["exported"], archive().instances.len());
-    for instance in archive().instances.keys() {
-        let file = to.join(operation_id(&document)).join(format!("results/{instance}.dcm"));
-        assert!(std::fs::read(file).unwrap() == archive().bytes(instance), "{instance}");
+    for (source, layout) in
+        [(format!("{url}/{id}/results"), "{study}/{series}/{instance}.dcm"), (url.clone(), &*manifest)]
+    {
+        let command = export(&source, to.to_str().unwrap(), server.port());
+        let outcome = command.args(["--layout", layout]).run().await;
+        let document = outcome.assert_ended(0, "completed");
+        assert_eq!(document["results"]["exported"], archive().instances.len());
+        for instance in archive().instances.keys() {
+            let file = to.join(operation_id(&document)).join(format!("results/{instance}.dcm"));
+            assert!(std::fs::read(file).unwrap() == archive().bytes(instance), "{instance}");
+        }
     }
 }
 

@@ -61,6 +61,29 @@ async fn source_with_a_template_fulfills_its_contract() {
     source_conformance(source, &archive()).await;
 }
 
+/// Stores the archive under numbers, and an index in the order of these numbers.
+async fn fill_with_index(bucket: &Bucket<'_>) {
+    let keys: Vec<_> = archive().into_keys().collect();
+    let number = |instance: &InstanceIdentifier| keys.iter().rev().position(|key| key == instance).unwrap();
+    fill(bucket, |instance| format!("2024 é/IM{}", number(instance))).await;
+    let lines = keys.iter().rev().map(|instance| {
+        json!({ "identifier": instance, "path": format!("2024 %C3%A9/IM{}", number(instance)) }).to_string()
+            + "\n"
+    });
+    let index = lines.collect::<String>();
+    bucket.store().put(&"dicom/index.jsonl".into(), index.into()).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs moto: tests/run.sh"]
+async fn source_with_an_index_fulfills_its_contract() {
+    let bucket = S3Server::shared(Kind::Moto).bucket().await;
+    fill_with_index(&bucket).await;
+    let layout = ObjectLayout::index("index.jsonl").unwrap();
+    let source = || source(&bucket, &bucket.server.endpoint()).with_layout(layout.clone());
+    source_conformance(source, &archive()).await;
+}
+
 /// The destination fetches an instance from a signed URL without further credentials.
 #[tokio::test]
 #[ignore = "needs s3s-fs: tests/run.sh"]
@@ -85,6 +108,19 @@ async fn url_that_the_source_signs_returns_the_instance() {
 async fn guarantee_2_transient_failures_of_the_source_skip_nothing() {
     let bucket = S3Server::shared(Kind::Moto).bucket().await;
     fill(&bucket, |instance| format!("{instance}.dcm")).await;
+    export_with_failures(&bucket, ObjectLayout::default()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs moto: tests/run.sh"]
+async fn guarantee_2_transient_failures_of_a_source_with_an_index_skip_nothing() {
+    let bucket = S3Server::shared(Kind::Moto).bucket().await;
+    fill_with_index(&bucket).await;
+    export_with_failures(&bucket, ObjectLayout::index("index.jsonl").unwrap()).await;
+}
+
+/// Exports the archive while every other request fails.
+async fn export_with_failures(bucket: &Bucket<'_>, layout: ObjectLayout) {
     let proxy = Proxy::start(bucket.server.port()).await;
     let slow_down = "<Error><Code>SlowDown</Code></Error>";
     proxy.on_request(move |number, _| match number % 4 {
@@ -93,10 +129,12 @@ async fn guarantee_2_transient_failures_of_the_source_skip_nothing() {
         _ => Action::Forward,
     });
     let sink = MemorySink::new();
-    let engine = ExportEngine::builder(source(&bucket, &format!("http://127.0.0.1:{}", proxy.port())))
-        .retry(RetryPolicy::with_budget(Duration::from_secs(60)))
-        .build()
-        .unwrap();
+    let engine = ExportEngine::builder(
+        source(bucket, &format!("http://127.0.0.1:{}", proxy.port())).with_layout(layout),
+    )
+    .retry(RetryPolicy::with_budget(Duration::from_secs(60)))
+    .build()
+    .unwrap();
     let operation =
         engine.start(NewOperation::new(ExportSource::Everything, sink.clone())).await.unwrap().operation_id;
     let ended = engine.wait(operation).await.unwrap();

@@ -1,15 +1,18 @@
-//! [`ObjectLayout`]: how keys name instances.
+//! [`ObjectLayout`]: how the objects of a store are found.
 
-use std::ops::RangeInclusive;
+use std::fmt;
+use std::sync::Arc;
 
+use ::object_store::path::Path;
+
+use super::template::KeyTemplate;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{DicomIdentifier, InstanceIdentifier, Uid};
+use crate::object_store_prefix::parse_key;
 
-/// The number of identifiers of an instance: study, series, SOP instance.
-const LEVELS: RangeInclusive<usize> = 0..=2;
-
-/// How the keys of a store name instances: a template with the placeholders `{study}`, `{series}` and `{instance}`, which stand
-/// for UIDs. Each occurs once, in any order.
+/// How the objects of a store are found that contain instances: by their keys, or in an index.
+///
+/// # Keys
+/// A template has the placeholders `{study}`, `{series}` and `{instance}`, which stand for UIDs. Each occurs once, in any order.
 ///
 /// ```
 /// use dicom_export::source::ObjectLayout;
@@ -19,33 +22,60 @@ const LEVELS: RangeInclusive<usize> = 0..=2;
 /// assert_eq!(error.message(), "the template must contain {study}, {series} and {instance} once each");
 /// # Ok::<_, dicom_export::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ObjectLayout {
-    parts: Vec<Part>,
-}
+///
+/// # Index
+/// If the keys do not contain the UIDs, the UIDs are in an index, an object in the same store. It consists of JSON Lines, one
+/// for each instance, in any order:
+///
+/// ```json
+/// {"identifier":"1.2.3/1.2.3.1/1.2.3.1.1","path":"2024/05/IM000001","size":526336,"etag":"\"9a0364b9\""}
+/// ```
+///
+/// | member | what it is |
+/// | --- | --- |
+/// | `identifier` | the three UIDs: `<study>/<series>/<SOP instance>` |
+/// | `path` | the key of the object below the source's prefix |
+/// | `size` | the length of the object in bytes, as a number or a string; optional |
+/// | `etag` | the ETag of the object; optional. Destinations copy instances from signed URLs only with an ETag and a size |
+///
+/// Other members are ignored, so that the `manifest.jsonl` of an export is an index of what it has exported. If several lines
+/// name the same instance, the last one counts. Databases export JSON Lines, and each line can be read on its own, which is not
+/// so with CSV, whose quoted fields may contain line breaks.
+///
+/// ```
+/// use std::sync::Arc;
+/// use dicom_export::object_store::{ObjectStoreExt, memory::InMemory};
+/// use dicom_export::source::{ListRequest, ObjectLayout, Scope};
+/// use dicom_export::{InstanceSource, ObjectStoreSource};
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+///
+/// let store = Arc::new(InMemory::new());
+/// store.put(&"2024/05/IM000001".into(), "bytes of a file".into()).await?;
+/// let index = r#"{"identifier":"1.2.3/1.2.3.1/1.2.3.1.1","path":"2024/05/IM000001"}"#;
+/// store.put(&"index.jsonl".into(), index.into()).await?;
+///
+/// let source = ObjectStoreSource::new(store).with_layout(ObjectLayout::index("index.jsonl")?);
+/// let page = source.list(ListRequest::new(Scope::Everything, None, 100)).await?;
+/// assert_eq!(page.instances[0].identifier().to_string(), "1.2.3/1.2.3.1/1.2.3.1.1");
+/// assert_eq!(source.open(&page.instances[0]).await?.length(), Some(15));
+/// # Ok::<_, Box<dyn std::error::Error>>(()) })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Default: the template that exports write, `{study}/{series}/{instance}.dcm`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ObjectLayout(pub(super) Layout);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
-    Text(String),
-    /// A UID, by its level: 0 is the study.
-    Uid(usize),
-}
-
-/// What a key is.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Key {
-    Instance(InstanceIdentifier),
-    /// The key has the form of an instance's, and not three valid UIDs. Those of the study and the series, as far as they are
-    /// valid.
-    Invalid(String),
-    Other,
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Layout {
+    Template(Arc<KeyTemplate>),
+    /// The key of the index below the prefix of the source.
+    Index(Path),
 }
 
 impl Default for ObjectLayout {
-    /// The layout that exports write: `{study}/{series}/{instance}.dcm`.
     fn default() -> Self {
-        let text = |text: &str| Part::Text(text.to_owned());
-        Self { parts: vec![Part::Uid(0), text("/"), Part::Uid(1), text("/"), Part::Uid(2), text(".dcm")] }
+        Self(Layout::Template(Arc::default()))
     }
 }
 
@@ -56,174 +86,25 @@ impl ObjectLayout {
     /// [`Invalid`](ErrorKind::Invalid) if a placeholder is missing, repeated or unknown, if two of them are adjacent or
     /// separated by digits and dots only, or if the template is not a key: it has an empty segment, `.` or `..`.
     pub fn template(template: &str) -> Result<Self> {
-        let invalid = |message: &'static str| Error::new(ErrorKind::Invalid, message);
-        let (mut parts, mut rest) = (Vec::new(), template);
-        while let Some((text, after)) = rest.split_once('{') {
-            if !text.is_empty() {
-                parts.push(Part::Text(text.to_owned()));
-            }
-            let (name, after) =
-                after.split_once('}').ok_or_else(|| invalid("the template has an open brace"))?;
-            parts.push(Part::Uid(match name {
-                "study" => 0,
-                "series" => 1,
-                "instance" => 2,
-                _ => return Err(invalid("the template has an unknown placeholder")),
-            }));
-            rest = after;
-        }
-        if !rest.is_empty() {
-            parts.push(Part::Text(rest.to_owned()));
-        }
-        let count = |level| parts.iter().filter(|part| **part == Part::Uid(level)).count();
-        if !LEVELS.into_iter().all(|level| count(level) == 1) {
-            return Err(invalid("the template must contain {study}, {series} and {instance} once each"));
-        }
-        let is_ambiguous = parts.windows(2).any(|pair| match pair {
-            [Part::Uid(_), Part::Uid(_)] => true,
-            [Part::Uid(_), Part::Text(text)] => text.bytes().all(|b| b.is_ascii_digit() || b == b'.'),
-            _ => false,
-        });
-        if is_ambiguous {
-            return Err(invalid("the template does not separate its placeholders"));
-        }
-        if template.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
-            return Err(invalid("the template has an empty segment or a dot segment"));
-        }
-        Ok(Self { parts })
+        Ok(Self(Layout::Template(Arc::new(KeyTemplate::parse(template)?))))
     }
 
-    /// The key of an instance.
-    pub(super) fn key(&self, instance: &InstanceIdentifier) -> String {
-        let uids =
-            [instance.study_instance_uid(), instance.series_instance_uid(), instance.sop_instance_uid()];
-        let parts = self.parts.iter().map(|part| match part {
-            Part::Text(text) => text.as_str(),
-            Part::Uid(level) => uids[*level].as_str(),
-        });
-        parts.collect()
-    }
-
-    /// The folder that contains all keys of an identifier.
-    pub(super) fn folder(&self, scope: &DicomIdentifier) -> String {
-        let uids = [Some(scope.study_instance_uid()), scope.series_instance_uid(), scope.sop_instance_uid()];
-        let mut known = String::new();
-        for part in &self.parts {
-            match part {
-                Part::Text(text) => known.push_str(text),
-                Part::Uid(level) => match uids[*level] {
-                    Some(uid) => known.push_str(uid.as_str()),
-                    None => break,
-                },
-            }
-        }
-        known.rsplit_once('/').map(|(folder, _)| folder.to_owned()).unwrap_or_default()
-    }
-
-    /// What a key is.
-    pub(super) fn identify(&self, key: &str) -> Key {
-        let Some(uids) = self.parse(key) else { return Key::Other };
-        let [study, series, instance] = uids.map(Uid::new);
-        match (study, series, instance) {
-            (Ok(study), Ok(series), Ok(sop)) => Key::Instance(InstanceIdentifier::new(study, series, sop)),
-            (Ok(study), Ok(series), Err(_)) => Key::Invalid(format!("{study}/{series}")),
-            (Ok(study), Err(_), _) => Key::Invalid(study.to_string()),
-            (Err(_), ..) => Key::Invalid(String::new()),
-        }
-    }
-
-    /// The texts at the placeholders, by their levels.
-    fn parse<'a>(&self, key: &'a str) -> Option<[&'a str; 3]> {
-        let (mut uids, mut rest) = ([""; 3], key);
-        let mut parts = self.parts.iter().peekable();
-        while let Some(part) = parts.next() {
-            match (part, parts.peek()) {
-                (Part::Text(text), _) => rest = rest.strip_prefix(text.as_str())?,
-                (Part::Uid(level), Some(Part::Text(text))) => {
-                    // The text at the end is at the end of the key: a UID may contain it.
-                    let is_last = parts.clone().nth(1).is_none();
-                    let end = if is_last {
-                        rest.strip_suffix(text.as_str())?.len()
-                    } else {
-                        rest.find(text.as_str())?
-                    };
-                    (uids[*level], rest) = rest.split_at(end);
-                }
-                (Part::Uid(level), _) => (uids[*level], rest) = (rest, ""),
-            }
-        }
-        // A segment of the key is not part of a UID.
-        let is_whole = rest.is_empty() && uids.iter().all(|uid| !uid.contains('/'));
-        is_whole.then_some(uids)
+    /// Creates a layout from the key of an index below the source's prefix.
+    ///
+    /// # Errors
+    /// [`Invalid`](ErrorKind::Invalid) if the text is not a key.
+    pub fn index(key: &str) -> Result<Self> {
+        let not_a_key = || Error::new(ErrorKind::Invalid, "the key of the index is not valid");
+        Ok(Self(Layout::Index(parse_key(key).ok_or_else(not_a_key)?)))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn instance() -> InstanceIdentifier {
-        "1.2/3.4/5.6".parse().unwrap()
-    }
-
-    #[test]
-    fn key_of_an_instance_is_identified() {
-        for template in [
-            "{study}/{series}/{instance}.dcm",
-            "{study}/{series}/{instance}",
-            "studies/{study}/series/{series}/instances/{instance}",
-            "{instance}/{series}/{study}",
-            "a-{series}_{study}/{instance}.DCM",
-        ] {
-            let layout = ObjectLayout::template(template).unwrap();
-            let key = layout.key(&instance());
-            assert_eq!(layout.identify(&key), Key::Instance(instance()), "{template}");
-            assert_eq!(layout.identify(&format!("{key}/x")), Key::Other, "{template}");
-            assert_eq!(layout.identify(&format!("x/{key}")), Key::Other, "{template}");
-        }
-        assert_eq!(
-            ObjectLayout::template("{study}/{series}/{instance}.dcm").unwrap(),
-            ObjectLayout::default()
-        );
-    }
-
-    #[test]
-    fn key_without_valid_uids_is_invalid() {
-        let layout = ObjectLayout::default();
-        assert_eq!(layout.identify("1.2/3.4/x.dcm"), Key::Invalid("1.2/3.4".to_owned()));
-        assert_eq!(layout.identify("1.2/x/5.6.dcm"), Key::Invalid("1.2".to_owned()));
-        assert_eq!(layout.identify("x/3.4/5.6.dcm"), Key::Invalid(String::new()));
-        assert_eq!(layout.identify("1.2/3.4.dcm"), Key::Other);
-        assert_eq!(layout.identify("1.2/3.4/5.6.jpg"), Key::Other);
-    }
-
-    #[test]
-    fn folder_is_as_deep_as_the_identifier_allows() {
-        let layout = ObjectLayout::template("studies/{study}/series/{series}/{instance}").unwrap();
-        let folder = |identifier: &str| layout.folder(&identifier.parse().unwrap());
-        assert_eq!(folder("1.2"), "studies/1.2/series");
-        assert_eq!(folder("1.2/3.4"), "studies/1.2/series/3.4");
-        let layout = ObjectLayout::template("{instance}_{study}_{series}").unwrap();
-        assert_eq!(layout.folder(&"1.2".parse().unwrap()), "");
-    }
-
-    #[test]
-    fn ambiguous_templates_are_refused() {
-        for template in [
-            "",
-            "{study}/{series}",
-            "{study}/{series}/{instance}/{study}",
-            "{study}{series}/{instance}",
-            "{study}.{series}/{instance}",
-            "{study}/{series}/{instance}.1",
-            "{study}/{series}/{instance",
-            "{study}/{series}/{sop}/{instance}",
-            "/{study}/{series}/{instance}",
-            "{study}//{series}/{instance}",
-            "../{study}/{series}/{instance}",
-        ] {
-            let error = ObjectLayout::template(template).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Invalid, "{template}");
+impl fmt::Debug for ObjectLayout {
+    /// Omits the key of an index, which can contain names.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Layout::Template(template) => f.debug_tuple("ObjectLayout").field(template).finish(),
+            Layout::Index(_) => f.debug_tuple("ObjectLayout").field(&"index").finish(),
         }
     }
 }

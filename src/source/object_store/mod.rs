@@ -1,10 +1,14 @@
 //! [`ObjectStoreSource`]: exports from any store of the crate `object_store`.
 
+mod error;
 #[cfg(feature = "gcs")]
 mod gcs;
+mod index;
 mod layout;
+mod listing;
 #[cfg(feature = "s3")]
 mod s3;
+mod template;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -14,15 +18,19 @@ use ::object_store::path::Path;
 use ::object_store::signer::{Method, Signer};
 use ::object_store::{Error as StoreError, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt};
 use async_trait::async_trait;
-use futures::stream::{BoxStream, TryStreamExt};
+use futures::stream::TryStreamExt;
 
-use self::layout::Key;
+use self::error::{list_error, source_error};
+use self::index::{IndexedObject, ObjectIndex};
+use self::layout::Layout;
 pub use self::layout::ObjectLayout;
+use self::listing::Listing;
+use self::template::{Key, KeyTemplate};
 use crate::content::{Content, CopySource};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Cursor, Instance, ListFailure, ListRequest, ListWarning, Locator, Page, Scope};
-use crate::model::{DicomIdentifier, InstanceIdentifier};
-use crate::object_store_error::{SanitizedError, error_kind, sanitized};
+use crate::model::{DicomIdentifier, ExportSource, InstanceIdentifier};
+use crate::object_store_prefix::parse_key;
 use crate::source::InstanceSource;
 use crate::sync::lock;
 
@@ -66,6 +74,14 @@ const URL_VALIDITY: Duration = Duration::from_secs(3600);
 /// Cloud Storage do. With other stores, such as a local folder, listing fails with
 /// [`Unsupported`](ErrorKind::Unsupported).
 ///
+/// # Listing with an index
+/// With [`ObjectLayout::index`], the index is read into a temporary file of about 400 bytes a line, in constant memory, and
+/// instances are listed in the order of their UIDs. A new listing reads an index again that has changed; one that is in
+/// progress continues with the index that it began with. A line that cannot be read is a failure of the listing, with its number
+/// in the message. Warnings count lines that a later line replaces (`duplicateInstance`), an index that has changed since the
+/// page before (`listChanged`), and, when identifiers are listed, broken lines that may belong to them (`unidentifiedLine`). For
+/// exports of identifiers, a change of the index is found within 30 seconds.
+///
 /// # Copies at the destination
 /// With a [signer](Self::with_signer) the source signs a URL for each instance, without a request, from which the
 /// destination copies it. Only the version that was listed is copied.
@@ -92,7 +108,9 @@ const URL_VALIDITY: Duration = Duration::from_secs(3600);
 pub struct ObjectStoreSource {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
-    layout: Arc<ObjectLayout>,
+    template: Arc<KeyTemplate>,
+    /// The index, if the keys do not name the instances.
+    index: Option<Arc<ObjectIndex>>,
     signer: Option<Arc<dyn Signer>>,
     /// The signer of a store that the source opened.
     own_signer: Option<Arc<dyn Signer>>,
@@ -104,8 +122,9 @@ impl ObjectStoreSource {
     /// Creates a source for all instances of a store.
     pub fn new(store: Arc<dyn ObjectStore>) -> Self {
         let (prefix, listings) = (Path::default(), Arc::default());
-        let layout = Arc::default();
-        Self { store, prefix, layout, signer: None, own_signer: None, url_validity: URL_VALIDITY, listings }
+        let (template, index) = (Arc::default(), None);
+        let (signer, own_signer, url_validity) = (None, None, URL_VALIDITY);
+        Self { store, prefix, template, index, signer, own_signer, url_validity, listings }
     }
 
     /// Restricts the source to the keys below a prefix such as `a/b`.
@@ -117,6 +136,7 @@ impl ObjectStoreSource {
         // The store's error quotes the prefix.
         let unusable = |_| Error::new(ErrorKind::Invalid, "the prefix is not valid");
         self.prefix = Path::parse(prefix).map_err(unusable)?;
+        self.index = self.index.map(|index| Arc::new(ObjectIndex::new(index.path.clone())));
         self.listings = Arc::default();
         Ok(self)
     }
@@ -140,10 +160,14 @@ impl ObjectStoreSource {
         self
     }
 
-    /// Sets how the keys below the prefix name instances. Default: `{study}/{series}/{instance}.dcm`.
+    /// Sets how instances are found below the prefix: by a template of their keys, or in an index. Default:
+    /// `{study}/{series}/{instance}.dcm`.
     #[must_use]
     pub fn with_layout(mut self, layout: ObjectLayout) -> Self {
-        self.layout = Arc::new(layout);
+        (self.template, self.index) = match layout.0 {
+            Layout::Template(template) => (template, None),
+            Layout::Index(path) => (Arc::default(), Some(Arc::new(ObjectIndex::new(path)))),
+        };
         self.listings = Arc::default();
         self
     }
@@ -159,11 +183,23 @@ impl ObjectStoreSource {
     }
 
     fn key(&self, instance: &InstanceIdentifier) -> Path {
-        self.below(&self.layout.key(instance))
+        self.below(&Path::from(self.template.key(instance)))
     }
 
-    fn below(&self, key: &str) -> Path {
-        self.prefix.parts().chain(Path::from(key).parts()).collect()
+    fn below(&self, path: &Path) -> Path {
+        self.prefix.parts().chain(path.parts()).collect()
+    }
+
+    /// The key of a listed instance, and its ETag.
+    fn locate(&self, instance: &Instance) -> Result<(Path, Option<String>)> {
+        let locator = instance.locator();
+        if self.index.is_none() {
+            let etag = Some(locator.as_str()).filter(|etag| !etag.is_empty());
+            return Ok((self.key(instance.identifier()), etag.map(str::to_owned)));
+        }
+        let IndexedObject { path, etag } = locator.decode()?;
+        let unusable = || Error::new(ErrorKind::Internal, "a stored Locator cannot be read");
+        Ok((self.below(&parse_key(&path).ok_or_else(unusable)?), etag))
     }
 
     fn identify(&self, meta: &ObjectMeta) -> Object {
@@ -172,7 +208,7 @@ impl ObjectStoreSource {
             "" => Some(key),
             prefix => key.strip_prefix(prefix).and_then(|key| key.strip_prefix('/')),
         };
-        match key.map_or(Key::Other, |key| self.layout.identify(key)) {
+        match key.map_or(Key::Other, |key| self.template.identify(key)) {
             Key::Instance(identifier) => {
                 let instance = Instance::new(identifier).with_size(meta.size);
                 Object::Instance(match &meta.e_tag {
@@ -211,8 +247,10 @@ impl ObjectStoreSource {
         after: Option<Path>,
         limit: usize,
     ) -> Result<Page> {
-        let folder =
-            scope.map_or_else(|| self.prefix.clone(), |scope| self.below(&self.layout.folder(scope)));
+        let folder = scope.map_or_else(
+            || self.prefix.clone(),
+            |scope| self.below(&Path::from(self.template.folder(scope))),
+        );
         // A folder may contain the instances of other identifiers, if the layout does not begin with the study.
         let is_listed = |instance: &Instance| scope.is_none_or(|scope| scope.covers(instance.identifier()));
         let mut listing = self.listing(folder, after);
@@ -271,7 +309,8 @@ impl fmt::Debug for ObjectStoreSource {
     /// Omits the store and the signer, some of which print their keys, and the prefix, which can contain names.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ObjectStoreSource")
-            .field("layout", &self.layout)
+            .field("template", &self.template)
+            .field("has_index", &self.index.is_some())
             .field("signs", &self.signer.is_some())
             .field("url_validity", &self.url_validity)
             .finish_non_exhaustive()
@@ -281,6 +320,9 @@ impl fmt::Debug for ObjectStoreSource {
 #[async_trait]
 impl InstanceSource for ObjectStoreSource {
     async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
+        if let Some(index) = &self.index {
+            return index.list(&self.store, &self.below(&index.path), request).await;
+        }
         let after = request.after.map(|cursor| Path::parse(cursor.as_str())).transpose();
         let after = after.map_err(|_| Error::new(ErrorKind::Internal, "a stored Cursor cannot be read"))?;
         let Scope::Identifier(scope) = request.scope else {
@@ -293,7 +335,8 @@ impl InstanceSource for ObjectStoreSource {
     }
 
     async fn open(&self, instance: &Instance) -> Result<Content> {
-        let found = self.store.get_opts(&self.key(instance.identifier()), GetOptions::default()).await;
+        let (key, _) = self.locate(instance)?;
+        let found = self.store.get_opts(&key, GetOptions::default()).await;
         let found = found.map_err(source_error)?;
         let length = found.meta.size;
         Ok(Content::from_stream(Some(length), found.into_stream().map_err(source_error)))
@@ -302,12 +345,21 @@ impl InstanceSource for ObjectStoreSource {
     /// Returns `None` without a signer, for an empty instance, and for one that was listed without an ETag, since a longer
     /// version may have replaced it.
     async fn copy_url(&self, instance: &Instance) -> Result<Option<CopySource>> {
-        let etag = Some(instance.locator().as_str()).filter(|etag| !etag.is_empty());
+        let (key, etag) = self.locate(instance)?;
         let length = instance.size().filter(|length| *length > 0);
         let (Some(signer), Some(length), Some(etag)) = (&self.signer, length, etag) else { return Ok(None) };
-        let key = self.key(instance.identifier());
         let url = signer.signed_url(Method::GET, &key, self.url_validity).await.map_err(source_error)?;
         Ok(Some(CopySource::new(url, length).with_etag(etag)))
+    }
+
+    /// Returns the number of instances in the index, or `None` without an index.
+    async fn estimate(&self, source: &ExportSource) -> Result<Option<u64>> {
+        match (source, &self.index) {
+            (ExportSource::Everything, Some(index)) => {
+                index.count(&self.store, &self.below(&index.path)).await.map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 }
 
@@ -319,61 +371,7 @@ enum Object {
     Other,
 }
 
-/// A listing of a folder between two pages.
-struct Listing {
-    folder: Path,
-    /// The key after which the listing was requested to start.
-    after: Option<Path>,
-    /// The last key received.
-    last: Option<Path>,
-    objects: BoxStream<'static, Result<ObjectMeta, StoreError>>,
-}
-
-impl Listing {
-    async fn next(&mut self) -> Result<Option<ObjectMeta>> {
-        loop {
-            let Some(meta) = self.objects.try_next().await.map_err(list_error)? else { return Ok(None) };
-            if self.last.as_ref().is_some_and(|last| meta.location <= *last) {
-                let message = "the source's store does not list in the order of keys";
-                return Err(Error::new(ErrorKind::Unsupported, message));
-            }
-            self.last = Some(meta.location.clone());
-            // Some stores ignore the offset: Azure's emulator does.
-            if self.after.as_ref().is_none_or(|after| meta.location > *after) {
-                return Ok(Some(meta));
-            }
-        }
-    }
-}
-
 fn single_instance(scope: &DicomIdentifier) -> Option<InstanceIdentifier> {
     let (series, sop) = (scope.series_instance_uid()?, scope.sop_instance_uid()?);
     Some(InstanceIdentifier::new(scope.study_instance_uid().clone(), series.clone(), sop.clone()))
-}
-
-fn list_error(cause: StoreError) -> Error {
-    // `object_store` returns neither this key nor those after it.
-    if let StoreError::InvalidPath { .. } = cause {
-        let message = "the source contains a key with an empty segment, a dot segment or a control character";
-        return Error::new(ErrorKind::Unsupported, message).with_source(SanitizedError::of(&cause));
-    }
-    match error_kind(&cause) {
-        ErrorKind::NotFound => Error::new(ErrorKind::NotFound, "the source's container does not exist")
-            .with_source(SanitizedError::of(&cause)),
-        _ => source_error(cause),
-    }
-}
-
-/// Converts an error of the store, without its text.
-fn source_error(cause: StoreError) -> Error {
-    sanitized(&cause, |kind| match kind {
-        ErrorKind::NotFound => "the instance does not exist any more",
-        ErrorKind::Unauthorized => "the source refuses the credential",
-        ErrorKind::Conflict => "the instance has changed since it was listed",
-        ErrorKind::Unsupported => "the source does not support the request",
-        ErrorKind::Invalid => "the source refuses the request",
-        ErrorKind::Internal => "a thread of the source's store panicked",
-        ErrorKind::Throttled => "the source asks for fewer requests",
-        _ => "the source failed or does not respond",
-    })
 }
