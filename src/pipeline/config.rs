@@ -17,8 +17,9 @@ use crate::source::SourceProvider;
 use crate::store::{SecretStore, TimeLimited};
 use crate::sync::{lock, within};
 
-/// The retry budget of calls that a caller waits for, or that follow the end of an operation.
-const SHORT_RETRY_BUDGET: Duration = Duration::from_secs(30);
+/// The retry budget of calls that a caller waits for, or that follow the end of an operation. It ends before a start times
+/// out, so that the caller gets the error of the call.
+const SHORT_RETRY_BUDGET: Duration = Duration::from_secs(20);
 
 /// Sources, destinations and options of exports, independent of where they run.
 ///

@@ -62,6 +62,7 @@ type Faults = Arc<Mutex<HashMap<String, Vec<ErrorKind>>>>;
 pub(crate) struct Plan {
     faults: Faults,
     outage: Arc<Mutex<Option<(ErrorKind, usize)>>>,
+    starts: Arc<Mutex<Option<ErrorKind>>>,
     pub(crate) calls: Arc<AtomicUsize>,
 }
 
@@ -80,6 +81,15 @@ impl Plan {
 
     pub(crate) fn heal(&self) {
         *self.outage.lock().unwrap() = None;
+    }
+
+    /// Makes every test of the destination fail.
+    pub(crate) fn fail_starts(&self, kind: ErrorKind) {
+        *self.starts.lock().unwrap() = Some(kind);
+    }
+
+    fn prepare(&self) -> Result<()> {
+        self.starts.lock().unwrap().map_or(Ok(()), |kind| Err(Error::new(kind, "planned failure")))
     }
 
     /// Counts a call, and returns its planned error.
@@ -150,7 +160,8 @@ impl SinkHook for SinkFaults {
                 self.plan.call(path.as_str())
             }
             SinkCall::Append => self.plan.call("append"),
-            SinkCall::Prepare | SinkCall::Finish => Ok(()),
+            SinkCall::Prepare => self.plan.prepare(),
+            SinkCall::Finish => Ok(()),
         }
     }
 }
