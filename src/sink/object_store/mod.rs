@@ -16,7 +16,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use self::log::LogParts;
-use self::multipart::{PARTS_IN_MEMORY, PartSizes};
 #[cfg(any(feature = "gcs", feature = "s3"))]
 use self::objects::ListUploads;
 use self::objects::{Expected, Kind, Objects};
@@ -31,7 +30,7 @@ use crate::sink::{BlobSink, LogKey, PutResult};
 /// Any [`ObjectStore`] as a destination, optionally below a prefix.
 ///
 /// An instance of up to 5 MiB is written with one request, a larger one as a multipart upload with parts of at least
-/// 5 MiB, three of them in flight at once. With [`with_multipart_store`](Self::with_multipart_store), each part waits for its turn
+/// 5 MiB, seven of them in flight at once, or three if the length is unknown. With [`with_multipart_store`](Self::with_multipart_store), each part waits for its turn
 /// among all requests to the destination, and is retried on its own.
 ///
 /// These stores cannot append, so the sink writes each part of a log as an object of its own,
@@ -190,8 +189,7 @@ impl BlobSink for ObjectStoreSink {
     }
 
     fn buffer_size(&self, length: Option<u64>) -> u64 {
-        let max = PartSizes::new(length).next_size() * PARTS_IN_MEMORY;
-        length.map_or(max, |length| length.min(max))
+        multipart::buffer_size(length)
     }
 
     fn location(&self) -> String {

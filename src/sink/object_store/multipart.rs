@@ -32,7 +32,16 @@ const MAX_ABORT_ATTEMPTS: usize = 6;
 const MIN_ABORT_BACKOFF: Duration = Duration::from_secs(1);
 
 /// How many parts one `put` holds in memory: one that is being read, the others in flight.
-pub(super) const PARTS_IN_MEMORY: u64 = 4;
+const PARTS_IN_MEMORY: u64 = 8;
+
+/// The same for a content of unknown length, which may be small.
+const PARTS_OF_UNKNOWN_LENGTH: u64 = 4;
+
+/// How many bytes a put of this length buffers.
+pub(super) fn buffer_size(length: Option<u64>) -> u64 {
+    let size = PartSizes::new(length).next_size();
+    length.map_or(PARTS_OF_UNKNOWN_LENGTH * size, |length| length.min(PARTS_IN_MEMORY * size))
+}
 
 /// The sizes of the parts of an upload.
 pub(super) struct PartSizes {
