@@ -43,6 +43,7 @@ mod destinations;
 mod documents;
 mod idempotency;
 mod openapi;
+mod openapi_operations;
 mod options;
 mod paging;
 mod problem;

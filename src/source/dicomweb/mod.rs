@@ -5,6 +5,7 @@
 //! into a `row_set`: `queries` requests the pages of a `query` and reads them with `json_rows` and `row_text`. `retrieve` reads instances, through `multipart`, and `read_ahead` reads studies of small instances. `client` sends all
 //! requests.
 
+mod body_reader;
 mod builder;
 mod client;
 mod credentials;

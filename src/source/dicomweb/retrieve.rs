@@ -4,9 +4,10 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 
+use super::body_reader::PartHeaders;
 use super::client::{Client, RequestKind};
 use super::media_type::MediaType;
-use super::multipart::{Part, PartHeaders};
+use super::multipart::Part;
 use super::queries::Queries;
 use super::query::{Query, Resource};
 use super::response::Response;
