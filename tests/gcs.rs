@@ -15,8 +15,11 @@ mod responder;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use dicom_export::object_store::StaticCredentialProvider;
 use dicom_export::object_store::gcp::GcpCredential;
@@ -174,6 +177,76 @@ async fn instances_are_written_with_one_request_or_in_parts() {
     assert!(requests.iter().all(|request| request.header("authorization") == Some("Bearer secret-token")));
     // One, and then the creation, two parts of which one is repeated, and the completion.
     assert_eq!(requests.len(), 6);
+}
+
+/// The CRC32C of RFC 3720 (B.4), bit by bit.
+fn crc32c(bytes: &[u8]) -> String {
+    let crc = bytes.iter().fold(!0_u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg()))
+    });
+    BASE64_STANDARD.encode((!crc).to_be_bytes())
+}
+
+/// A server that verifies and returns checksums as the real one does. The first body of each kind is stored damaged, and the
+/// second one arrives damaged.
+async fn verifying_server() -> Responder {
+    let (objects, parts) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    Responder::start(move |request: &Request| {
+        let is_part = request.query.contains_key("partNumber");
+        if request.query.contains_key("uploads") {
+            let id = "<InitiateMultipartUploadResult><UploadId>id</UploadId></InitiateMultipartUploadResult>";
+            return Reply::status(200).body(id);
+        }
+        if request.query.contains_key("uploadId") && !is_part {
+            let done =
+                "<CompleteMultipartUploadResult><ETag>\"whole\"</ETag></CompleteMultipartUploadResult>";
+            return Reply::status(200).body(done).header("x-goog-hash", "crc32c=of the whole");
+        }
+        let expected = format!("crc32c={}", crc32c(&request.body));
+        if request.header("x-goog-hash") != Some(&expected) {
+            return Reply::status(400).body("<Error><Code>InvalidDigest</Code></Error>");
+        }
+        let stored = match if is_part { &parts } else { &objects }.fetch_add(1, Ordering::SeqCst) {
+            0 => format!("crc32c={}", crc32c(b"other bytes")),
+            1 if is_part => return Reply::status(400).body("<Error><Code>CrcMismatch</Code></Error>"),
+            1 => return Reply::status(400).body("<Error><Code>BadDigest</Code></Error>"),
+            2 => format!("{expected},md5=AAAA"),
+            _ => expected,
+        };
+        Reply::status(200)
+            .header("etag", "\"tag\"")
+            .header("x-goog-hash", "md5=AAAA")
+            .header("x-goog-hash", stored)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn guarantee_1_damaged_bodies_are_sent_again() {
+    assert_eq!(crc32c(b"123456789"), BASE64_STANDARD.encode(0xe306_9283_u32.to_be_bytes()));
+    let server = verifying_server().await;
+    let sink = sink(&server);
+    for length in [1000, 6 << 20] {
+        let content = Content::from_bytes((0..length).map(|n: usize| (n % 251) as u8).collect::<Vec<_>>());
+        assert_eq!(sink.put(&instance(), content, &upload()).await.unwrap().size as usize, length);
+    }
+    let requests = server.requests();
+    // The object is sent three times. Of two parts, one is sent three times, or each of them twice. The others create and complete
+    // the upload.
+    assert_eq!(requests.len(), 3 + 1 + 4 + 1);
+}
+
+#[tokio::test]
+async fn guarantee_1_body_that_is_always_stored_damaged_is_an_error() {
+    let server = Responder::start(|_| {
+        Reply::status(200).header("etag", "\"tag\"").header("x-goog-hash", "crc32c=AAAAAA==")
+    })
+    .await;
+    let upload = UploadContext::new(32 << 20, RetryPolicy::none(), 16);
+    let error =
+        sink(&server).put(&instance(), Content::from_bytes(&b"bytes"[..]), &upload).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.message().starts_with("checksum mismatch"), "{error}");
 }
 
 #[tokio::test]

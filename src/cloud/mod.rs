@@ -20,7 +20,7 @@ pub(crate) use self::hosts::label_before;
 #[cfg(any(feature = "azure", feature = "s3"))]
 pub(crate) use self::hosts::{ListedHost, not_a_host};
 #[cfg(any(feature = "gcs", feature = "s3"))]
-pub(crate) use self::service::{CredentialConnector, StoreConnector};
+pub(crate) use self::service::{BodyChecksum, CredentialConnector, StoreConnector};
 #[cfg(any(feature = "gcs", feature = "s3"))]
 pub(crate) use self::uploads::{SignRequest, UploadLister};
 #[cfg(any(feature = "azure", feature = "s3"))]

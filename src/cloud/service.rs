@@ -3,6 +3,8 @@
 //! The errors of `object_store` hide the code and `Retry-After` of a response. The service returns an [`Error`] of this crate
 //! in place of a response that `object_store` need not see, which `object_store_error` finds among the causes of an error.
 
+use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,7 +15,7 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
     HttpService,
 };
-use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName};
 use reqwest::{Method, StatusCode};
 
 use crate::error::{Error, ErrorKind};
@@ -35,28 +37,40 @@ const MAX_CREDENTIAL_BYTES: usize = 256 << 10;
 /// The longest error code that is repeated in a message.
 const MAX_CODE_LENGTH: usize = 64;
 
-/// The checksum of a body. The store verifies that of a request and repeats it in the response ("Checking object integrity for
-/// data uploads in Amazon S3").
-const CHECKSUM: HeaderName = HeaderName::from_static("x-amz-checksum-crc64nvme");
-
 /// Codes of responses to a request whose body was damaged on the way.
-const DAMAGED_CODES: [&str; 4] =
-    ["BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"];
+const DAMAGED_CODES: [&str; 6] = [
+    "BadDigest",
+    "CrcMismatch",
+    "InvalidDigest",
+    "XAmzContentSHA256Mismatch",
+    "XAmzContentChecksumMismatch",
+    "IncompleteBody",
+];
 
 /// Codes of responses with status 409 to requests that may succeed if they are repeated.
 const RACE_CODES: [&str; 2] = ["ConditionalRequestConflict", "OperationAborted"];
 
+/// The checksums of the bodies of requests.
+#[async_trait]
+pub(crate) trait BodyChecksum: Debug + Send + Sync + 'static {
+    /// Returns the checksum in a request, and adds it unless `object_store` does.
+    async fn sent(&self, request: &mut HttpRequest) -> Option<String>;
+
+    /// Returns the checksum that a response states for what has been stored.
+    fn stored(&self, headers: &HeaderMap) -> Option<String>;
+}
+
 /// Gives a client of `object_store` one HTTP client for all its requests.
 #[derive(Debug)]
-pub(crate) struct StoreConnector(reqwest::Client);
+pub(crate) struct StoreConnector(StoreService);
 
 impl StoreConnector {
-    pub(crate) fn new(client: reqwest::Client) -> Self {
-        Self(client)
+    pub(crate) fn new(client: reqwest::Client, checksum: impl BodyChecksum) -> Self {
+        Self(StoreService { client, checksum: Arc::new(checksum) })
     }
 
     pub(crate) fn client(&self) -> HttpClient {
-        HttpClient::new(StoreService(self.0.clone()))
+        HttpClient::new(self.0.clone())
     }
 }
 
@@ -66,17 +80,31 @@ impl HttpConnector for StoreConnector {
     }
 }
 
-#[derive(Debug)]
-struct StoreService(reqwest::Client);
+#[derive(Debug, Clone)]
+struct StoreService {
+    client: reqwest::Client,
+    checksum: Arc<dyn BodyChecksum>,
+}
 
 #[async_trait]
 impl HttpService for StoreService {
     async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
         mark_secrets(request.headers_mut());
-        let (method, checksum) = (request.method().clone(), request.headers().get(CHECKSUM).cloned());
+        let method = request.method().clone();
+        let sent = self.checksum.sent(&mut request).await;
         let length = request.body().content_length() as u64;
         let limit = REQUEST_TIMEOUT + Duration::from_secs(length / MIN_TRANSFER_RATE);
-        let exchange = async { check(&method, checksum.as_ref(), self.0.call(request).await?).await };
+        let exchange = async {
+            let response = check(&method, self.client.call(request).await?).await?;
+            match (sent, self.checksum.stored(response.headers())) {
+                (Some(sent), Some(stored)) if sent != stored => {
+                    let message =
+                        "checksum mismatch: the store reports another checksum than that of the data sent";
+                    Err(failed(Error::new(ErrorKind::Unavailable, message)))
+                }
+                _ => Ok(response),
+            }
+        };
         match tokio::time::timeout(limit, exchange).await {
             Ok(outcome) => outcome,
             Err(_) => Err(failed(Error::new(ErrorKind::Unavailable, "the store timed out"))),
@@ -98,25 +126,13 @@ fn failed(error: Error) -> HttpError {
     HttpError::new(HttpErrorKind::Unknown, error)
 }
 
-async fn check(
-    method: &Method,
-    checksum: Option<&HeaderValue>,
-    response: HttpResponse,
-) -> Result<HttpResponse, HttpError> {
+async fn check(method: &Method, response: HttpResponse) -> Result<HttpResponse, HttpError> {
     let status = response.status();
     if is_success(method, status) {
         if *method != Method::GET && is_web_page(response.headers()) {
             return Err(failed(gateway()));
         }
-        let stored = response.headers().get(CHECKSUM);
-        return match (checksum, stored) {
-            (Some(sent), Some(stored)) if sent != stored => {
-                let message =
-                    "checksum mismatch: the store reports another checksum than that of the data sent";
-                Err(failed(Error::new(ErrorKind::Unavailable, message)))
-            }
-            _ => Ok(response),
-        };
+        return Ok(response);
     }
     let (parts, body) = response.into_parts();
     let body = read(body, MAX_ERROR_BYTES).await;

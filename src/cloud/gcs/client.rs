@@ -12,6 +12,7 @@ use secrecy::ExposeSecret;
 use url::Url;
 
 use super::bucket::{GcsBucket, GcsCredential};
+use super::checksum::Crc32c;
 use super::connections::GcsConnections;
 use crate::cloud::{SignRequest, StoreConnector, UploadLister};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,7 +33,7 @@ impl GcsClient {
     /// [`ErrorKind::Invalid`] if the policy or the credential cannot be used.
     pub(crate) fn open(bucket: &GcsBucket, connections: &GcsConnections) -> Result<Self> {
         let endpoint = connections.policy().endpoint();
-        let connector = StoreConnector::new(connections.client()?);
+        let connector = StoreConnector::new(connections.client()?, Crc32c);
         let http = connector.client();
         let builder = GoogleCloudStorageBuilder::new()
             .with_bucket_name(&bucket.name)

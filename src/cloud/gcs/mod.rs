@@ -1,6 +1,7 @@
 //! Buckets of Google Cloud Storage: settings, policy, credentials and clients.
 
 mod bucket;
+mod checksum;
 mod client;
 mod connections;
 mod policy;

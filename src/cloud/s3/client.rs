@@ -13,6 +13,7 @@ use object_store::{Result as StoreResult, RetryConfig, StaticCredentialProvider}
 use secrecy::ExposeSecret;
 
 use super::bucket::{AccessKeys, S3Bucket, S3Credential};
+use super::checksum::Crc64Nvme;
 use super::connections::S3Connections;
 use crate::cloud::{SignRequest, StoreConnector, UploadLister};
 use crate::error::{Error, ErrorKind, Result};
@@ -36,7 +37,7 @@ impl S3Client {
     /// [`ErrorKind::Invalid`] if the policy or the credential cannot be used.
     pub(crate) fn open(bucket: &S3Bucket, connections: &S3Connections) -> Result<Self> {
         let url = bucket.url()?;
-        let connector = StoreConnector::new(connections.client(url.scheme())?);
+        let connector = StoreConnector::new(connections.client(url.scheme())?, Crc64Nvme);
         let http = connector.client();
         let credentials = match &bucket.credential {
             S3Credential::Keys(keys) => Some(keys.provider()),

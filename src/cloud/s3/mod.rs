@@ -1,6 +1,7 @@
 //! Buckets of Amazon S3 and compatible stores: settings, policy, credentials and clients.
 
 mod bucket;
+mod checksum;
 mod client;
 mod connections;
 mod endpoint;

@@ -9,8 +9,8 @@
 //!   to list, read, create and delete objects, which is checked when an operation is prepared.
 //! - **Requests** follow no redirects, and are not retried by `object_store`. 429 and 503 reduce the number of concurrent
 //!   requests, and `Retry-After` is honored.
-//! - **Checksums** are those of TLS only: `object_store` sends none to Google Cloud Storage. The manifest and the example
-//!   `verify` compare the stored bytes.
+//! - **Checksums**: each body is sent with its CRC32C, which Google Cloud Storage verifies. A store that reports another checksum
+//!   than that of the data sent is a destination failure, and the request is retried.
 
 mod provider;
 
