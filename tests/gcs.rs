@@ -25,6 +25,7 @@ use dicom_export::object_store::StaticCredentialProvider;
 use dicom_export::object_store::gcp::GcpCredential;
 use dicom_export::sink::SinkProvider;
 use dicom_export::sink::gcs::{GcsPolicy, GcsProvider};
+use dicom_export::source::ObjectLayout;
 use dicom_export::testing::source_conformance;
 use dicom_export::{
     BlobPath, BlobSink, Content, Error, ErrorKind, InstanceIdentifier, ObjectStoreSink, ObjectStoreSource,
@@ -287,6 +288,10 @@ async fn source_fulfills_its_contract() {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(file, bytes).unwrap();
     }
+    let lines = archive.keys().rev().map(|instance| {
+        json!({ "identifier": instance, "path": format!("{instance}.dcm") }).to_string() + "\n"
+    });
+    std::fs::write(folder.path().join("data/bucket/dicom/index.jsonl"), lines.collect::<String>()).unwrap();
     let (number, data) = (port.number().to_string(), folder.path().join("data"));
     let host = format!("127.0.0.1:{number}");
     let arguments = ["-scheme", "http", "-host", "127.0.0.1", "-port", &number, "-public-host", &host];
@@ -295,5 +300,8 @@ async fn source_fulfills_its_contract() {
     server.wait_for_output("server started");
     let settings = json!({ "bucket": "bucket", "prefix": "dicom", "useInstanceIdentity": true });
     let policy = policy(&format!("http://{host}"));
-    source_conformance(|| ObjectStoreSource::open_gcs(&settings, &policy).unwrap(), &archive).await;
+    for layout in [ObjectLayout::default(), ObjectLayout::index("index.jsonl").unwrap()] {
+        let source = || ObjectStoreSource::open_gcs(&settings, &policy).unwrap().with_layout(layout.clone());
+        source_conformance(source, &archive).await;
+    }
 }

@@ -216,11 +216,16 @@ async fn object_that_is_not_an_index_is_an_error() {
     let error = missing.list(request).await.unwrap_err();
     assert_eq!((error.kind(), error.message()), (ErrorKind::NotFound, "the source's index does not exist"));
 
-    put_index(&store, &vec!["1.2,3.4,5.6,Doe^John\n".to_owned(); 150]).await;
-    for _ in 0..2 {
-        let error = missing.list(request).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid);
-        assert!(error.message().ends_with("JSON objects with 'identifier' and 'path'"), "{error}");
+    for lines in [1, 150] {
+        let mut csv = vec!["1.2,3.4,5.6,Doe^John\n".to_owned(); lines];
+        // A valid line so late does not make it an index.
+        csv.extend((lines > 100).then(|| line(&fixtures::instance(1, 1, 0), "path")));
+        put_index(&store, &csv).await;
+        for _ in 0..2 {
+            let error = missing.list(request).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.message().ends_with("JSON objects with 'identifier' and 'path'"), "{error}");
+        }
     }
     // The same source finds the index that replaces it.
     let lines = fill(&store).await;

@@ -43,7 +43,7 @@ const MAX_ESTIMATED_IDENTIFIERS: usize = 100;
 /// parsed or buffered. A truncated response is an error, never a short instance.
 ///
 /// Studies of small instances are read with one request each into a cache of 16 MiB by default
-/// ([`read_ahead`](DicomWebSourceBuilder::read_ahead)), from which their instances are opened as they arrive.
+/// ([`read_ahead`](crate::source::DicomWebSourceBuilder::read_ahead)), from which their instances are opened as they arrive.
 ///
 /// # Listing
 /// QIDO-RS guarantees no order and has no keyset paging, so the source sorts by study, series and instance UID. An export

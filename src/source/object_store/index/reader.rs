@@ -73,7 +73,8 @@ pub(super) struct IndexReader {
     /// The number of lines that have been split off.
     number: u64,
     lines: Arc<Vec<(u64, Line)>>,
-    broken: u64,
+    /// The number of broken lines before the first instance.
+    broken_at_start: u64,
     has_instance: bool,
 }
 
@@ -92,7 +93,7 @@ impl IndexReader {
             is_too_long: false,
             number: 0,
             lines: Arc::default(),
-            broken: 0,
+            broken_at_start: 0,
             has_instance: false,
         })
     }
@@ -108,10 +109,8 @@ impl IndexReader {
     pub(super) async fn read(&mut self, store: &Arc<dyn ObjectStore>, path: &Path) -> Result<Reading> {
         loop {
             self.split_chunk();
-            if !self.has_instance && self.broken >= MAX_BROKEN_AT_START {
-                let message =
-                    "the source's index does not consist of JSON objects with 'identifier' and 'path'";
-                return Err(Error::new(ErrorKind::Invalid, message));
+            if self.broken_at_start >= MAX_BROKEN_AT_START {
+                return Err(not_an_index());
             }
             if self.lines.len() >= LINES_PER_WRITE {
                 self.write().await?;
@@ -151,6 +150,9 @@ impl IndexReader {
         if !self.line.is_empty() || self.is_too_long {
             self.end_line();
         }
+        if self.broken_at_start > 0 && !self.has_instance {
+            return Err(not_an_index());
+        }
         self.write().await?;
         Ok(Reading::Complete(Arc::clone(&self.table)))
     }
@@ -189,7 +191,7 @@ impl IndexReader {
         self.line.clear();
         match &line {
             Some(Line::Instance { .. }) => self.has_instance = true,
-            Some(Line::Broken { .. }) => self.broken += 1,
+            Some(Line::Broken { .. }) => self.broken_at_start += u64::from(!self.has_instance),
             None => return,
         }
         let number = self.number;
@@ -201,4 +203,9 @@ impl IndexReader {
         self.lines = Arc::default();
         Ok(())
     }
+}
+
+fn not_an_index() -> Error {
+    let message = "the source's index does not consist of JSON objects with 'identifier' and 'path'";
+    Error::new(ErrorKind::Invalid, message)
 }
