@@ -74,6 +74,13 @@ impl ExportEngine {
         self.0.config.bytes.set(bytes);
     }
 
+    /// Changes how many bytes of instances all operations of this engine transfer per second to each destination account, at
+    /// once and also for running operations. Zero removes the limit. It is not stored: see
+    /// [`ExportEngineBuilder::bytes_per_second_per_account`](crate::ExportEngineBuilder::bytes_per_second_per_account).
+    pub fn set_bytes_per_second_per_account(&self, bytes: u64) {
+        self.0.config.set_bytes_per_second_per_account(bytes);
+    }
+
     /// Accepts an operation for [`run`](Self::run). It returns after the destination was opened and the empty
     /// `errors.log` was created.
     ///

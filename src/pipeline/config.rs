@@ -39,7 +39,15 @@ pub struct ExportConfig {
     /// The limit on bytes of all operations.
     pub(crate) bytes: Arc<RateLimit>,
     pub(super) metrics: SharedMetrics,
-    limiters: Arc<Mutex<HashMap<String, Weak<Limiter>>>>,
+    accounts: Arc<Mutex<Accounts>>,
+}
+
+/// The destination accounts of running operations.
+struct Accounts {
+    /// By throttle key.
+    limiters: HashMap<String, Weak<Limiter>>,
+    /// The limit of each account. Zero: no limit.
+    bytes_per_second: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -111,6 +119,7 @@ impl ExportConfig {
         require_nonzero("call_timeout", options.call_timeout.is_zero())?;
         require_nonzero("batch_size", options.batch_size == 0)?;
         require_nonzero("concurrency", options.concurrency == Concurrency::Fixed(0))?;
+        let bytes_per_second = options.bytes_per_second_per_account;
         let secrets = Arc::new(TimeLimited { inner: secrets, limit: options.call_timeout });
         Ok(Self {
             sources,
@@ -122,7 +131,7 @@ impl ExportConfig {
             bytes: Arc::new(RateLimit::new(options.bytes_per_second)),
             options,
             metrics: Default::default(),
-            limiters: Arc::default(),
+            accounts: Arc::new(Mutex::new(Accounts { limiters: HashMap::new(), bytes_per_second })),
         })
     }
 
@@ -138,15 +147,21 @@ impl ExportConfig {
 
     /// Returns the limiter that all operations with this throttle key share.
     pub(crate) fn limiter(&self, throttle_key: &str) -> Arc<Limiter> {
-        let mut limiters = lock(&self.limiters);
-        limiters.retain(|_, limiter| limiter.strong_count() > 0);
-        if let Some(limiter) = limiters.get(throttle_key).and_then(Weak::upgrade) {
+        let mut accounts = lock(&self.accounts);
+        accounts.limiters.retain(|_, limiter| limiter.strong_count() > 0);
+        if let Some(limiter) = accounts.limiters.get(throttle_key).and_then(Weak::upgrade) {
             return limiter;
         }
-        let limiter =
-            Arc::new(Limiter::new(self.options.concurrency, self.options.bytes_per_second_per_account));
-        limiters.insert(throttle_key.to_owned(), Arc::downgrade(&limiter));
+        let limiter = Arc::new(Limiter::new(self.options.concurrency, accounts.bytes_per_second));
+        accounts.limiters.insert(throttle_key.to_owned(), Arc::downgrade(&limiter));
         limiter
+    }
+
+    /// Changes the limit on bytes per second of each account. Zero removes it.
+    pub(crate) fn set_bytes_per_second_per_account(&self, bytes: u64) {
+        let mut accounts = lock(&self.accounts);
+        accounts.bytes_per_second = bytes;
+        accounts.limiters.values().filter_map(Weak::upgrade).for_each(|limiter| limiter.bytes().set(bytes));
     }
 
     /// Returns the provider of a destination type.

@@ -54,13 +54,18 @@ async fn a_rate_is_held_over_a_minute_and_can_be_changed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_account_has_its_own_rate() {
+async fn each_account_has_its_own_rate_which_can_be_changed() {
     let engine = generated(100_000).bytes_per_second_per_account(1_000_000).build().unwrap();
     let [first, second] = ["a", "b"].map(NullSink::with_location);
     let ids = [start(&engine, first).await, start(&engine, second).await];
     sleep(MINUTE).await;
     for id in ids {
         assert_near(bytes_in_a_minute(&engine, &[id]).await, 60_000_000);
+    }
+    engine.set_bytes_per_second_per_account(3_000_000);
+    let later = start(&engine, NullSink::with_location("c")).await;
+    for id in [ids[0], ids[1], later] {
+        assert_near(bytes_in_a_minute(&engine, &[id]).await, 180_000_000);
         engine.cancel(id).await.unwrap();
     }
 }
