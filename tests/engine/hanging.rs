@@ -1,4 +1,4 @@
-//! Sources and stores whose calls do not return.
+//! Sources and stores whose calls do not return, and destinations that keep failing at the start.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -17,7 +17,7 @@ use dicom_export::{
 use futures::StreamExt;
 use tokio::time::timeout;
 
-use crate::support::{archive, log_of};
+use crate::support::{FaultySink, archive, log_of};
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -164,4 +164,14 @@ async fn guarantee_9_a_store_call_that_does_not_return_fails_after_the_call_time
         let ended = ended.unwrap();
         assert_eq!((ended.status, ended.results.exported), (OperationStatus::Completed, 5), "{point:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn start_that_keeps_failing_returns_the_error_of_the_destination() {
+    let sink = FaultySink::new();
+    sink.plan().fail_starts(ErrorKind::Unavailable);
+    let engine = ExportEngine::builder(archive(5)).build().unwrap();
+    let error = engine.start(NewOperation::new(ExportSource::Everything, sink)).await.unwrap_err();
+    assert_eq!((error.kind(), error.pointer()), (ErrorKind::Invalid, Some("/destination")));
+    assert_eq!(error.message(), "the destination cannot be used: planned failure");
 }

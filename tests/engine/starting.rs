@@ -13,7 +13,7 @@ use dicom_export::{
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::support::{FaultySink, archive};
+use crate::support::archive;
 
 /// A destination that needs a secret.
 struct SecretProvider(MemorySink);
@@ -109,14 +109,4 @@ async fn guarantee_6_a_start_that_fails_leaves_no_secret() {
         assert!(faults > 0 && started.is_err(), "{started:?}");
         assert!(secrets.get(id).await.unwrap().is_none(), "{store_faults:?} {secret_faults:?}");
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn start_that_keeps_failing_returns_the_error_of_the_destination() {
-    let sink = FaultySink::new();
-    sink.plan().fail_starts(ErrorKind::Unavailable);
-    let engine = ExportEngine::builder(archive(5)).build().unwrap();
-    let error = engine.start(NewOperation::new(ExportSource::Everything, sink)).await.unwrap_err();
-    assert_eq!((error.kind(), error.pointer()), (ErrorKind::Invalid, Some("/destination")));
-    assert_eq!(error.message(), "the destination cannot be used: planned failure");
 }
