@@ -132,13 +132,12 @@ async fn resume(case: &Case, engine: &ExportEngine, rng: &mut Rng) -> Result<Ope
     let there = case.secrets.get(case.id).await?.is_some();
     let lost = case.has_secret && (!there || stored.status == OperationStatus::Failed);
     let target = (lost || rng.u8(..4) == 0).then(|| Target::from(case.destination()));
+    // A takeover obeys a request to pause that a killed process has left.
+    let is_stopped = matches!(stored.status, OperationStatus::Failed | OperationStatus::Paused);
+    let is_taken_over = !is_stopped && !stored.pause_requested;
     match rng.u8(..3) {
         0 if target.is_none() => return engine.run(case.id).await,
-        1 if target.is_none()
-            && !matches!(stored.status, OperationStatus::Failed | OperationStatus::Paused) =>
-        {
-            _ = engine.resume_all().await?;
-        }
+        1 if target.is_none() && is_taken_over => _ = engine.resume_all().await?,
         _ => _ = engine.resume(case.id, target).await?,
     }
     // The channel closes when the run ends.
