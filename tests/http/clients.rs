@@ -8,6 +8,7 @@ use dicom_export::store::MemoryOperationStore;
 use reqwest::{Body, Method, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::support::{GatedSink, Server, archive, builder_over, engine, export_everything, export_of};
 
@@ -92,7 +93,8 @@ async fn the_memory_of_concurrent_bodies_is_bounded() {
     assert_eq!(post(64 << 10).await.status, StatusCode::ACCEPTED);
     // The memory is released with the body.
     drop(slow);
-    while post(300 << 10).await.status != StatusCode::ACCEPTED {}
+    let released = async { while post(300 << 10).await.status != StatusCode::ACCEPTED {} };
+    timeout(Duration::from_secs(60), released).await.expect("the memory is released");
 }
 
 #[tokio::test]

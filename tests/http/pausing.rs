@@ -1,9 +1,12 @@
 //! Pausing, canceling by POST, and limiting an operation.
 
+use std::time::Duration;
+
 use dicom_export::ExportEngine;
 use dicom_export::http::HttpOptions;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::support::{GatedSink, Response, Server, archive, engine, export_everything};
 
@@ -23,14 +26,16 @@ async fn patch(server: &Server, path: &str, body: &Value) -> Response {
 
 /// Polls until the operation is paused. A paused operation is `running` in the published API.
 async fn wait_until_paused(server: &Server, path: &str) -> Response {
-    loop {
-        let response = server.get(path).await;
-        assert_eq!(response.status, StatusCode::ACCEPTED, "{response:?}");
-        if response.body["paused"] == true {
-            return response;
+    let poll = async {
+        loop {
+            let response = server.get(path).await;
+            assert_eq!(response.status, StatusCode::ACCEPTED, "{response:?}");
+            if response.body["paused"] == true {
+                return response;
+            }
         }
-        tokio::task::yield_now().await;
-    }
+    };
+    timeout(Duration::from_secs(120), poll).await.expect("the operation is paused")
 }
 
 #[tokio::test]
@@ -118,5 +123,5 @@ async fn invalid_limit_is_refused() {
     server.send(text).await.assert_problem(415);
     let merge = server.request(Method::PATCH, &path).header("content-type", "application/merge-patch+json");
     assert_eq!(server.send(merge.body("{}")).await.status, StatusCode::OK);
-    engine.shutdown(std::time::Duration::ZERO).await;
+    engine.shutdown(Duration::ZERO).await;
 }

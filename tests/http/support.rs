@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 
 use crate::hooked_sink::{HookedSink, SinkCall, SinkHook};
 
@@ -224,16 +225,19 @@ impl Server {
         response.body["id"].as_str().unwrap().to_owned()
     }
 
-    /// Polls until the operation has ended.
+    /// Polls until the operation has ended, at most three minutes.
     pub(crate) async fn wait(&self, path: &str) -> Value {
-        loop {
-            let response = self.get(path).await;
-            match response.status {
-                StatusCode::ACCEPTED => tokio::time::sleep(Duration::from_millis(5)).await,
-                StatusCode::OK => return response.body,
-                _ => panic!("{response:?}"),
+        let poll = async {
+            loop {
+                let response = self.get(path).await;
+                match response.status {
+                    StatusCode::ACCEPTED => sleep(Duration::from_millis(5)).await,
+                    StatusCode::OK => return response.body,
+                    _ => panic!("{response:?}"),
+                }
             }
-        }
+        };
+        timeout(Duration::from_secs(180), poll).await.expect("the operation ends")
     }
 }
 
