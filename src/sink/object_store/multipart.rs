@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::runtime::Handle;
 use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use super::error::store_error;
@@ -20,6 +21,7 @@ use crate::content::{Chunk, ChunkReader};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{Failures, UploadContext};
 use crate::object_store_error::failure_kind;
+use crate::sync::panicked;
 
 /// The minimum size of a part except the last: S3's limit.
 const MIN_PART_SIZE: u64 = 5 << 20;
@@ -97,7 +99,7 @@ enum Inner {
 }
 
 /// A part in flight.
-type SentPart<'a> = BoxFuture<'a, Result<Option<(usize, PartId)>>>;
+type SentPart = BoxFuture<'static, Result<Option<(usize, PartId)>>>;
 
 impl Upload {
     pub(super) fn new(upload: Box<dyn MultipartUpload>) -> Self {
@@ -119,7 +121,7 @@ impl Upload {
         let inner = self.inner.as_mut().ok_or_else(ended)?;
         let sent = &mut self.sent;
         let mut keep = |outcome: Result<Option<(usize, PartId)>>| outcome.map(|part| sent.extend(part));
-        let mut in_flight: FuturesUnordered<SentPart<'_>> = FuturesUnordered::new();
+        let mut in_flight: FuturesUnordered<SentPart> = FuturesUnordered::new();
         let mut length = first.len;
         let mut chunk = first;
         for number in 0.. {
@@ -179,9 +181,11 @@ impl Upload {
 }
 
 impl Inner {
-    /// Sends a part. The numbers begin with 0.
-    fn put_part<'a>(&mut self, number: usize, data: PutPayload, context: &'a UploadContext) -> SentPart<'a> {
-        match self {
+    /// Sends a part, in a task of its own, so that the parts of an upload are hashed on several processors. The numbers begin
+    /// with 0.
+    fn put_part(&mut self, number: usize, data: PutPayload, context: &UploadContext) -> SentPart {
+        let context = context.clone();
+        let sent: SentPart = match self {
             Self::Upload(upload) => {
                 let put = upload.put_part(data);
                 Box::pin(async move {
@@ -198,7 +202,9 @@ impl Inner {
                     Ok(Some((number, part)))
                 })
             }
-        }
+        };
+        let task = AbortOnDropHandle::new(tokio::spawn(sent.in_current_span()));
+        Box::pin(async move { task.await.unwrap_or_else(|cause| Err(panicked(cause))) })
     }
 
     async fn abort(&mut self) -> Result<()> {
