@@ -183,10 +183,7 @@ pub trait ExportService: Send + Sync + 'static {
     /// if the service cannot limit operations.
     async fn set_bytes_per_second(&self, id: OperationId, bytes: u64) -> Result<()> {
         let _ = (id, bytes);
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            "this service does not limit the bytes per second of an operation",
-        ))
+        Err(no_limits())
     }
 
     /// Resumes an operation that failed, that is paused or that no runner holds, with other credentials for the same
@@ -197,6 +194,11 @@ pub trait ExportService: Send + Sync + 'static {
     /// [`Invalid`](crate::ErrorKind::Invalid) for another container, or one that cannot be used;
     /// [`LimitReached`](crate::ErrorKind::LimitReached) while too many operations run.
     async fn resume(&self, id: OperationId, target: Option<Target>) -> Result<Operation>;
+}
+
+/// The error of a service that does not limit operations.
+pub(crate) fn no_limits() -> Error {
+    Error::new(ErrorKind::Unsupported, "this service does not limit the bytes per second of an operation")
 }
 
 macro_rules! delegate {

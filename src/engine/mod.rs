@@ -91,8 +91,8 @@ impl ExportEngine {
         self.status(id).await
     }
 
-    /// Runs an operation in the caller's task, from its checkpoint to its end or until it is paused. It is for a host with its own job system,
-    /// where a retry is a resumption.
+    /// Runs an operation in the caller's task, from its checkpoint to its end or until it is paused. It is for a host with its
+    /// own job system, where a retry is a resumption.
     ///
     /// Returns the status document at the end, also if the operation [failed](crate::OperationStatus::Failed), or when the engine
     /// was shut down.
@@ -122,8 +122,8 @@ impl ExportEngine {
         self.0.registry.run_detached(async move { runner.start(new).await }).await
     }
 
-    /// Resumes an operation that failed, that is paused or that no runner holds, from its checkpoint, in a task. `target` provides other
-    /// credentials for the same container.
+    /// Resumes an operation that failed, that is paused or that no runner holds, from its checkpoint, in a task. `target`
+    /// provides other credentials for the same container.
     ///
     /// # Errors
     /// As [`ExportService::resume`].

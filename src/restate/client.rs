@@ -19,7 +19,7 @@ use crate::restate::http_client::HttpClient;
 use crate::restate::messages::{Create, LISTED_KEY, OPERATION_SERVICE, Plan, Reply, Resume, View};
 use crate::restate::specs;
 use crate::secret::Secret;
-use crate::service::{ExportService, NewOperation, OperationRecord, Target};
+use crate::service::{ExportService, NewOperation, OperationRecord, Target, no_limits};
 use crate::sink::DestinationType;
 use crate::store::OperationFilter;
 use crate::sync::detached;
@@ -99,8 +99,7 @@ impl Shared {
     async fn start(&self, new: NewOperation, plan: Plan) -> Result<Operation> {
         self.check_target(&new.target)?;
         if new.bytes_per_second.is_some() {
-            let message = "this service does not limit the bytes per second of an operation";
-            return Err(Error::new(ErrorKind::Unsupported, message));
+            return Err(no_limits());
         }
         let PreparedOperation { operation, checkpoint, secret } = prepare(&self.config, new).await?;
         let (id, destination) = (operation.spec.id, operation.spec.destination.clone());

@@ -104,7 +104,7 @@ pub(super) struct ListedWith {
 
 impl ReadAhead {
     pub(super) fn with_capacity(bytes: u64) -> Self {
-        let permits = usize::try_from(bytes / PERMIT_LEN).unwrap_or(usize::MAX).min(u32::MAX as usize >> 3);
+        let permits = usize::try_from(bytes / PERMIT_LEN).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         Self {
             room: Arc::new(Semaphore::new(permits)),
             max_instance: MAX_INSTANCE.min(permits as u64 * PERMIT_LEN),
@@ -128,15 +128,19 @@ impl ReadAhead {
     /// Starts to read what an instance was listed with, after the instance was retrieved with this length, if that is likely
     /// to be faster than one request for each instance.
     pub(super) fn retrieved(&self, client: &Client, instance: &Instance, length: Option<u64>) {
-        let is_small = length.is_some_and(|length| (1..=self.max_instance).contains(&length));
+        if !length.is_some_and(|length| (1..=self.max_instance).contains(&length)) {
+            return;
+        }
         let listed: ListedWith = instance.locator().decode().unwrap_or_default();
-        if !is_small || listed.instances < MIN_INSTANCES {
+        if listed.instances < MIN_INSTANCES {
             return;
         }
         let scope = scope(instance.identifier(), listed.is_series);
         let mut reads = lock(&self.reads);
-        let reading = reads.active.values().filter(|active| active.read.is_reading()).count();
-        if reading == MAX_CONCURRENT || reads.remembered.contains(&scope) {
+        if reads.remembered.contains(&scope) {
+            return;
+        }
+        if reads.active.values().filter(|active| active.read.is_reading()).count() == MAX_CONCURRENT {
             return;
         }
         if reads.remembered.len() == MAX_REMEMBERED {
@@ -243,7 +247,7 @@ impl StudyRead {
         permit.ok()?.ok()
     }
 
-    /// Waits until no instance has arrived that is not opened, or none was opened for [`MAX_IDLE`].
+    /// Waits until every instance that has arrived was opened, or until none was opened for [`MAX_IDLE`].
     async fn wait_until_idle(&self) {
         loop {
             let wait = {

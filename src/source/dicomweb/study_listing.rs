@@ -129,9 +129,10 @@ impl StudyListing {
     ) -> impl Iterator<Item = ListItem> + 'a {
         let after = after.filter(|after| *after.study == *self.scope.study.as_str());
         let from = after.map_or(Bound::Unbounded, |after| Bound::Included(&*after.series));
+        let locator = self.locator();
         self.series.rows.range_from(from).flat_map(move |(series, _)| {
             let after = after.filter(|after| *after.series == *series).map(|after| &*after.instance);
-            self.items_of(series, after)
+            self.items_of(series, after, locator.clone())
         })
     }
 
@@ -139,6 +140,7 @@ impl StudyListing {
         &'a self,
         series: &'a str,
         after: Option<&'a str>,
+        locator: Locator,
     ) -> impl Iterator<Item = ListItem> + 'a {
         let study = &self.scope.study;
         let uid = Uid::new(series).ok();
@@ -147,7 +149,6 @@ impl StudyListing {
             self.item(series, "", Err(ListFailure::new(study.as_str(), message)))
         });
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let locator = self.locator();
         let instances =
             self.instances.get(series).into_iter().flat_map(move |list| list.rows.range_from(from));
         let instances = instances.filter_map(move |(sop, _)| {
