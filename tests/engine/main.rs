@@ -11,6 +11,7 @@ mod crash;
 mod events;
 mod flow;
 mod hanging;
+mod hooked_store;
 mod list_ahead;
 mod log;
 mod manifest;

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dicom_export::store::{
-    Checkpoint, MemoryOperationStore, OperationFilter, OperationId, OperationKey, OperationSpec,
-    OperationStatus, OperationStore,
+    Checkpoint, MemoryOperationStore, OperationFilter, OperationId, OperationStatus, OperationStore,
 };
 use dicom_export::{
     Concurrency, Error, ErrorKind, ExportEngine, ExportEngineBuilder, ExportObserver, ExportService,
@@ -16,6 +15,7 @@ use dicom_export::{
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
+use crate::hooked_store::{HookedStore, StoreHook};
 use crate::support::{FaultySink, archive, assert_exported, log_of};
 
 const COUNT: usize = 400;
@@ -159,52 +159,31 @@ async fn paused_operation_does_not_count_as_running() {
     assert_complete(&source, &sink, &ended).await;
 }
 
-/// A store in which an operation is canceled just before its runner saves that it is paused.
-struct CancelingStore {
-    inner: MemoryOperationStore,
-    is_canceled: AtomicBool,
-}
+/// Cancels an operation just before its runner saves that it is paused.
+#[derive(Default)]
+struct CanceledPause(AtomicBool);
 
 #[async_trait]
-impl OperationStore for CancelingStore {
-    async fn create(&self, spec: &OperationSpec, checkpoint: &Checkpoint) -> Result<()> {
-        self.inner.create(spec, checkpoint).await
-    }
-
-    async fn spec(&self, id: OperationId) -> Result<Arc<OperationSpec>> {
-        self.inner.spec(id).await
-    }
-
-    async fn load(&self, id: OperationId) -> Result<Checkpoint> {
-        self.inner.load(id).await
-    }
-
-    async fn save(&self, id: OperationId, checkpoint: &Checkpoint) -> Result<u64> {
-        if checkpoint.status == OperationStatus::Paused && !self.is_canceled.swap(true, SeqCst) {
-            let mut canceled = self.inner.load(id).await?;
+impl StoreHook for CanceledPause {
+    async fn before_save(
+        &self,
+        store: &MemoryOperationStore,
+        id: OperationId,
+        checkpoint: &Checkpoint,
+    ) -> Result<()> {
+        if checkpoint.status == OperationStatus::Paused && !self.0.swap(true, SeqCst) {
+            let mut canceled = store.load(id).await?;
             canceled.cancel_requested = true;
-            self.inner.save(id, &canceled).await?;
+            store.save(id, &canceled).await?;
         }
-        self.inner.save(id, checkpoint).await
-    }
-
-    async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationKey>> {
-        self.inner.list(after, limit).await
-    }
-
-    async fn query(&self, filter: &OperationFilter) -> Result<Vec<(OperationKey, Checkpoint)>> {
-        self.inner.query(filter).await
-    }
-
-    async fn delete(&self, id: OperationId) -> Result<()> {
-        self.inner.delete(id).await
+        Ok(())
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn cancellation_wins_over_a_pause() {
     let source = archive(COUNT);
-    let store = CancelingStore { inner: MemoryOperationStore::new(), is_canceled: AtomicBool::new(false) };
+    let store = HookedStore { inner: MemoryOperationStore::new(), hook: CanceledPause::default() };
     let engine = ExportEngine::builder(source).operation_store(store).build().unwrap();
     let id = start(&engine, &FaultySink::with_latency(LATENCY)).await;
     engine.pause(id).await.unwrap();

@@ -7,15 +7,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dicom_export::source::{Instance, ListRequest, Page};
-use dicom_export::store::{Checkpoint, MemoryOperationStore, OperationKey, OperationStore};
+use dicom_export::store::{Checkpoint, MemoryOperationStore, OperationStore};
 use dicom_export::{
     Content, ErrorKind, ExportDestination, ExportEngine, ExportSource, InstanceSource, MemorySink,
-    NewOperation, Operation, OperationId, OperationSpec, OperationStatus, Result, Timestamp,
+    NewOperation, Operation, OperationId, OperationStatus, Result, Timestamp,
 };
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::watch;
 
 use crate::hooked_sink::{HookedSink, SinkCall, SinkHook};
+use crate::hooked_store::{HookedStore, StoreHook};
 use crate::support::{
     FaultySink, FaultySinkProvider, FaultySource, Plan, archive, assert_exported, instance, log_of,
 };
@@ -141,41 +142,20 @@ async fn guarantee_8_a_shutdown_does_not_wait_for_calls_and_commits_nothing() {
     }
 }
 
-/// A store whose saves block while `blocked` is set, as in a process that is paused or has lost its connection.
-struct BlockedStore {
-    inner: Arc<MemoryOperationStore>,
+/// Blocks saves while `blocked` is set, as in a process that is paused or has lost its connection.
+struct BlockedSaves {
     blocked: watch::Sender<bool>,
     /// Whether a save is blocked.
     waiting: AtomicBool,
 }
 
 #[async_trait]
-impl OperationStore for BlockedStore {
-    async fn create(&self, spec: &OperationSpec, checkpoint: &Checkpoint) -> Result<()> {
-        self.inner.create(spec, checkpoint).await
-    }
-
-    async fn spec(&self, id: OperationId) -> Result<Arc<OperationSpec>> {
-        self.inner.spec(id).await
-    }
-
-    async fn load(&self, id: OperationId) -> Result<Checkpoint> {
-        self.inner.load(id).await
-    }
-
-    async fn save(&self, id: OperationId, checkpoint: &Checkpoint) -> Result<u64> {
+impl StoreHook for BlockedSaves {
+    async fn before_save(&self, _: &MemoryOperationStore, _: OperationId, _: &Checkpoint) -> Result<()> {
         let mut blocked = self.blocked.subscribe();
         self.waiting.store(*blocked.borrow(), SeqCst);
         let _ = blocked.wait_for(|blocked| !blocked).await;
-        self.inner.save(id, checkpoint).await
-    }
-
-    async fn list(&self, after: Option<OperationKey>, limit: usize) -> Result<Vec<OperationKey>> {
-        self.inner.list(after, limit).await
-    }
-
-    async fn delete(&self, id: OperationId) -> Result<()> {
-        self.inner.delete(id).await
+        Ok(())
     }
 }
 
@@ -199,12 +179,9 @@ async fn guarantee_4_a_lapsed_lease_is_taken_over_while_its_runner_is_still_aliv
             plan.fail(bad, &[ErrorKind::Unreadable; 10]);
         }
         let sink = FaultySink::with_latency(Duration::from_millis(20));
-        let shared = Arc::new(MemoryOperationStore::new());
-        let blocked = Arc::new(BlockedStore {
-            inner: Arc::clone(&shared),
-            blocked: watch::Sender::new(false),
-            waiting: AtomicBool::new(false),
-        });
+        let shared = MemoryOperationStore::new();
+        let hook = BlockedSaves { blocked: watch::Sender::new(false), waiting: AtomicBool::new(false) };
+        let blocked = Arc::new(HookedStore { inner: shared.clone(), hook });
         let build = |store: Arc<dyn OperationStore>| {
             ExportEngine::builder(FaultySource { inner: Arc::clone(&source), plan: plan.clone() })
                 .destination("azureblob", FaultySinkProvider(sink.clone()))
@@ -215,7 +192,7 @@ async fn guarantee_4_a_lapsed_lease_is_taken_over_while_its_runner_is_still_aliv
                 .build()
                 .unwrap()
         };
-        let (first, second) = (build(blocked.clone()), build(shared.clone()));
+        let (first, second) = (build(blocked.clone()), build(Arc::new(shared.clone())));
         let destination = ExportDestination::azure_blob("https://a.blob.core.windows.net/b");
         let new = NewOperation::new(ExportSource::Everything, destination);
         let id = first.create(new).await.unwrap().operation_id;
@@ -224,8 +201,8 @@ async fn guarantee_4_a_lapsed_lease_is_taken_over_while_its_runner_is_still_aliv
         while first.status(id).await.unwrap().results.exported == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        blocked.blocked.send_replace(true);
-        while !blocked.waiting.load(SeqCst) {
+        blocked.hook.blocked.send_replace(true);
+        while !blocked.hook.waiting.load(SeqCst) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         // The lease expires by the wall clock, which is not paused.
@@ -235,7 +212,7 @@ async fn guarantee_4_a_lapsed_lease_is_taken_over_while_its_runner_is_still_aliv
 
         let counted = first.status(id).await.unwrap().results;
         assert!(counted.exported < 2_000, "{counted:?}");
-        let release = || blocked.blocked.send_replace(false);
+        let release = || blocked.hook.blocked.send_replace(false);
         if when == Release::AfterACancel {
             second.cancel(id).await.unwrap();
             assert_eq!(second.status(id).await.unwrap().status, OperationStatus::Canceled);
